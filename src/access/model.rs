@@ -1,0 +1,302 @@
+//! The things of the access model as plain values: what JSON, TOML and the store hold.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The identity of a user, drawn once (UUIDv7) and never reused; the name is only a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UserId(pub Uuid);
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// 3 to 64 characters of `[A-Za-z0-9._:@-]`; the same check at every door.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Username(String);
+
+/// The name of a role: the same alphabet as [`Username`], 1 to 64 characters.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RoleName(String);
+
+/// Why a string is no [`Username`] or [`RoleName`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// Too short or too long.
+    #[error("`{0}` must have {1} to 64 characters")]
+    Length(String, usize),
+    /// Another character.
+    #[error("`{0}` may hold only letters, digits and `._:@-`")]
+    Character(String),
+}
+
+fn check_name(text: String, min: usize) -> Result<String, NameError> {
+    if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:@-".contains(&b)) {
+        Err(NameError::Character(text))
+    } else if (min..=64).contains(&text.len()) {
+        Ok(text)
+    } else {
+        Err(NameError::Length(text, min))
+    }
+}
+
+impl Username {
+    /// The names that nobody may register: `admin` belongs to the first administrator.
+    pub const RESERVED: [&'static str; 4] = ["admin", "observer", "system", "local"];
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Is it one of the names that a registration may not ask for?
+    pub fn is_reserved(&self) -> bool {
+        Self::RESERVED.iter().any(|name| self.0.eq_ignore_ascii_case(name))
+    }
+}
+
+impl RoleName {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+macro_rules! names {
+    ($($name:ident = $min:literal),*) => {$(
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+
+            fn try_from(text: String) -> Result<Self, NameError> {
+                check_name(text, $min).map(Self)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                text.to_owned().try_into()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    )*};
+}
+
+names!(Username = 3, RoleName = 1);
+
+/// Which proof a user must give.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Auth {
+    /// A password.
+    #[default]
+    Password,
+    /// A client certificate.
+    Certificate,
+    /// Either of them.
+    Either,
+    /// Both of them.
+    Both,
+    /// No proof: only the user that a listener names in `anonymous`; it can never log in.
+    None,
+}
+
+/// Who may change a user or role.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ManagedBy {
+    /// broker.toml: read-only elsewhere.
+    Config,
+    /// REST, CLI or the embedder.
+    #[default]
+    Api,
+    /// The client registry.
+    Registry,
+}
+
+/// What a permission is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Context {
+    /// Topics.
+    Mqtt,
+    /// Paths of the REST API.
+    Http,
+}
+
+/// What a permission allows or denies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// Receive; GET and HEAD.
+    Read,
+    /// Publish; every other method.
+    Write,
+    /// Both.
+    #[serde(alias = "readWrite")]
+    ReadWrite,
+}
+
+/// Does a matching rule open or shut?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Open.
+    #[default]
+    Allow,
+    /// Shut; beats every allow.
+    Deny,
+}
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Permission {
+    /// Topics or paths.
+    pub context: Context,
+    /// Reading, writing or both.
+    pub operation: Operation,
+    /// A topic filter, with the placeholders `${username}` and `${client_id}` as whole levels.
+    pub resource: String,
+    /// Allow, the default, or deny.
+    #[serde(default)]
+    pub effect: Effect,
+    /// Highest QoS (0, 1, 2); allow rules only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_qos: Option<u8>,
+    /// May the publisher set RETAIN? Default yes; allow rules only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retain: Option<bool>,
+    /// End of a time-boxed grant; allow rules only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Timestamp>,
+}
+
+/// A named set of permissions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Role {
+    /// Unique.
+    pub name: RoleName,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// In any order: order never matters.
+    #[serde(default)]
+    pub permissions: Vec<Permission>,
+    /// Who may change it.
+    #[serde(default)]
+    pub managed_by: ManagedBy,
+    /// Counts its changes; a write names the version it read.
+    #[serde(default)]
+    pub version: u64,
+}
+
+/// A certificate that was issued to a user or pinned on one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRecord {
+    /// Lower-case hexadecimal, no separators.
+    pub serial: String,
+    /// SHA-256 of the DER, lower-case hexadecimal.
+    pub fingerprint: String,
+    /// Start of validity.
+    pub not_before: Timestamp,
+    /// End of validity.
+    pub not_after: Timestamp,
+    /// When it was revoked, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Timestamp>,
+    /// Why it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// One identity: a person, a program or a device.
+///
+/// The password is not here but in `password_hash`, which no API answer carries.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// The identity.
+    pub id: UserId,
+    /// The label that it logs in with.
+    pub username: Username,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// A disabled user may do nothing.
+    pub enabled: bool,
+    /// Which proof it must give.
+    #[serde(default)]
+    pub auth: Auth,
+    /// argon2id PHC string; a secret, left out of every answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_hash: Option<String>,
+    /// Issued and pinned certificates.
+    #[serde(default)]
+    pub certificates: Vec<CertificateRecord>,
+    /// Roles that it holds.
+    #[serde(default)]
+    pub roles: Vec<RoleName>,
+    /// Rules of its own.
+    #[serde(default)]
+    pub permissions: Vec<Permission>,
+    /// Put in front of every topic that it publishes to; ends in `/`, does not begin with `$`.
+    #[serde(default, alias = "mqttPublishPrefix", skip_serializing_if = "Option::is_none")]
+    pub publish_prefix: Option<String>,
+    /// Pattern that its client identifier must match, with `*` for any run of characters and `${username}`; default any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// End of the identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// Who may change it.
+    #[serde(default)]
+    pub managed_by: ManagedBy,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it last connected; kept in memory between the hours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen_at: Option<Timestamp>,
+    /// Counts its changes; a write names the version it read.
+    #[serde(default)]
+    pub version: u64,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User")
+            .field("id", &self.id)
+            .field("username", &self.username)
+            .field("enabled", &self.enabled)
+            .field("auth", &self.auth)
+            .field("roles", &self.roles)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}

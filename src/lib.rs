@@ -1,0 +1,5 @@
+//! Portcullis: an MQTT broker with access control built in.
+
+pub mod access;
+pub mod clock;
+pub mod mqtt;
