@@ -10,4 +10,4 @@ mod topic;
 pub use bytestring::ByteString;
 pub use packet::*;
 pub use reason::ReasonCode;
-pub use topic::{ClientId, TopicError, TopicFilter, TopicName};
+pub use topic::{ClientId, Level, Levels, TopicError, TopicFilter, TopicName};
