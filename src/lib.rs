@@ -3,4 +3,5 @@
 pub mod access;
 pub mod clock;
 pub mod mqtt;
+pub mod router;
 pub mod session;

@@ -4,15 +4,22 @@
 //! Never: blocks a publisher, or grows beyond its two bounds. What does not fit is dropped and counted: the newest
 //! message goes, so that what a slow consumer gets stays in order and without holes in its older part.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 
-use crate::{mqtt::QoS, session::Delivery};
+use crate::{
+    mqtt::QoS,
+    session::{Delivery, Matched, Message},
+};
 
 /// What a queued delivery costs beside its payload and topic: the entry, the shared message and its allocations.
 const OVERHEAD: usize = 192;
+
+/// A reader that is this far behind does not take a message soon: it gets one that holds no read buffer.
+const PROMPT: usize = 64;
 
 /// Bounds of one mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +65,26 @@ enum Reader {
     Closed,
 }
 
+/// One message on its way into many mailboxes; copied out of its read buffer at most once.
+pub(crate) struct Shared<'m> {
+    message: &'m Arc<Message>,
+    detached: Option<Arc<Message>>,
+}
+
+impl<'m> Shared<'m> {
+    pub(crate) fn new(message: &'m Arc<Message>) -> Self {
+        Self { message, detached: None }
+    }
+
+    fn message(&self) -> Arc<Message> {
+        Arc::clone(self.message)
+    }
+
+    fn detached(&mut self) -> Arc<Message> {
+        Arc::clone(self.detached.get_or_insert_with(|| Arc::new(self.message.detached())))
+    }
+}
+
 fn cost(delivery: &Delivery) -> usize {
     delivery.message.payload.len() + delivery.message.topic.as_str().len() + OVERHEAD
 }
@@ -69,14 +96,17 @@ impl Mailbox {
         Self { limits, state: Mutex::new(state), wake: Notify::new() }
     }
 
-    /// Puts a delivery at the end. `qos` is the most that the subscription admits for it.
-    pub fn push(&self, delivery: Delivery, qos: QoS) -> Pushed {
+    /// Puts a message at the end. `qos` is the most that the matching subscriptions admit for it.
+    pub(crate) fn push(&self, shared: &mut Shared<'_>, qos: QoS, matched: &SmallVec<[Matched; 1]>) -> Pushed {
         let mut state = self.state.lock();
         match state.reader {
             Reader::Closed => return Pushed::Closed,
             Reader::Offline if qos == QoS::AtMostOnce => return Pushed::Offline,
             Reader::Offline | Reader::Attached => {}
         }
+        let waits = state.reader == Reader::Offline || state.queue.len() >= PROMPT;
+        let message = if waits { shared.detached() } else { shared.message() };
+        let delivery = Delivery { message, matched: matched.clone(), retained: false };
         let cost = cost(&delivery);
         let first = state.queue.is_empty();
         if !first && (state.queue.len() >= self.limits.messages || state.bytes + cost > self.limits.bytes) {

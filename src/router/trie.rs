@@ -59,6 +59,14 @@ impl<T> LevelTrie<T> {
 
     /// The value at `path`, made by `make` if there is none.
     pub(super) fn get_or_insert_with(&mut self, path: &str, make: impl FnOnce() -> T) -> &mut T {
+        let node = self.make(path);
+        // INVARIANT: `make` answers with a node that exists.
+        #[expect(clippy::indexing_slicing, reason = "the invariant above")]
+        self.nodes[node].value.get_or_insert_with(make)
+    }
+
+    /// The node at `path`, with those that lead to it.
+    fn make(&mut self, path: &str) -> usize {
         let mut node = ROOT;
         for level in path.split('/') {
             let known = self.nodes.get(node).and_then(|node| node.children.get(level).copied());
@@ -75,9 +83,18 @@ impl<T> LevelTrie<T> {
                 child
             });
         }
-        // INVARIANT: `node` is the root or was found or inserted just above.
-        #[expect(clippy::indexing_slicing, reason = "the invariant above")]
-        self.nodes[node].value.get_or_insert_with(make)
+        node
+    }
+
+    /// Puts a value at `path`; gives back the one that was there.
+    pub(super) fn insert(&mut self, path: &str, value: T) -> Option<T> {
+        let node = self.make(path);
+        self.nodes.get_mut(node).and_then(|node| node.value.replace(value))
+    }
+
+    /// Every value, in no order.
+    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
+        self.nodes.iter().filter_map(|(_, node)| node.value.as_ref())
     }
 
     /// Takes the value at `path` away, and every node that then leads nowhere.
