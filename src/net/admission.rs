@@ -2,11 +2,13 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::Arc,
 };
 
 use parking_lot::Mutex;
+
+use crate::authn::Source;
 
 /// Why a connection is closed before a byte of it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,22 +30,14 @@ pub(crate) struct Admission {
 #[derive(Debug, Default)]
 struct Open {
     total: usize,
-    by_source: HashMap<IpAddr, usize>,
+    by_source: HashMap<Source, usize>,
 }
 
 /// A place; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     admission: Arc<Admission>,
-    source: IpAddr,
-}
-
-/// One subscriber line owns an IPv6 /64, so that is what counts as one source.
-pub(crate) fn source_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-        v4 @ IpAddr::V4(_) => v4,
-    }
+    source: Source,
 }
 
 impl Admission {
@@ -52,7 +46,7 @@ impl Admission {
     }
 
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Place, Turned> {
-        let source = source_of(address);
+        let source = Source::from(address);
         let mut open = self.open.lock();
         if open.total >= self.connections {
             return Err(Turned::Full);
@@ -102,15 +96,5 @@ mod tests {
         let admission = Admission::new(10, 10);
         drop(admission.admit("2001:db8::1".parse().unwrap()));
         assert!(admission.open.lock().by_source.is_empty());
-    }
-
-    #[test]
-    fn an_ipv6_network_is_one_source() {
-        let one: IpAddr = "2001:db8:0:1::1".parse().unwrap();
-        let two: IpAddr = "2001:db8:0:1:ffff::2".parse().unwrap();
-        let other: IpAddr = "2001:db8:0:2::1".parse().unwrap();
-        assert_eq!(source_of(one), source_of(two));
-        assert_ne!(source_of(one), source_of(other));
-        assert_eq!(source_of("::ffff:192.0.2.1".parse().unwrap()), "192.0.2.1".parse::<IpAddr>().unwrap());
     }
 }
