@@ -1,14 +1,18 @@
-//! [`Session`]: what enters and what leaves.
+//! [`Session`]: getters, the dispatch of inputs, and the outputs. The flows have files of their own.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 
-use super::{
-    Context, Delivery, EndCause, Outgoing, Output, PublishTicket, RegistryAnswer, RouteOutcome, SessionNumber,
-    SubscriptionNumber, Terms,
-};
+use super::cache::TopicCache;
+use super::inbound::Inbound;
+use super::outbound::Outbound;
+use super::permit::Permit;
+use super::subscriptions::Subscriptions;
+use super::{Action, CloseReason, Context, Outgoing, Output, Refusal, RefusalCause, SessionNumber, SubscriptionNumber};
 use crate::access::{PolicyVersion, UserId};
-use crate::clock::Instant;
-use crate::mqtt::{ClientId, Connect, Packet, PacketIdentifier, ProtocolVersion, SubscriptionOptions, TopicFilter};
+use crate::clock::{Duration, Instant};
+use crate::mqtt::{ClientId, Packet, PacketIdentifier, ProtocolVersion, QoS, ReasonCode, SubscriptionOptions};
+use crate::mqtt::{TopicFilter, TopicName, Will};
 
 /// Whose a session is. Different users never meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,12 +23,12 @@ pub enum Owner {
     Registration(u64),
 }
 
-/// What a session is found by.
+/// What a session is found by. `[MQTT-3.1.3-2]`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SessionKey {
     /// Whose it is.
     pub owner: Owner,
-    /// Never empty: drawn by the shell where the client sent none.
+    /// Never empty: drawn by the shell where the client sent none. `[MQTT-3.1.3-6]`
     pub client_id: ClientId,
 }
 
@@ -48,6 +52,8 @@ pub struct Subscription<'a> {
 pub enum Disposition {
     /// It is in the outputs.
     Sent,
+    /// An answer of the registry that goes out as soon as there is room.
+    Waiting,
     /// The rules forbid it.
     Withheld,
     /// The subscription is gone, or the client does not want its own messages.
@@ -63,16 +69,74 @@ pub enum Disposition {
 /// The state of one owner's client identifier.
 #[derive(Debug)]
 pub struct Session {
-    key: SessionKey,
-    number: SessionNumber,
-    outputs: VecDeque<Output>,
-    policy: PolicyVersion,
+    pub(super) key: SessionKey,
+    pub(super) number: SessionNumber,
+    pub(super) phase: Phase,
+    pub(super) policy: PolicyVersion,
+    pub(super) outputs: VecDeque<Output>,
+    pub(super) subscriptions: Subscriptions,
+    pub(super) inbound: Inbound,
+    pub(super) outbound: Outbound,
+    pub(super) publish_cache: TopicCache<Permit>,
+    pub(super) receive_cache: TopicCache<Option<QoS>>,
+}
+
+/// Where a session stands.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Nobody has connected yet.
+    New,
+    /// A connection has it.
+    Attached(Connection),
+    /// It waits for its client.
+    Detached(Absence),
+    /// Nothing is left of it.
+    Over,
+}
+
+/// The connection of an attached session.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) version: ProtocolVersion,
+    /// One and a half times the Keep Alive. `[MQTT-3.1.2-22]`
+    pub(super) patience: Option<Duration>,
+    /// When the patience is over.
+    pub(super) silent_until: Option<Instant>,
+    pub(super) until: Option<(Instant, ReasonCode)>,
+    pub(super) will: Option<Box<Will>>,
+    /// Seconds that the session lives on without it; `u32::MAX`: for ever.
+    pub(super) expiry: u32,
+    /// Did CONNECT ask for none? DISCONNECT may not ask for any then.
+    pub(super) asked_no_expiry: bool,
+    /// Largest packet that the client takes, in bytes. `[MQTT-3.1.2-24]`
+    pub(super) largest: Option<NonZeroU32>,
+    /// Ours, as announced. `[MQTT-3.3.4-7]`
+    pub(super) receive_maximum: usize,
+}
+
+/// A session without a connection.
+#[derive(Debug)]
+pub(super) struct Absence {
+    /// `None`: never.
+    pub(super) expires: Option<Instant>,
+    pub(super) will: Option<(Instant, Box<Will>)>,
 }
 
 impl Session {
-    /// A session that nobody has connected to yet.
+    /// A session that nobody has connected to yet. `number` is not 0, and no other session's.
     pub fn new(key: SessionKey, number: SessionNumber) -> Self {
-        Self { key, number, outputs: VecDeque::new(), policy: PolicyVersion::default() }
+        Self {
+            key,
+            number,
+            phase: Phase::New,
+            policy: PolicyVersion::default(),
+            outputs: VecDeque::new(),
+            subscriptions: Subscriptions::default(),
+            inbound: Inbound::default(),
+            outbound: Outbound::default(),
+            publish_cache: TopicCache::new(),
+            receive_cache: TopicCache::new(),
+        }
     }
 
     /// What it is found by.
@@ -92,88 +156,102 @@ impl Session {
 
     /// Is a connection attached?
     pub fn is_attached(&self) -> bool {
-        false
+        matches!(self.phase, Phase::Attached(_))
     }
 
     /// The version that the attached connection speaks.
     pub fn protocol_version(&self) -> Option<ProtocolVersion> {
-        None
+        self.connection().map(|connection| connection.version)
     }
 
     /// Nothing of it is to be kept: its owner may forget it.
     pub fn is_over(&self) -> bool {
-        false
+        matches!(self.phase, Phase::Over)
     }
 
     /// When the state of a detached session ends; `None`: attached, or never.
     pub fn expires_at(&self) -> Option<Instant> {
-        None
+        match &self.phase {
+            Phase::Detached(absence) => absence.expires,
+            _ => None,
+        }
     }
 
-    /// Does it live on without a connection? (QoS 1 and 2 messages are queued for it then.)
+    /// Does it live on without a connection? (QoS 1 and 2 messages are queued for it then. `[MQTT-3.1.2-5]`)
     pub fn is_persistent(&self) -> bool {
-        false
+        match &self.phase {
+            Phase::Attached(connection) => connection.expiry > 0,
+            Phase::Detached(_) => true,
+            Phase::New | Phase::Over => false,
+        }
     }
 
     /// Its subscriptions, in no order.
     pub fn subscriptions(&self) -> impl Iterator<Item = Subscription<'_>> {
-        std::iter::empty()
+        self.subscriptions.iter()
     }
 
     /// How many QoS 1 and 2 messages to the client are not finished.
     pub fn inflight_len(&self) -> usize {
-        0
+        self.outbound.len()
     }
 
     /// May the next delivery be handed over now?
     pub fn can_deliver(&self) -> bool {
-        false
+        self.is_attached() && self.outbound.has_room()
     }
 
-    /// Should the shell go on reading? No while too many PUBLISHes wait for [`Session::handle_accepted`].
+    /// Should the shell go on reading? No while as many PUBLISHes as the Receive Maximum wait for
+    /// [`Session::handle_accepted`].
     pub fn can_receive(&self) -> bool {
-        true
+        self.connection().is_none_or(|connection| self.inbound.waiting_len() < connection.receive_maximum)
     }
 
     /// May a delivery that is not yet written still be written?
-    pub fn may_still_send(&self, _outgoing: &Outgoing, _cx: &Context<'_>) -> bool {
-        false
+    pub fn may_still_send(&self, outgoing: &Outgoing, cx: &Context<'_>) -> bool {
+        outgoing.answer || cx.authority.may_receive(&outgoing.message.topic).is_some()
     }
-
-    /// A connection with this CONNECT, checked and authenticated, takes the session: CONNACK, then what is in flight.
-    /// An older connection is ended first, as by [`EndCause::TakenOver`] (a shell that still has to write to it calls
-    /// [`Session::handle_end`] itself and polls, before it gives the new connection).
-    pub fn handle_connect(&mut self, _connect: &Connect, _terms: &Terms, _cx: &Context<'_>) {}
 
     /// A packet of the attached connection, in order.
-    pub fn handle_packet(&mut self, _packet: Packet, _cx: &Context<'_>) {}
-
-    /// The router has taken a message of [`Output::Route`] (or cannot): the acknowledgement is due.
-    pub fn handle_accepted(&mut self, _ticket: PublishTicket, _outcome: RouteOutcome, _cx: &Context<'_>) {}
-
-    /// The next delivery of the mailbox.
-    pub fn handle_delivery(&mut self, _delivery: Delivery, _cx: &Context<'_>) -> Disposition {
-        Disposition::NotNow
+    pub fn handle_packet(&mut self, packet: Packet, cx: &Context<'_>) {
+        let Phase::Attached(connection) = &mut self.phase else { return };
+        if let Some(patience) = connection.patience {
+            connection.silent_until = cx.now.checked_add(patience);
+        }
+        self.adopt(cx);
+        match packet {
+            Packet::Publish(publish) => self.on_publish(publish, cx),
+            Packet::PubRel(ack) => self.on_pubrel(&ack),
+            Packet::PubAck(ack) => self.on_puback(&ack, cx),
+            Packet::PubRec(ack) => self.on_pubrec(&ack, cx),
+            Packet::PubComp(ack) => self.on_pubcomp(&ack, cx),
+            Packet::Subscribe(subscribe) => self.on_subscribe(&subscribe, cx),
+            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(&unsubscribe, cx),
+            Packet::PingReq => self.outputs.push_back(Output::Send(Packet::PingResp)), // [MQTT-3.12.4-1]
+            Packet::Disconnect(disconnect) => self.on_disconnect(&disconnect, cx),
+            // [MQTT-3.1.0-2]
+            Packet::Connect(_) => self.fail(ReasonCode::ProtocolError, "a second CONNECT on one connection", cx),
+            // [MQTT-4.12.0-7]
+            Packet::Auth(_) => self.fail(ReasonCode::ProtocolError, "AUTH without an authentication method", cx),
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                self.fail(ReasonCode::ProtocolError, "a packet that only a server sends", cx);
+            }
+        }
     }
 
-    /// A QoS 1 or 2 delivery that was never written because [`Session::may_still_send`] said no.
-    pub fn handle_undelivered(&mut self, _packet_id: PacketIdentifier) {}
-
-    /// The registry's answer to this connection: delivered if it holds a matching subscription.
-    pub fn handle_registry_answer(&mut self, _answer: RegistryAnswer, _cx: &Context<'_>) -> Disposition {
-        Disposition::NotNow
-    }
-
-    /// The time that [`Session::poll_timeout`] named has come.
-    pub fn handle_timeout(&mut self, _cx: &Context<'_>) {}
-
-    /// The rules have changed.
+    /// The rules have changed: every subscription is judged anew. What the rules forbid is withheld, not removed;
+    /// it lives again when they admit it. Messages in flight are judged when they would be sent again.
     pub fn handle_policy(&mut self, cx: &Context<'_>) {
         self.policy = cx.authority.version();
+        for filter in self.subscriptions.judge(cx.authority) {
+            self.outputs.push_back(Output::Refused(Refusal {
+                action: Action::Receive,
+                topic: filter.into(),
+                cause: RefusalCause::Rules,
+                reason_code: ReasonCode::NotAuthorized,
+            }));
+        }
     }
-
-    /// The connection ends; or, of a detached session, [`EndCause::Purged`] drops the state.
-    pub fn handle_end(&mut self, _cause: EndCause, _cx: &Context<'_>) {}
 
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -183,6 +261,82 @@ impl Session {
     /// When [`Session::handle_timeout`] wants to be called: keep alive, end of the connection's time, delayed Will,
     /// end of a detached session.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        match &self.phase {
+            Phase::Attached(connection) => {
+                earlier(connection.silent_until, connection.until.map(|(instant, _)| instant))
+            }
+            Phase::Detached(absence) => earlier(absence.expires, absence.will.as_ref().map(|(due, _)| *due)),
+            Phase::New | Phase::Over => None,
+        }
     }
+
+    pub(super) fn connection(&self) -> Option<&Connection> {
+        match &self.phase {
+            Phase::Attached(connection) => Some(connection),
+            _ => None,
+        }
+    }
+
+    pub(super) fn speaks_v5(&self) -> bool {
+        self.protocol_version() == Some(ProtocolVersion::V5)
+    }
+
+    pub(super) fn is_registration(&self) -> bool {
+        matches!(self.key.owner, Owner::Registration(_))
+    }
+
+    /// No decision is made under an old version.
+    pub(super) fn adopt(&mut self, cx: &Context<'_>) {
+        if self.policy != cx.authority.version() {
+            self.handle_policy(cx);
+        }
+    }
+
+    pub(super) fn refuse(
+        &mut self,
+        action: Action,
+        topic: impl Into<bytestring::ByteString>,
+        cause: RefusalCause,
+        reason_code: ReasonCode,
+    ) {
+        self.outputs.push_back(Output::Refused(Refusal { action, topic: topic.into(), cause, reason_code }));
+    }
+
+    /// An acknowledgement without properties.
+    pub(super) fn acknowledge(
+        &mut self,
+        make: fn(crate::mqtt::Acknowledgement) -> Packet,
+        packet_id: PacketIdentifier,
+        reason_code: ReasonCode,
+    ) {
+        let ack = crate::mqtt::Acknowledgement { packet_id, reason_code, properties: None };
+        self.outputs.push_back(Output::Send(make(ack)));
+    }
+
+    /// The client broke the protocol. `[MQTT-4.13.1-1]` `[MQTT-4.8.0-1]`
+    pub(super) fn fail(&mut self, reason_code: ReasonCode, explanation: &'static str, cx: &Context<'_>) {
+        self.end(Some((reason_code, explanation)), CloseReason::Protocol(reason_code, explanation), cx);
+    }
+}
+
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// Topics that the rules say nothing about: the registry's answers to one connection.
+pub(super) fn is_answer_filter(filter: &TopicFilter) -> bool {
+    answers().is_some_and(|answers| answers.covers(filter))
+}
+
+fn answers() -> Option<TopicFilter> {
+    TopicFilter::try_from(bytestring::ByteString::from_static("$registry/+/response/#")).ok()
+}
+
+/// Does the topic lie in the answer space of this operation?
+pub(super) fn is_answer_topic(topic: &TopicName, operation: &str) -> bool {
+    let rest = topic.as_str().strip_prefix("$registry/").and_then(|rest| rest.strip_prefix(operation));
+    rest.and_then(|rest| rest.strip_prefix("/response")).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -11,11 +11,21 @@
 //!   next [`Delivery`]. The session itself holds only what is in flight, and that is bounded by the window.
 //! - After [`Output::Close`] the session is detached; [`Session::is_over`] says whether anything of it is to be kept.
 
+mod cache;
+mod deliver;
 mod handshake;
+mod inbound;
+mod life;
 mod machine;
 mod message;
+mod outbound;
 mod output;
+mod permit;
+mod publish;
 mod settings;
+mod size;
+mod subscribe;
+mod subscriptions;
 
 pub use handshake::{Rejection, Terms, check_connect, check_will};
 pub use machine::{Disposition, Owner, Session, SessionKey, Subscription};
