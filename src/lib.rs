@@ -1,14 +1,9 @@
 //! Portcullis: an MQTT broker with access control built in.
 
 pub mod access;
-pub mod authn;
 pub mod clock;
-pub mod directory;
-pub mod metrics;
 pub mod mqtt;
-pub mod net;
 pub mod pki;
-pub mod registry;
 pub mod router;
 pub mod session;
 pub mod store;
