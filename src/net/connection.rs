@@ -36,6 +36,7 @@ use super::{
 use crate::{
     access::Authority,
     clock::Instant,
+    metrics::ConnectionRefusal,
     mqtt::{
         Connect, Packet, ProtocolVersion, ReasonCode,
         codec::{DecodeError, Decoder, Limits, Role},
@@ -68,7 +69,7 @@ pub(super) async fn serve(
     deadline: time::Instant,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let _open = server.metrics.connection_opened(&listener.name);
+    let _open = listener.metrics.opened();
     let number = server.sessions.next_number();
     let limits = Limits { maximum_packet_size: CONNECT_SIZE.min(server.settings.session.maximum_packet_size.get()) };
     let mut decoder = Decoder::new(Role::Server, limits);
@@ -81,20 +82,23 @@ pub(super) async fn serve(
     let connect = match first {
         Ok(Ok(connect)) => connect,
         Ok(Err(NoConnect::Io(error))) => {
-            server.metrics.connect_missing();
+            listener.metrics.refused(ConnectionRefusal::Protocol);
             tracing::debug!(%peer, %error, "the connection ended before CONNECT");
             return;
         }
         Ok(Err(NoConnect::Decode(error))) => {
-            server.metrics.malformed(error.reason_code());
+            server.metrics.malformed.inc(error.reason_code);
             tracing::debug!(%peer, %error, "not a CONNECT that can be read");
-            if let Some(connack) = error.connack() {
-                refuse(&mut transport, error.version().unwrap_or(ProtocolVersion::V311), connack).await;
+            listener.metrics.refused(ConnectionRefusal::Protocol);
+            if let Some(version) = error.version {
+                let rejection =
+                    Rejection { reason_code: error.reason_code, explanation: error.explanation, refusal: None };
+                refuse(&mut transport, version, rejection.connack()).await;
             }
             return;
         }
         Err(_) => {
-            server.metrics.connect_missing();
+            listener.metrics.refused(ConnectionRefusal::ConnectTimeout);
             tracing::debug!(%peer, "no CONNECT within limits.connect_timeout");
             return;
         }
@@ -109,22 +113,22 @@ pub(super) async fn serve(
     };
     let admitted = match admitted {
         Ok(Ok(admitted)) => admitted,
-        Ok(Err(rejection)) => return reject(&server, &mut transport, peer, &connect, &rejection).await,
+        Ok(Err(rejection)) => return reject(&server, &listener, &mut transport, peer, &connect, &rejection).await,
         Err(_) => {
             let rejection = Rejection {
                 reason_code: ReasonCode::ServerBusy,
                 explanation: "the identity could not be checked in time: try again later",
                 refusal: None,
             };
-            return reject(&server, &mut transport, peer, &connect, &rejection).await;
+            return reject(&server, &listener, &mut transport, peer, &connect, &rejection).await;
         }
     };
 
     let packet_size = admitted.settings(&server).maximum_packet_size.get();
     decoder.set_limits(Limits { maximum_packet_size: packet_size });
-    match Connection::attach(server.clone(), number, peer, listener, transport, input, decoder, &connect, admitted) {
+    match Connection::attach(server.clone(), number, peer, listener.clone(), transport, input, decoder, &connect, admitted) {
         Ok(connection) => connection.run(shutdown).await,
-        Err((mut transport, rejection)) => reject(&server, &mut transport, peer, &connect, &rejection).await,
+        Err((mut transport, rejection)) => reject(&server, &listener, &mut transport, peer, &connect, &rejection).await,
     }
 }
 
@@ -169,12 +173,20 @@ async fn refuse(transport: &mut Transport, version: ProtocolVersion, connack: cr
 
 async fn reject(
     server: &Server,
+    listener: &Listener,
     transport: &mut Transport,
     peer: SocketAddr,
     connect: &Connect,
     rejection: &Rejection,
 ) {
-    server.metrics.connect_refused(rejection.reason_code);
+    listener.metrics.refused(match rejection.reason_code {
+        _ if rejection.refusal.is_some() => ConnectionRefusal::Will,
+        ReasonCode::BadUserNameOrPassword => ConnectionRefusal::BadCredentials,
+        ReasonCode::NotAuthorized => ConnectionRefusal::NotAuthorized,
+        ReasonCode::ServerBusy | ReasonCode::QuotaExceeded => ConnectionRefusal::Busy,
+        ReasonCode::ClientIdentifierNotValid => ConnectionRefusal::ClientIdentifier,
+        _ => ConnectionRefusal::Protocol,
+    });
     tracing::info!(
         %peer,
         client_id = %connect.client_id,
@@ -403,7 +415,6 @@ impl Connection {
             match self.transport.try_read(&mut self.input) {
                 Ok(0) => return Err(EndCause::ConnectionLost),
                 Ok(read) => {
-                    self.server.metrics.bytes_read(read);
                     budget = budget.saturating_sub(read);
                     if read >= self.read_size {
                         self.read_size = (self.read_size * 2).min(READ_SIZE.1);
@@ -475,9 +486,7 @@ impl Connection {
             link.closing.get_or_insert(CloseReason::Ended(cause));
         }
         let more_deliveries = link.deliver(&server, &cell, &mut gate, &cx);
-        let before = link.output.len();
         let written = link.output.write(&mut self.transport)?;
-        server.metrics.bytes_written(before - link.output.len());
         if link.closing.is_some() {
             // Detached by the session itself: what it leaves is settled while the gate is held.
             if gate.session.is_attached() {
@@ -512,10 +521,10 @@ impl Connection {
 
     /// Brings session and output buffer up to the current rules. After this, nothing that they forbid is written.
     fn follow_rules(&mut self, gate: &mut Gate) {
-        let policy = self.server.directory.policy();
-        if policy.version() == self.authority.version() {
+        if self.server.directory.version() == self.authority.version() {
             return;
         }
+        let policy = self.server.directory.policy();
         match self.admitted.authority(&policy, self.server.clock.timestamp()) {
             Some(authority) => self.authority = authority,
             None => {
@@ -564,7 +573,6 @@ impl Connection {
 
     async fn farewell(mut self) {
         let reason = self.link.closing.unwrap_or(CloseReason::Ended(EndCause::ConnectionLost));
-        self.server.metrics.connection_ended(reason);
         tracing::debug!(peer = %self.peer, client_id = %self.key.client_id, ?reason, "connection ended");
         match reason {
             CloseReason::Ended(EndCause::ConnectionLost) => {}
@@ -606,6 +614,7 @@ fn handle_input(
     decoder: &mut Decoder,
     input: &mut BytesMut,
 ) -> bool {
+    let counters = server.metrics.hot();
     for _ in 0..TURN_PACKETS {
         if link.closing.is_some() {
             return false;
@@ -613,16 +622,20 @@ fn handle_input(
         if link.output.len() >= HIGH_WATER || !gate.session.can_receive() {
             return !input.is_empty();
         }
+        let before = input.len();
         match decoder.decode(input) {
             Ok(Some(packet)) => {
-                server.metrics.packet_received(&packet);
+                counters.received(packet.packet_type(), before - input.len());
+                if let Packet::Publish(publish) = &packet {
+                    counters.publish_received(publish.qos);
+                }
                 gate.session.handle_packet(packet, cx);
             }
             Ok(None) => return false,
             Err(error) => {
-                server.metrics.malformed(error.reason_code());
+                server.metrics.malformed.inc(error.reason_code);
                 tracing::debug!(client_id = %gate.session.key().client_id, %error, "malformed packet");
-                gate.session.handle_end(EndCause::Malformed(error.reason_code()), cx);
+                gate.session.handle_end(EndCause::Malformed(error.reason_code), cx);
             }
         }
         Link::settle(server, cell, gate, cx, Some(link));

@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     clock::Instant,
-    mqtt::ProtocolVersion,
+    metrics::{DropCause, RefusedAction},
+    mqtt::{PacketType, ProtocolVersion},
     router::{RetainedMessage, RouteMemory, Routed, retained_delivery},
     session::{CloseReason, Context, Delivery, Disposition, EndCause, Output, Owner, RegistryRequest, SubscriptionNumber},
 };
@@ -70,20 +71,28 @@ impl Link {
         match output {
             Output::Send(packet) => {
                 let Some(link) = link else { return };
-                server.metrics.packet_sent(&packet);
-                if let Err(error) = link.output.push(&packet) {
-                    tracing::error!(%error, "a packet of the broker cannot be encoded");
-                    link.closing.get_or_insert(CloseReason::PacketTooLargeForClient);
+                match link.output.push(&packet) {
+                    Ok(length) => server.metrics.hot().sent(packet.packet_type(), length),
+                    Err(error) => {
+                        tracing::error!(%error, "a packet of the broker cannot be encoded");
+                        link.closing.get_or_insert(CloseReason::PacketTooLargeForClient);
+                    }
                 }
             }
             Output::Deliver(outgoing) => {
                 let Some(link) = link else { return };
-                server.metrics.publish_sent(outgoing.qos, outgoing.message.payload.len());
-                let packet_id = outgoing.packet_id;
-                if let Err(error) = link.output.push_delivery(outgoing) {
-                    tracing::warn!(%error, "a message cannot be encoded for its receiver, and is dropped");
-                    if let Some(packet_id) = packet_id {
-                        gate.session.handle_undelivered(packet_id);
+                let (packet_id, qos) = (outgoing.packet_id, outgoing.qos);
+                match link.output.push_delivery(outgoing) {
+                    Ok(length) => {
+                        let counters = server.metrics.hot();
+                        counters.sent(PacketType::Publish, length);
+                        counters.publish_sent(qos);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "a message cannot be encoded for its receiver, and is dropped");
+                        if let Some(packet_id) = packet_id {
+                            gate.session.handle_undelivered(packet_id);
+                        }
                     }
                 }
             }
@@ -96,7 +105,9 @@ impl Link {
                     Owner::Registration(_) => None,
                 };
                 let routed = server.router.route(&message, publisher, memory);
-                server.metrics.routed(message.qos, routed);
+                if let Ok(Routed { dropped: 1.., .. }) = routed {
+                    server.metrics.dropped.add(DropCause::QueueFull, routed.map_or(0, |routed| routed.dropped as u64));
+                }
                 if let Some(ticket) = ticket {
                     gate.session.handle_accepted(ticket, Routed::outcome(routed), cx);
                 }
@@ -136,8 +147,11 @@ impl Link {
             }
             let Some(delivery) = self.next_delivery(server, cell) else { return false };
             let disposition = gate.session.handle_delivery(delivery, cx);
-            if disposition != Disposition::Sent {
-                server.metrics.not_delivered(disposition);
+            match disposition {
+                Disposition::Sent | Disposition::NotWanted | Disposition::NotNow => {}
+                Disposition::Withheld => server.metrics.refused.inc(RefusedAction::Receive),
+                Disposition::Expired => server.metrics.dropped.inc(DropCause::Expired),
+                Disposition::TooLarge => server.metrics.dropped.inc(DropCause::TooLarge),
             }
             Self::settle(server, cell, gate, cx, Some(self));
         }

@@ -13,6 +13,10 @@ use tokio::{
 };
 
 use super::{Server, admission::Turned, connection, tls::TlsAcceptor, transport::Transport};
+use crate::{
+    access::Username,
+    metrics::{ConnectionRefusal, ListenerMetrics},
+};
 
 /// What a connection has to know of the listener it came through.
 #[derive(Debug)]
@@ -24,7 +28,9 @@ pub(crate) struct Listener {
     /// May clients without credentials open a registration session?
     pub(crate) registration: bool,
     /// Name of the user whom clients without credentials are.
-    pub(crate) anonymous: Option<crate::access::Username>,
+    pub(crate) anonymous: Option<Username>,
+    /// What is counted for it.
+    pub(crate) metrics: ListenerMetrics,
 }
 
 /// After the file limit is hit: long enough not to spin, short enough for clients that retry.
@@ -46,7 +52,6 @@ pub(crate) async fn run(
             Ok((stream, peer)) => admit(stream, peer, &listener, &server, &shutdown),
             Err(error) if belongs_to_one_connection(&error) => {}
             Err(error) => {
-                server.metrics.accept_failed();
                 tracing::warn!(listener = listener.name, %error, "no further connection can be accepted; trying again");
                 sleep(ACCEPT_PAUSE).await;
             }
@@ -72,9 +77,9 @@ fn admit(
     let place = match server.admission.admit(peer.ip()) {
         Ok(place) => place,
         Err(turned) => {
-            server.metrics.connection_turned_away(match turned {
-                Turned::Full => "connections",
-                Turned::Address => "connections_per_address",
+            listener.metrics.refused(match turned {
+                Turned::Full => ConnectionRefusal::Limit,
+                Turned::Address => ConnectionRefusal::AddressLimit,
             });
             return;
         }
@@ -107,11 +112,12 @@ fn admit(
         match timeout_at(deadline, opened).await {
             Ok(Ok(transport)) => connection::serve(transport, peer, listener, shared, deadline, shutdown).await,
             Ok(Err(error)) => {
-                shared.metrics.handshake_failed();
-                tracing::debug!(listener = listener.name, %peer, %error, "handshake failed");
+                shared.metrics.tls_handshake_failures.inc();
+                listener.metrics.refused(ConnectionRefusal::TlsHandshake);
+                tracing::debug!(listener = listener.name, %peer, %error, "TLS handshake failed");
             }
             Err(_) => {
-                shared.metrics.handshake_failed();
+                listener.metrics.refused(ConnectionRefusal::ConnectTimeout);
                 tracing::debug!(listener = listener.name, %peer, "handshake took longer than limits.connect_timeout");
             }
         }

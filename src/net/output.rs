@@ -48,14 +48,17 @@ impl OutputBuffer {
         self.bytes.is_empty()
     }
 
-    pub(super) fn push(&mut self, packet: &Packet) -> Result<(), EncodeError> {
+    /// Encodes a control packet; its length in bytes.
+    pub(super) fn push(&mut self, packet: &Packet) -> Result<usize, EncodeError> {
         let before = self.bytes.len();
         codec::encode(packet, self.version, &mut self.bytes)?;
-        self.packets.push_back(Encoded { length: self.bytes.len() - before, delivery: None });
-        Ok(())
+        let length = self.bytes.len() - before;
+        self.packets.push_back(Encoded { length, delivery: None });
+        Ok(length)
     }
 
-    pub(super) fn push_delivery(&mut self, outgoing: Outgoing) -> Result<(), EncodeError> {
+    /// Encodes a message; its length in bytes.
+    pub(super) fn push_delivery(&mut self, outgoing: Outgoing) -> Result<usize, EncodeError> {
         let before = self.bytes.len();
         let message = &outgoing.message;
         let properties = outgoing.properties();
@@ -74,8 +77,9 @@ impl OutputBuffer {
             &mut self.bytes,
         )?;
         drop(properties);
-        self.packets.push_back(Encoded { length: self.bytes.len() - before, delivery: Some(outgoing) });
-        Ok(())
+        let length = self.bytes.len() - before;
+        self.packets.push_back(Encoded { length, delivery: Some(outgoing) });
+        Ok(length)
     }
 
     /// Writes as much as the socket takes; says whether everything is with the kernel.

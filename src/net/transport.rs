@@ -72,6 +72,11 @@ impl Transport {
         }
     }
 
+    /// Nothing more will be written: the peer sees the end after the last byte.
+    pub(super) fn end_of_output(&self) -> io::Result<()> {
+        SockRef::from(self.tcp()).shutdown(std::net::Shutdown::Write)
+    }
+
     /// Ends the stream in good order.
     pub(super) fn close(&mut self) {
         if let Self::Tls(tls) = self {
