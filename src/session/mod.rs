@@ -26,6 +26,8 @@ mod settings;
 mod size;
 mod subscribe;
 mod subscriptions;
+#[cfg(test)]
+mod tests;
 
 pub use handshake::{Rejection, Terms, check_connect, check_will};
 pub use machine::{Disposition, Owner, Session, SessionKey, Subscription};
