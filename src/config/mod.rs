@@ -32,11 +32,8 @@ impl Config {
     /// # Errors
     /// When the file cannot be read, or as [`Config::parse`].
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let text = String::from_utf8(bytes).map_err(|_| ConfigError::Encoding { path: path.to_owned() })?;
-        let base = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Self::read(&path.display().to_string(), &text, base)
+        let (name, text, base) = Self::open(path.as_ref())?;
+        Self::read(&name, &text, base)
     }
 
     /// Reads the text of a configuration; relative paths in it refer to `base_dir`.
@@ -57,6 +54,37 @@ impl Config {
     /// ```
     pub fn parse(text: &str, base_dir: impl AsRef<Path>) -> Result<Self, ConfigError> {
         Self::read("broker.toml", text, base_dir.as_ref())
+    }
+
+    /// The admin socket of the broker that runs on this file, for its clients: looks at `data_dir` alone, so that a
+    /// file with a mistake elsewhere does not shut anybody out of a running broker.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not TOML, or `data_dir` is wrong.
+    pub fn admin_socket_of(path: impl AsRef<Path>) -> Result<std::path::PathBuf, ConfigError> {
+        let path = path.as_ref();
+        let (name, text, base) = Self::open(path)?;
+        let (document, errors) = toml::de::DeTable::parse_recoverable(&text);
+        if !errors.is_empty() {
+            return Self::read(&name, &text, base).map(|config| config.admin_socket());
+        }
+        let report = Report::new(&text);
+        let data_dir = Section::root(&report, document.get_ref()).get("data_dir", sections::path(base));
+        let source = report.into_source(&name);
+        let config = Config::new(base);
+        let data_dir = data_dir.unwrap_or_else(|| config.data_dir.clone());
+        if source.is_valid() {
+            Ok(Config { data_dir, ..config }.admin_socket())
+        } else {
+            Err(ConfigError::Invalid(source.invalid()))
+        }
+    }
+
+    fn open(path: &Path) -> Result<(String, String, &Path), ConfigError> {
+        let bytes = std::fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = String::from_utf8(bytes).map_err(|_| ConfigError::Encoding { path: path.to_owned() })?;
+        let base = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok((path.display().to_string(), text, base))
     }
 
     fn read(name: &str, text: &str, base: &Path) -> Result<Self, ConfigError> {

@@ -274,13 +274,13 @@ impl<'t> Section<'t> {
     pub(super) fn section(&self, key: &'static str) -> Section<'t> {
         let item = self.item(key);
         let path = self.full(key);
-        let table = item.as_ref().and_then(|item| match item.value {
-            DeValue::Table(table) => Some(table),
-            _ => {
-                let advice = format!("a section `[{path}]` with its keys on the lines below it");
-                self.convert::<()>(item, |item| Err(item.wrong_kind(&advice)));
-                None
+        let table = item.as_ref().and_then(|item| {
+            if let DeValue::Table(table) = item.value {
+                return Some(table);
             }
+            let advice = format!("a section `[{path}]` with its keys on the lines below it");
+            self.convert::<()>(item, |item| Err(item.wrong_kind(&advice)));
+            None
         });
         Section::new(
             self.report,
@@ -351,14 +351,13 @@ impl<'t> Section<'t> {
             if known.contains(&key) {
                 continue;
             }
-            let advice = match nearest(key, known.iter().copied()) {
-                Some(near) => format!("write `{near}`"),
-                None => {
-                    let mut keys = known.clone();
-                    keys.sort_unstable();
-                    let keys: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
-                    format!("its keys are {}", keys.join(", "))
-                }
+            let advice = if let Some(near) = nearest(key, known.iter().copied()) {
+                format!("write `{near}`")
+            } else {
+                let mut keys = known.clone();
+                keys.sort_unstable();
+                let keys: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
+                format!("its keys are {}", keys.join(", "))
             };
             self.report.at(Some(name.span()), format!("unknown key `{key}` in {}", self.title), advice);
         }

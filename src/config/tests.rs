@@ -328,6 +328,19 @@ fn paths_refer_to_the_directory_of_the_file() {
 }
 
 #[test]
+fn a_mistake_elsewhere_does_not_hide_the_admin_socket() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path().join("broker.toml");
+    let socket = |text: &str| {
+        fs::write(&path, text).unwrap();
+        Config::admin_socket_of(&path)
+    };
+    assert_eq!(socket("data_dir = \"d\"\ncolour = 1").unwrap(), base.path().join("d/admin.sock"));
+    assert_eq!(socket("").unwrap(), base.path().join("data/admin.sock"));
+    assert!(socket("data_dir = 1").is_err() && socket("data_dir = ").is_err());
+}
+
+#[test]
 fn an_error_of_later_points_into_the_file() {
     let config = Config::parse("[[listener]]\nname = \"a\"\nbind = \"127.0.0.1:1883\"\n", ".").unwrap();
     assert_eq!(config.source.position("listener[0].bind").as_deref(), Some("broker.toml:3:8"));

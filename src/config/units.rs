@@ -66,7 +66,8 @@ pub fn format_duration(duration: Duration) -> String {
     let mut text = String::new();
     for (unit, factor) in DURATIONS {
         if rest >= factor {
-            text.push_str(&format!("{}{unit}", rest / factor));
+            text += &(rest / factor).to_string();
+            text += unit;
             rest %= factor;
         }
     }
