@@ -32,6 +32,11 @@ impl Source {
         &self.name
     }
 
+    /// Its text, with passwords blotted out by `*`.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// What is allowed and yet deserves a look, in the order of the file.
     pub fn warnings(&self) -> &[Problem] {
         &self.warnings
