@@ -34,7 +34,6 @@ fn overlapping_subscriptions_make_one_copy_with_the_highest_qos_and_every_identi
     assert_eq!(identifiers, [1, 2]); // [MQTT-3.3.4-4]
     bench.lose();
     bench.connect(&lasting(ProtocolVersion::V311));
-    bench.packet(Packet::PubAck(ok(1)));
     assert!(bench.delivered(message("a/b", QoS::AtMostOnce)).subscription_identifiers.is_empty());
 }
 
@@ -195,11 +194,8 @@ fn acknowledgements_that_answer_nothing() {
         bench.subscribe("a", QoS::ExactlyOnce);
         assert!(bench.packet(Packet::PubAck(ok(7))).is_empty());
         assert!(bench.packet(Packet::PubComp(ok(7))).is_empty());
-        let code = if version == ProtocolVersion::V5 {
-            ReasonCode::PacketIdentifierNotFound
-        } else {
-            ReasonCode::Success
-        };
+        let code =
+            if version == ProtocolVersion::V5 { ReasonCode::PacketIdentifierNotFound } else { ReasonCode::Success };
         assert_eq!(sent(&bench.packet(Packet::PubRec(ok(7)))), [Packet::PubRel(ack(7, code))]);
         bench.delivered(message("a", QoS::AtLeastOnce));
         assert_failed(&bench.packet(Packet::PubRec(ok(1))), version, ReasonCode::ProtocolError);
