@@ -93,7 +93,8 @@ impl Client {
         if self.quota == 0 || self.unfinished.len() >= OURS {
             return None;
         }
-        let number = (1..).find(|number| self.unfinished.iter().all(|message| message.number != *number)).unwrap();
+        let number =
+            (1..=u16::MAX).find(|number| self.unfinished.iter().all(|message| message.number != *number)).unwrap();
         let payload = u32::try_from(self.published.len()).unwrap();
         let message = Unfinished { number, payload, qos, released: false };
         self.published.push((qos, payload));
@@ -257,7 +258,7 @@ impl World {
                 if !self.tickets.is_empty() {
                     let ticket = self.tickets.remove(index.index(self.tickets.len()));
                     let outcome = RouteOutcome::Delivered;
-                    let (_, outputs) = self.bench.give(|session, cx| session.handle_accepted(ticket, outcome, cx));
+                    let ((), outputs) = self.bench.give(|session, cx| session.handle_accepted(ticket, outcome, cx));
                     self.take(outputs);
                 }
             }
@@ -297,7 +298,7 @@ impl World {
             self.step(Step::ClientReads);
             if let Some(ticket) = self.tickets.pop() {
                 let outcome = RouteOutcome::Delivered;
-                let (_, outputs) = self.bench.give(|session, cx| session.handle_accepted(ticket, outcome, cx));
+                let ((), outputs) = self.bench.give(|session, cx| session.handle_accepted(ticket, outcome, cx));
                 self.take(outputs);
             }
         }
