@@ -222,6 +222,18 @@ fn a_router_that_fails_is_told_or_ends_a_3_1_1_connection() {
 }
 
 #[test]
+fn the_fate_of_an_earlier_connections_message_does_not_end_this_one() {
+    let mut bench = Bench::connected(ProtocolVersion::V311, &["allow write a"]);
+    let outputs = bench.packet(Packet::Publish(publish("a", QoS::ExactlyOnce, 1)));
+    let ticket = outputs.iter().find_map(ticket).unwrap();
+    bench.lose();
+    bench.connect(&lasting(ProtocolVersion::V311));
+    let failed = RouteOutcome::Failed(ReasonCode::QuotaExceeded);
+    assert!(bench.give(|session, cx| session.handle_accepted(ticket, failed, cx)).1.is_empty());
+    assert_eq!(routed(&bench.publish(publish("a", QoS::ExactlyOnce, 1))).len(), 1, "it was never taken");
+}
+
+#[test]
 fn an_identifier_in_use_is_not_taken() {
     let mut bench = Bench::connected(ProtocolVersion::V5, &["allow write a", "allow read a"]);
     bench.publish(publish("a", QoS::ExactlyOnce, 3));
