@@ -111,7 +111,7 @@ impl Server {
             Action::Will => RefusedAction::Will,
         });
         tracing::debug!(
-            owner = ?key.owner,
+            owner = %key.owner,
             client_id = %key.client_id,
             action = ?refusal.action,
             topic = %refusal.topic,
