@@ -148,14 +148,15 @@ async fn collect(response: Response<Incoming>) -> Result<Bytes, Failure> {
 }
 
 fn refusal(status: u16, answer: &[u8]) -> Failure {
-    let problem = serde_json::from_slice::<Problem>(answer).ok();
-    Failure::Refused(problem.unwrap_or_else(|| Problem {
+    let unnamed = || Problem {
         kind: "about:blank".to_owned(),
         title: String::new(),
         status,
         detail: String::new(),
         extensions: serde_json::Map::new(),
-    }))
+    };
+    let problem = serde_json::from_slice::<Problem>(answer).unwrap_or_else(|_| unnamed());
+    Failure::Refused(Problem { status, ..problem })
 }
 
 /// A value as one segment of a path (RFC 3986 3.3): what is not unreserved is percent-encoded, and a segment of dots
