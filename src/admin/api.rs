@@ -217,15 +217,12 @@ pub struct UserPatch {
         deserialize_with = "present",
         skip_serializing_if = "Option::is_none"
     )]
-    #[expect(clippy::option_option, reason = "absent and null are two things in a patch (RFC 7396)")]
     pub publish_prefix: Option<Option<String>>,
     /// Pattern of its client identifiers.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[expect(clippy::option_option, reason = "absent and null are two things in a patch (RFC 7396)")]
     pub client_id: Option<Option<String>>,
     /// End of the identity.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[expect(clippy::option_option, reason = "absent and null are two things in a patch (RFC 7396)")]
     pub expires_at: Option<Option<Timestamp>>,
 }
 

@@ -20,7 +20,7 @@ use super::Failure;
 
 const MAX_ANSWER: usize = 256 << 20;
 const MAX_EVENT: usize = 1 << 20;
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 pub(crate) struct Client {
     socket: PathBuf,

@@ -1,5 +1,7 @@
 //! The commands of the client registry.
 
+use std::fmt::Write as _;
+
 use portcullis::admin::api::{
     Deny, EventKind, Grant, Page, RegistryEvent, RegistryStatus, RequestState, RequestView, Unlock,
 };
@@ -102,7 +104,7 @@ fn show(request: &RequestView) -> String {
     if !request.requested_permissions.is_empty() {
         text.push_str("asks for permissions:\n");
         for permission in &request.requested_permissions {
-            text.push_str(&format!("  {}\n", printable(&output::permission(permission))));
+            let _ = writeln!(text, "  {}", printable(&output::permission(permission)));
         }
     }
     text
@@ -196,7 +198,7 @@ fn show_event(event: &RegistryEvent) -> String {
     }
     if let Some(status) = &event.status {
         if let Some(until) = status.unlocked_until.filter(|_| event.event == EventKind::Unlocked) {
-            line.push_str(&format!("  until {}", output::time(until)));
+            let _ = write!(line, "  until {}", output::time(until));
         }
         line.push_str(&by("  by", status.unlocked_by.as_deref().filter(|_| event.event == EventKind::Unlocked)));
     }

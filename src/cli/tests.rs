@@ -388,7 +388,9 @@ fn the_configuration() {
         (None, true),
     ] {
         let _ = std::fs::remove_file(&path);
-        content.map(|content| std::fs::write(&path, content).unwrap());
+        if let Some(content) = content {
+            std::fs::write(&path, content).unwrap();
+        }
         let mut out = Vec::new();
         let mut shell = Shell { out: &mut out, json, bold: false, password: &|_, _| unreachable!() };
         let outcome = configuration::check(load(Some(path.clone())), &mut shell);
