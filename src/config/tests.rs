@@ -176,6 +176,11 @@ fn users_and_roles() {
         hashed("publish_prefix = \"site\""),
         hashed("publish_prefix = \"$SYS/\""),
         hashed("client_id = \"${client_id}\""),
+        hashed("permissions = [{ context = \"mqtt\", operation = \"read\", resource = \"a/${client_id}\" }]"),
+        hashed("permissions = [{ context = \"http\", operation = \"read\", resource = \"/a\", max_qos = 1 }]"),
+        hashed(
+            "permissions = [{ context = \"mqtt\", operation = \"read\", resource = \"a/${client_id}\" }]\nclient_id = \"${username}\"",
+        ),
         hashed("expires_at = 2030-01-01"),
         hashed("expires_at = \"tomorrow\""),
         hashed("expires_at = 2030-01-01T00:00:00Z"),
