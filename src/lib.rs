@@ -1,7 +1,11 @@
 //! Portcullis: an MQTT broker with access control built in.
 
 pub mod access;
+pub mod authn;
 pub mod clock;
+pub mod metrics;
 pub mod mqtt;
 pub mod pki;
+pub mod router;
+pub mod session;
 pub mod store;

@@ -3,11 +3,52 @@
 //! Pure: a [`Policy`] is an immutable snapshot that the directory publishes; a session asks the
 //! [`Authority`] that the snapshot gives for its user and client identifier. Evaluation is total: whatever
 //! could fail is refused when the policy is compiled.
+//!
+//! ```
+//! use jiff::Timestamp;
+//! use portcullis::access::*;
+//! use portcullis::mqtt::QoS;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let role = Role::new(
+//!     "sensor".parse()?,
+//!     vec![Permission::allow(Context::Mqtt, Operation::Write, "plant/${username}/#")],
+//! );
+//! let mut user = User::new(UserId(uuid::Uuid::from_u128(1)), "pump-7".parse()?, Timestamp::UNIX_EPOCH);
+//! user.roles.push(role.name.clone());
+//! let id = user.id;
+//!
+//! let policy =
+//!     Policy::default().with([(role.name.clone(), Some(role))], [(id, Some(user))], Timestamp::UNIX_EPOCH)?;
+//! let authority = policy.authority(id, &"any".parse()?).ok_or("no such user")?;
+//! assert_eq!(authority.may_publish(&"plant/pump-7/speed".parse()?), Some((QoS::ExactlyOnce, true)));
+//! assert_eq!(authority.may_publish(&"plant/pump-8/speed".parse()?), None);
+//! # Ok(())
+//! # }
+//! ```
 
+mod client_id;
 mod decision;
+mod error;
 mod model;
+mod pattern;
 mod policy;
+mod rules;
+mod summary;
+mod trie;
 
-pub use decision::{Authority, Decision, SubscribeVerdict, Verdict};
+/// The decision said slowly, to hold the engine to.
+#[cfg(any(test, fuzzing))]
+pub mod reference;
+
+#[cfg(test)]
+mod attacks;
+#[cfg(test)]
+mod policy_tests;
+
+pub use decision::{Authority, Decision, SubscribeDecision, SubscribeVerdict, Verdict};
+pub use error::{ClientIdPatternError, PolicyError, PrefixError, RuleError, RuleHolder};
 pub use model::*;
-pub use policy::{Policy, PolicyError, PolicyVersion};
+pub use pattern::{MAX_LEVELS, MAX_RESOURCE_BYTES};
+pub use policy::{MAX_ROLES, Policy, PolicyVersion, Subject};
+pub use rules::{MAX_PERMISSIONS, MAX_RULE_BYTES};

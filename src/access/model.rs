@@ -40,7 +40,7 @@ pub enum NameError {
 }
 
 fn check_name(text: String, min: usize) -> Result<String, NameError> {
-    if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:@-".contains(&b)) {
+    if !text.chars().all(Username::admits) {
         Err(NameError::Character(text))
     } else if (min..=64).contains(&text.len()) {
         Ok(text)
@@ -52,6 +52,11 @@ fn check_name(text: String, min: usize) -> Result<String, NameError> {
 impl Username {
     /// The names that nobody may register: `admin` belongs to the first administrator.
     pub const RESERVED: [&'static str; 4] = ["admin", "observer", "system", "local"];
+
+    /// May a username or role name hold this character?
+    pub fn admits(character: char) -> bool {
+        character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | ':' | '@' | '-')
+    }
 
     /// The text.
     pub fn as_str(&self) -> &str {
@@ -65,9 +70,24 @@ impl Username {
 }
 
 impl RoleName {
+    /// The built-in role that may do everything.
+    pub fn admin() -> Self {
+        Self("admin".to_owned())
+    }
+
+    /// The built-in role that may watch the broker.
+    pub fn observer() -> Self {
+        Self("observer".to_owned())
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Does the name, in whatever case, belong to a role that the broker brings along?
+    pub fn is_built_in(&self) -> bool {
+        ["admin", "observer"].iter().any(|name| self.0.eq_ignore_ascii_case(name))
     }
 }
 
@@ -199,6 +219,26 @@ pub struct Permission {
     pub not_after: Option<Timestamp>,
 }
 
+impl Permission {
+    /// An allow rule without conditions.
+    pub fn allow(context: Context, operation: Operation, resource: impl Into<String>) -> Self {
+        Self {
+            context,
+            operation,
+            resource: resource.into(),
+            effect: Effect::Allow,
+            max_qos: None,
+            retain: None,
+            not_after: None,
+        }
+    }
+
+    /// A deny rule.
+    pub fn deny(context: Context, operation: Operation, resource: impl Into<String>) -> Self {
+        Self { effect: Effect::Deny, ..Self::allow(context, operation, resource) }
+    }
+}
+
 /// A named set of permissions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Role {
@@ -216,6 +256,31 @@ pub struct Role {
     /// Counts its changes; a write names the version it read.
     #[serde(default)]
     pub version: u64,
+}
+
+impl Role {
+    /// A role of the API with these permissions.
+    pub fn new(name: RoleName, permissions: Vec<Permission>) -> Self {
+        Self { name, description: String::new(), permissions, managed_by: ManagedBy::default(), version: 0 }
+    }
+
+    /// The roles that every policy holds and nobody may change.
+    pub(super) fn built_in() -> [Self; 2] {
+        use Context::{Http, Mqtt};
+        use Operation::{Read, ReadWrite};
+        let describe = |role: Self, text: &str| Self { description: text.to_owned(), ..role };
+        let admin = vec![
+            Permission::allow(Mqtt, ReadWrite, "#"),
+            Permission::allow(Mqtt, ReadWrite, "$registry/#"),
+            Permission::allow(Mqtt, Read, "$SYS/#"),
+            Permission::allow(Http, ReadWrite, "/#"),
+        ];
+        let observer = vec![Permission::allow(Mqtt, Read, "$SYS/#"), Permission::allow(Http, Read, "/api/#")];
+        [
+            describe(Self::new(RoleName::admin(), admin), "may do everything"),
+            describe(Self::new(RoleName::observer(), observer), "may watch the broker"),
+        ]
+    }
 }
 
 /// A certificate that was issued to a user or pinned on one.
@@ -286,6 +351,30 @@ pub struct User {
     /// Counts its changes; a write names the version it read.
     #[serde(default)]
     pub version: u64,
+}
+
+impl User {
+    /// An enabled user of the API that holds nothing yet.
+    pub fn new(id: UserId, username: Username, created_at: Timestamp) -> Self {
+        Self {
+            id,
+            username,
+            description: String::new(),
+            enabled: true,
+            auth: Auth::default(),
+            password_hash: None,
+            certificates: Vec::new(),
+            roles: Vec::new(),
+            permissions: Vec::new(),
+            publish_prefix: None,
+            client_id: None,
+            expires_at: None,
+            managed_by: ManagedBy::default(),
+            created_at,
+            last_seen_at: None,
+            version: 0,
+        }
+    }
 }
 
 impl fmt::Debug for User {

@@ -1,0 +1,649 @@
+//! What the broker counts.
+//!
+//! Enters: events, from every thread. Leaves: the OpenMetrics text of a scrape. It never blocks a message (relaxed atomics;
+//! what is counted per packet has a cache line of its own in each thread), and never makes a series out of something that
+//! a client names: labels are enums, or names that the operator gave.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter as PlainCounter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge as PlainGauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::clock::Duration;
+use crate::mqtt::{QoS, ReasonCode};
+
+/// The Content-Type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A closed set of label values.
+pub trait Label: Copy + 'static {
+    /// The name of the label.
+    const NAME: &'static str;
+    /// Every value.
+    const ALL: &'static [(Self, &'static str)];
+    /// The place of this value in `ALL`.
+    fn index(self) -> usize;
+}
+
+macro_rules! labels {
+    ($($(#[$doc:meta])* $name:ident $label:literal { $($(#[$value_doc:meta])* $value:ident = $text:literal),* $(,)? })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "the values say it")]
+        pub enum $name { $($(#[$value_doc])* $value),* }
+
+        impl Label for $name {
+            const NAME: &'static str = $label;
+            const ALL: &'static [(Self, &'static str)] = &[$((Self::$value, $text)),*];
+
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    )*};
+}
+
+labels! {
+    /// Why a connection was turned away.
+    ConnectionRefusal "reason" {
+        Limit = "limit", AddressLimit = "address_limit", TlsHandshake = "tls_handshake", ConnectTimeout = "connect_timeout",
+        Protocol = "protocol", ClientIdentifier = "client_identifier", BadCredentials = "bad_credentials",
+        NotAuthorized = "not_authorized", Busy = "busy", Will = "will", ShuttingDown = "shutting_down",
+    }
+    /// How a login ended.
+    AuthenticationOutcome "outcome" {
+        Password = "password", RememberedPassword = "remembered_password", Certificate = "certificate", Both = "both",
+        Anonymous = "anonymous", Registration = "registration", BadCredentials = "bad_credentials",
+        NotAuthorized = "not_authorized", Busy = "busy", Throttled = "throttled",
+    }
+    /// Control packets (MQTT 5, table 2-1).
+    PacketType "type" {
+        Connect = "connect", ConnAck = "connack", Publish = "publish", PubAck = "puback", PubRec = "pubrec",
+        PubRel = "pubrel", PubComp = "pubcomp", Subscribe = "subscribe", SubAck = "suback", Unsubscribe = "unsubscribe",
+        UnsubAck = "unsuback", PingReq = "pingreq", PingResp = "pingresp", Disconnect = "disconnect", Auth = "auth",
+    }
+    /// Why a message did not reach a subscriber that was entitled to it.
+    DropCause "cause" {
+        SlowConsumer = "slow_consumer", TooLarge = "too_large", Expired = "expired", QueueFull = "queue_full",
+    }
+    /// What was refused for want of a right.
+    RefusedAction "action" {
+        Publish = "publish", Subscribe = "subscribe", Receive = "receive", Will = "will",
+    }
+    /// The states that the registry answers with.
+    RegistryOutcome "state" {
+        Granted = "granted", Pending = "pending", Invalid = "invalid", Denied = "denied", Conflict = "conflict",
+        Refused = "refused", Locked = "locked", Answered = "answered",
+    }
+    /// What was wrong with a request to the registry.
+    RegistryBadInput "input" {
+        Json = "json", Csr = "csr", Username = "username", Password = "password", TooLarge = "too_large", Other = "other",
+    }
+    QosLabel "qos" { AtMostOnce = "0", AtLeastOnce = "1", ExactlyOnce = "2" }
+}
+
+impl From<QoS> for QosLabel {
+    fn from(qos: QoS) -> Self {
+        match qos {
+            QoS::AtMostOnce => Self::AtMostOnce,
+            QoS::AtLeastOnce => Self::AtLeastOnce,
+            QoS::ExactlyOnce => Self::ExactlyOnce,
+        }
+    }
+}
+
+/// A counter for each value of a label; clones count together.
+#[derive(Clone)]
+pub struct Counters<L> {
+    cells: Arc<[AtomicU64]>,
+    label: PhantomData<fn(L)>,
+}
+
+/// A counter.
+#[derive(Clone, Debug, Default)]
+pub struct Counter(PlainCounter);
+
+/// A number that goes up and down, never below zero as far as its users keep count.
+#[derive(Clone, Debug, Default)]
+pub struct Gauge(PlainGauge<i64, AtomicI64>);
+
+/// How long something took.
+#[derive(Clone, Debug)]
+pub struct Durations(Histogram);
+
+/// Malformed packets by reason code.
+#[derive(Clone)]
+pub struct ReasonCounters(Arc<[AtomicU64]>);
+
+/// What is counted for every packet. One of these per thread (up to [`SHARDS`]), each on cache lines of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct HotCounters {
+    packets: [[AtomicU64; 15]; 2],
+    bytes: [AtomicU64; 2],
+    publish: [[AtomicU64; 3]; 2],
+}
+
+/// Threads that count without sharing a cache line; more of them share.
+const SHARDS: usize = 32;
+
+/// From the broker's view.
+#[derive(Clone, Copy)]
+enum Direction {
+    Received,
+    Sent,
+}
+
+/// The counts of one listener.
+#[derive(Clone, Debug)]
+pub struct ListenerMetrics {
+    open: PlainGauge,
+    accepted: PlainCounter,
+    refused: Vec<PlainCounter>,
+}
+
+/// Counts an open connection for as long as it lives.
+#[derive(Debug)]
+pub struct OpenConnection(PlainGauge);
+
+/// Everything that is counted. Made once per broker and shared.
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the help texts of the series say it")]
+pub struct Metrics {
+    registry: Registry,
+    hot: Arc<[HotCounters]>,
+    open: Family<[(&'static str, String); 1], PlainGauge>,
+    accepted: Family<[(&'static str, String); 1], PlainCounter>,
+    refused_connections: Family<[(&'static str, String); 2], PlainCounter>,
+    pub authentications: Counters<AuthenticationOutcome>,
+    pub dropped: Counters<DropCause>,
+    pub refused: Counters<RefusedAction>,
+    pub malformed: ReasonCounters,
+    pub registry_requests: Counters<RegistryOutcome>,
+    pub registry_bad_input: Counters<RegistryBadInput>,
+    pub registry_pending: Gauge,
+    pub sessions: Gauge,
+    pub subscriptions: Gauge,
+    pub retained_messages: Gauge,
+    pub retained_bytes: Gauge,
+    pub policy_version: Gauge,
+    pub commits: Durations,
+    pub commit_failures: Counter,
+    pub argon2_waiting: Gauge,
+    pub argon2_busy: Gauge,
+    pub tls_handshake_failures: Counter,
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let hot: Arc<[HotCounters]> = (0..SHARDS).map(|_| HotCounters::default()).collect();
+        let mut metrics = Self {
+            registry: Registry::with_prefix("portcullis"),
+            hot,
+            open: Family::default(),
+            accepted: Family::default(),
+            refused_connections: Family::default(),
+            authentications: Counters::new(),
+            dropped: Counters::new(),
+            refused: Counters::new(),
+            malformed: ReasonCounters((0..=u8::MAX).map(|_| AtomicU64::new(0)).collect()),
+            registry_requests: Counters::new(),
+            registry_bad_input: Counters::new(),
+            registry_pending: Gauge::default(),
+            sessions: Gauge::default(),
+            subscriptions: Gauge::default(),
+            retained_messages: Gauge::default(),
+            retained_bytes: Gauge::default(),
+            policy_version: Gauge::default(),
+            // From 0.1 ms, an in-memory commit, to 1.6 s, a disk in trouble.
+            commits: Durations(Histogram::new(exponential_buckets(0.000_1, 2.0, 15))),
+            commit_failures: Counter::default(),
+            argon2_waiting: Gauge::default(),
+            argon2_busy: Gauge::default(),
+            tls_handshake_failures: Counter::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("build", "Version of the broker", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        r.register_collector(Box::new(HotCollector(Arc::clone(&self.hot))));
+        r.register("connections_open", "Connections that are open", self.open.clone());
+        r.register("connections_accepted", "Connections that were accepted from the network", self.accepted.clone());
+        r.register(
+            "connections_refused",
+            "Connections that ended before a successful CONNACK",
+            self.refused_connections.clone(),
+        );
+        r.register("tls_handshake_failures", "TLS handshakes that failed", self.tls_handshake_failures.0.clone());
+        r.register("authentications", "Logins by how they ended", self.authentications.clone());
+        r.register("argon2_waiting", "Passwords that wait for being checked or hashed", self.argon2_waiting.0.clone());
+        r.register("argon2_busy", "Threads that check or hash a password now", self.argon2_busy.0.clone());
+        r.register("malformed_packets", "Packets that broke the protocol, by the reason code", self.malformed.clone());
+        r.register("messages_dropped", "Messages that did not reach an entitled subscriber", self.dropped.clone());
+        r.register("refusals", "Actions refused by the access rules", self.refused.clone());
+        r.register("sessions", "Sessions, with and without a connection", self.sessions.0.clone());
+        r.register("subscriptions", "Subscriptions of all sessions", self.subscriptions.0.clone());
+        r.register("retained_messages", "Retained messages", self.retained_messages.0.clone());
+        r.register_with_unit(
+            "retained",
+            "Topics and payloads of the retained messages",
+            Unit::Bytes,
+            self.retained_bytes.0.clone(),
+        );
+        r.register("policy_version", "Number of the policy snapshot in force", self.policy_version.0.clone());
+        r.register_with_unit(
+            "commit_duration",
+            "Commits of users, roles and permissions, until they were in force everywhere",
+            Unit::Seconds,
+            self.commits.0.clone(),
+        );
+        r.register("commit_failures", "Commits that the store failed", self.commit_failures.0.clone());
+        r.register("registry_requests", "Answers of the client registry by state", self.registry_requests.clone());
+        r.register("registry_bad_input", "Malformed requests to the client registry", self.registry_bad_input.clone());
+        r.register("registry_pending", "Requests that wait for a decision", self.registry_pending.0.clone());
+    }
+
+    /// The counters of the calling thread, for what happens per packet.
+    pub fn hot(&self) -> &HotCounters {
+        // Only numbers the threads; all counts live in their `Metrics`.
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static SHARD: usize = THREADS.fetch_add(1, Relaxed) % SHARDS;
+        }
+        #[expect(clippy::indexing_slicing, reason = "there are SHARDS of them")]
+        SHARD.with(|shard| &self.hot[*shard])
+    }
+
+    /// The counts of the listener with this name, which the operator gave.
+    pub fn listener(&self, name: &str) -> ListenerMetrics {
+        let label = [("listener", name.to_owned())];
+        ListenerMetrics {
+            open: self.open.get_or_create_owned(&label),
+            accepted: self.accepted.get_or_create_owned(&label),
+            refused: ConnectionRefusal::ALL
+                .iter()
+                .map(|(_, reason)| {
+                    let labels = [("listener", name.to_owned()), ("reason", (*reason).to_owned())];
+                    self.refused_connections.get_or_create_owned(&labels)
+                })
+                .collect(),
+        }
+    }
+
+    /// The OpenMetrics text, to be served as [`CONTENT_TYPE`].
+    pub fn encode(&self) -> String {
+        let mut text = String::with_capacity(16 * 1024);
+        // Writing to a String cannot fail, and no collector of ours does.
+        match text::encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(fmt::Error) => String::from("# EOF\n"),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl<L: Label> Counters<L> {
+    fn new() -> Self {
+        Self { cells: L::ALL.iter().map(|_| AtomicU64::new(0)).collect(), label: PhantomData }
+    }
+
+    /// Counts one.
+    pub fn inc(&self, label: L) {
+        self.add(label, 1);
+    }
+
+    /// Counts several.
+    pub fn add(&self, label: L, count: u64) {
+        if let Some(cell) = self.cells.get(label.index()) {
+            cell.fetch_add(count, Relaxed);
+        }
+    }
+
+    /// The count.
+    pub fn get(&self, label: L) -> u64 {
+        self.cells.get(label.index()).map_or(0, |cell| cell.load(Relaxed))
+    }
+}
+
+impl<L> fmt::Debug for Counters<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cells.fmt(f)
+    }
+}
+
+impl<L: Label> EncodeMetric for Counters<L> {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        L::ALL
+            .iter()
+            .zip(self.cells.iter())
+            .try_for_each(|((_, text), cell)| encode_count(&mut encoder, &[(L::NAME, *text)], cell.load(Relaxed)))
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Counter
+    }
+}
+
+fn encode_count(encoder: &mut MetricEncoder<'_>, labels: &[(&str, &str); 1], count: u64) -> fmt::Result {
+    encoder.encode_family(labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)
+}
+
+impl Counter {
+    /// Counts one.
+    pub fn inc(&self) {
+        self.0.inc();
+    }
+
+    /// The count.
+    pub fn get(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl Gauge {
+    /// One more.
+    pub fn inc(&self) {
+        self.0.inc();
+    }
+
+    /// One less.
+    pub fn dec(&self) {
+        self.0.dec();
+    }
+
+    /// So many more, or fewer.
+    pub fn add(&self, difference: i64) {
+        self.0.inc_by(difference);
+    }
+
+    /// So many; what does not fit is the greatest that does.
+    pub fn set(&self, value: impl TryInto<i64>) {
+        self.0.set(value.try_into().unwrap_or(i64::MAX));
+    }
+
+    /// How many.
+    pub fn get(&self) -> i64 {
+        self.0.get()
+    }
+}
+
+impl Durations {
+    /// Counts one.
+    pub fn observe(&self, took: Duration) {
+        self.0.observe(took.as_secs_f64());
+    }
+}
+
+impl ReasonCounters {
+    /// Counts one.
+    pub fn inc(&self, reason: ReasonCode) {
+        if let Some(cell) = self.0.get(usize::from(reason as u8)) {
+            cell.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl fmt::Debug for ReasonCounters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReasonCounters").finish_non_exhaustive()
+    }
+}
+
+impl EncodeMetric for ReasonCounters {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        for (code, cell) in self.0.iter().enumerate() {
+            let count = cell.load(Relaxed);
+            if count > 0 {
+                encode_count(&mut encoder, &[("reason_code", &format!("0x{code:02X}"))], count)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Counter
+    }
+}
+
+impl ListenerMetrics {
+    /// A connection has been accepted: it counts as open until the guard is dropped.
+    pub fn opened(&self) -> OpenConnection {
+        self.accepted.inc();
+        self.open.inc();
+        OpenConnection(self.open.clone())
+    }
+
+    /// A connection ended before a successful CONNACK.
+    pub fn refused(&self, reason: ConnectionRefusal) {
+        if let Some(counter) = self.refused.get(reason.index()) {
+            counter.inc();
+        }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl HotCounters {
+    /// A packet of `bytes` bytes came.
+    pub fn received(&self, packet: PacketType, bytes: usize) {
+        self.count(Direction::Received, packet, bytes);
+    }
+
+    /// A packet of `bytes` bytes goes.
+    pub fn sent(&self, packet: PacketType, bytes: usize) {
+        self.count(Direction::Sent, packet, bytes);
+    }
+
+    /// A PUBLISH of this QoS came (counted as a packet by [`HotCounters::received`]).
+    pub fn publish_received(&self, qos: QoS) {
+        add(self.publish.get(Direction::Received as usize), QosLabel::from(qos).index(), 1);
+    }
+
+    /// A PUBLISH of this QoS goes.
+    pub fn publish_sent(&self, qos: QoS) {
+        add(self.publish.get(Direction::Sent as usize), QosLabel::from(qos).index(), 1);
+    }
+
+    fn count(&self, direction: Direction, packet: PacketType, bytes: usize) {
+        add(self.packets.get(direction as usize), packet.index(), 1);
+        add(Some(&self.bytes), direction as usize, u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+}
+
+fn add<const N: usize>(cells: Option<&[AtomicU64; N]>, index: usize, count: u64) {
+    if let Some(cell) = cells.and_then(|cells| cells.get(index)) {
+        cell.fetch_add(count, Relaxed);
+    }
+}
+
+/// Adds the shards up when somebody asks.
+#[derive(Debug)]
+struct HotCollector(Arc<[HotCounters]>);
+
+impl HotCollector {
+    fn sum<'a>(&'a self, cell: impl Fn(&'a HotCounters) -> Option<&'a AtomicU64>) -> u64 {
+        self.0.iter().filter_map(cell).map(|cell| cell.load(Relaxed)).fold(0, u64::wrapping_add)
+    }
+
+    fn family<'a, L: Label>(
+        &'a self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        cell: impl Fn(&'a HotCounters, usize) -> Option<&'a AtomicU64>,
+    ) -> fmt::Result {
+        let mut encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        L::ALL.iter().enumerate().try_for_each(|(at, (_, text))| {
+            encode_count(&mut encoder, &[(L::NAME, *text)], self.sum(|shard| cell(shard, at)))
+        })
+    }
+}
+
+impl Collector for HotCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for (direction, packets, bytes, publish) in [
+            (Direction::Received, "packets_received", "bytes_received", "publish_received"),
+            (Direction::Sent, "packets_sent", "bytes_sent", "publish_sent"),
+        ] {
+            let at = direction as usize;
+            self.family::<PacketType>(&mut encoder, packets, "MQTT control packets by type.", |shard, packet| {
+                shard.packets.get(at)?.get(packet)
+            })?;
+            self.family::<QosLabel>(&mut encoder, publish, "PUBLISH packets by quality of service.", |shard, qos| {
+                shard.publish.get(at)?.get(qos)
+            })?;
+            let count = self.sum(|shard| shard.bytes.get(at));
+            encoder
+                .encode_descriptor(bytes, "Bytes of MQTT control packets.", None, MetricType::Counter)?
+                .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(text: &str) -> String {
+        let mut names: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .map(|line| {
+                let (name, kind) = line.split_once(' ').unwrap();
+                if kind == "counter" { format!("{name}_total counter") } else { line.to_owned() }
+            })
+            .collect();
+        names.sort();
+        names.join("\n")
+    }
+
+    #[test]
+    fn the_names_are_an_interface() {
+        let metrics = Metrics::new();
+        let _open = metrics.listener("mqtts").opened();
+        insta::assert_snapshot!(series(&metrics.encode()), @r"
+        portcullis_argon2_busy gauge
+        portcullis_argon2_waiting gauge
+        portcullis_authentications_total counter
+        portcullis_build info
+        portcullis_bytes_received_total counter
+        portcullis_bytes_sent_total counter
+        portcullis_commit_duration_seconds histogram
+        portcullis_commit_failures_total counter
+        portcullis_connections_accepted_total counter
+        portcullis_connections_open gauge
+        portcullis_connections_refused_total counter
+        portcullis_malformed_packets_total counter
+        portcullis_messages_dropped_total counter
+        portcullis_packets_received_total counter
+        portcullis_packets_sent_total counter
+        portcullis_policy_version gauge
+        portcullis_publish_received_total counter
+        portcullis_publish_sent_total counter
+        portcullis_refusals_total counter
+        portcullis_registry_bad_input_total counter
+        portcullis_registry_pending gauge
+        portcullis_registry_requests_total counter
+        portcullis_retained_bytes gauge
+        portcullis_retained_messages gauge
+        portcullis_sessions gauge
+        portcullis_subscriptions gauge
+        portcullis_tls_handshake_failures_total counter
+        ");
+    }
+
+    #[test]
+    fn what_is_counted_is_shown() {
+        let metrics = Metrics::new();
+        let listener = metrics.listener("mqtts");
+        let open = (listener.opened(), listener.opened());
+        drop(open.0);
+        listener.refused(ConnectionRefusal::ShuttingDown);
+        metrics.hot().received(PacketType::Publish, 12);
+        metrics.hot().publish_received(QoS::ExactlyOnce);
+        metrics.malformed.inc(ReasonCode::MalformedPacket);
+        metrics.dropped.add(DropCause::QueueFull, 3);
+        metrics.retained_bytes.set(u64::MAX);
+        metrics.commits.observe(Duration::from_millis(3));
+        let text = metrics.encode();
+        for line in [
+            "portcullis_connections_open{listener=\"mqtts\"} 1",
+            "portcullis_connections_accepted_total{listener=\"mqtts\"} 2",
+            "portcullis_connections_refused_total{listener=\"mqtts\",reason=\"shutting_down\"} 1",
+            "portcullis_connections_refused_total{listener=\"mqtts\",reason=\"limit\"} 0",
+            "portcullis_packets_received_total{type=\"publish\"} 1",
+            "portcullis_packets_received_total{type=\"auth\"} 0",
+            "portcullis_bytes_received_total 12",
+            "portcullis_publish_received_total{qos=\"2\"} 1",
+            "portcullis_malformed_packets_total{reason_code=\"0x81\"} 1",
+            "portcullis_messages_dropped_total{cause=\"queue_full\"} 3",
+            "portcullis_retained_bytes 9223372036854775807",
+            "portcullis_commit_duration_seconds_count 1",
+            "portcullis_refusals_total{action=\"will\"} 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn counts_of_all_threads_are_added_up() {
+        let metrics = Metrics::new();
+        std::thread::scope(|scope| {
+            for _ in 0..SHARDS + 3 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        metrics.hot().sent(PacketType::PingResp, 2);
+                    }
+                });
+            }
+        });
+        let text = metrics.encode();
+        assert!(text.contains(&format!("portcullis_bytes_sent_total {}\n", 200 * (SHARDS + 3))), "{text}");
+    }
+
+    #[test]
+    fn every_label_value_stands_at_its_index() {
+        fn check<L: Label>() {
+            for (at, (value, _)) in L::ALL.iter().enumerate() {
+                assert_eq!(value.index(), at);
+            }
+        }
+        check::<ConnectionRefusal>();
+        check::<AuthenticationOutcome>();
+        check::<PacketType>();
+        check::<QosLabel>();
+        assert_eq!(PacketType::ALL.len(), HotCounters::default().packets[0].len());
+    }
+}
