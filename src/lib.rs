@@ -3,6 +3,7 @@
 pub mod access;
 pub mod authn;
 pub mod clock;
+pub mod directory;
 pub mod metrics;
 pub mod mqtt;
 pub mod pki;

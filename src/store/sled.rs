@@ -28,7 +28,7 @@ const CACHE: u64 = 64 * 1024 * 1024;
 /// How often sled's thread looks for segments to reclaim when commits sync themselves.
 const RECLAIM: Duration = Duration::from_secs(1);
 /// How often it does where nothing need be written before the shutdown.
-const LAZY: Duration = Duration::from_secs(60);
+const LAZY: Duration = Duration::from_mins(1);
 /// How long the threads of a store that this process has just closed may still hold sled's lock.
 const LINGER: Duration = Duration::from_secs(5);
 

@@ -126,7 +126,7 @@ fn writers_at_the_same_time_share_flushes() {
     }
     let flushes = store.flushes() - before;
     assert_eq!(ROUNDS.iter(&*store).count(), usize::try_from(WRITERS * EACH).unwrap());
-    assert!(flushes >= EACH && flushes <= WRITERS * EACH / 4, "{flushes} flushes for {} commits", WRITERS * EACH);
+    assert!((EACH..=WRITERS * EACH / 4).contains(&flushes), "{flushes} flushes for {} commits", WRITERS * EACH);
 }
 
 /// Not a test: the writer that [`a_killed_writer_loses_nothing_that_was_answered`] kills.
