@@ -1,8 +1,10 @@
 //! Portcullis: an MQTT broker with access control built in.
 
 pub mod access;
+pub mod admin;
 pub mod authn;
 pub mod clock;
+pub mod config;
 pub mod directory;
 pub mod metrics;
 pub mod mqtt;

@@ -21,87 +21,18 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::clock::Duration;
-use crate::mqtt::{QoS, ReasonCode};
+use crate::mqtt::{Packet, PacketType, QoS, ReasonCode};
+
+mod labels;
+
+use labels::QosLabel;
+pub use labels::{
+    AuthenticationOutcome, ConnectionEnd, ConnectionRefusal, DropCause, Label, RefusedAction, RegistryBadInput,
+    RegistryOutcome,
+};
 
 /// The Content-Type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// A closed set of label values.
-pub trait Label: Copy + 'static {
-    /// The name of the label.
-    const NAME: &'static str;
-    /// Every value.
-    const ALL: &'static [(Self, &'static str)];
-    /// The place of this value in `ALL`.
-    fn index(self) -> usize;
-}
-
-macro_rules! labels {
-    ($($(#[$doc:meta])* $name:ident $label:literal { $($(#[$value_doc:meta])* $value:ident = $text:literal),* $(,)? })*) => {$(
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[expect(missing_docs, reason = "the values say it")]
-        pub enum $name { $($(#[$value_doc])* $value),* }
-
-        impl Label for $name {
-            const NAME: &'static str = $label;
-            const ALL: &'static [(Self, &'static str)] = &[$((Self::$value, $text)),*];
-
-            fn index(self) -> usize {
-                self as usize
-            }
-        }
-    )*};
-}
-
-labels! {
-    /// Why a connection was turned away.
-    ConnectionRefusal "reason" {
-        Limit = "limit", AddressLimit = "address_limit", TlsHandshake = "tls_handshake", ConnectTimeout = "connect_timeout",
-        Protocol = "protocol", ClientIdentifier = "client_identifier", BadCredentials = "bad_credentials",
-        NotAuthorized = "not_authorized", Busy = "busy", Will = "will", ShuttingDown = "shutting_down",
-    }
-    /// How a login ended.
-    AuthenticationOutcome "outcome" {
-        Password = "password", RememberedPassword = "remembered_password", Certificate = "certificate", Both = "both",
-        Anonymous = "anonymous", Registration = "registration", BadCredentials = "bad_credentials",
-        NotAuthorized = "not_authorized", Busy = "busy", Throttled = "throttled",
-    }
-    /// Control packets (MQTT 5, table 2-1).
-    PacketType "type" {
-        Connect = "connect", ConnAck = "connack", Publish = "publish", PubAck = "puback", PubRec = "pubrec",
-        PubRel = "pubrel", PubComp = "pubcomp", Subscribe = "subscribe", SubAck = "suback", Unsubscribe = "unsubscribe",
-        UnsubAck = "unsuback", PingReq = "pingreq", PingResp = "pingresp", Disconnect = "disconnect", Auth = "auth",
-    }
-    /// Why a message did not reach a subscriber that was entitled to it.
-    DropCause "cause" {
-        SlowConsumer = "slow_consumer", TooLarge = "too_large", Expired = "expired", QueueFull = "queue_full",
-    }
-    /// What was refused for want of a right.
-    RefusedAction "action" {
-        Publish = "publish", Subscribe = "subscribe", Receive = "receive", Will = "will",
-    }
-    /// The states that the registry answers with.
-    RegistryOutcome "state" {
-        Granted = "granted", Pending = "pending", Invalid = "invalid", Denied = "denied", Conflict = "conflict",
-        Refused = "refused", Locked = "locked", Answered = "answered",
-    }
-    /// What was wrong with a request to the registry.
-    RegistryBadInput "input" {
-        Json = "json", Csr = "csr", Username = "username", Password = "password", TooLarge = "too_large", Other = "other",
-    }
-    QosLabel "qos" { AtMostOnce = "0", AtLeastOnce = "1", ExactlyOnce = "2" }
-}
-
-impl From<QoS> for QosLabel {
-    fn from(qos: QoS) -> Self {
-        match qos {
-            QoS::AtMostOnce => Self::AtMostOnce,
-            QoS::AtLeastOnce => Self::AtLeastOnce,
-            QoS::ExactlyOnce => Self::ExactlyOnce,
-        }
-    }
-}
 
 /// A counter for each value of a label; clones count together.
 #[derive(Clone)]
@@ -124,34 +55,25 @@ pub struct Durations(Histogram);
 
 /// Malformed packets by reason code.
 #[derive(Clone)]
-pub struct ReasonCounters(Arc<[AtomicU64]>);
+struct ReasonCounters(Arc<[AtomicU64]>);
 
-/// What is counted for every packet. One of these per thread (up to [`SHARDS`]), each on cache lines of its own.
+/// What is counted for every packet, received and sent. One of these per thread, each on cache lines of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct HotCounters {
-    packets: [[AtomicU64; 15]; 2],
+struct HotCounters {
     bytes: [AtomicU64; 2],
+    packets: [[AtomicU64; 15]; 2],
     publish: [[AtomicU64; 3]; 2],
+    payload: [AtomicU64; 2],
 }
+
+/// Index into the pairs of [`HotCounters`]: from the clients.
+const RECEIVED: usize = 0;
+/// To the clients.
+const SENT: usize = 1;
 
 /// Threads that count without sharing a cache line; more of them share.
 const SHARDS: usize = 32;
-
-/// From the broker's view.
-#[derive(Clone, Copy)]
-enum Direction {
-    Received,
-    Sent,
-}
-
-/// The counts of one listener.
-#[derive(Clone, Debug)]
-pub struct ListenerMetrics {
-    open: PlainGauge,
-    accepted: PlainCounter,
-    refused: Vec<PlainCounter>,
-}
 
 /// Counts an open connection for as long as it lives.
 #[derive(Debug)]
@@ -165,11 +87,12 @@ pub struct Metrics {
     hot: Arc<[HotCounters]>,
     open: Family<[(&'static str, String); 1], PlainGauge>,
     accepted: Family<[(&'static str, String); 1], PlainCounter>,
-    refused_connections: Family<[(&'static str, String); 2], PlainCounter>,
+    pub connections_refused: Counters<ConnectionRefusal>,
+    pub connections_ended: Counters<ConnectionEnd>,
     pub authentications: Counters<AuthenticationOutcome>,
     pub dropped: Counters<DropCause>,
     pub refused: Counters<RefusedAction>,
-    pub malformed: ReasonCounters,
+    malformed: ReasonCounters,
     pub registry_requests: Counters<RegistryOutcome>,
     pub registry_bad_input: Counters<RegistryBadInput>,
     pub registry_pending: Gauge,
@@ -182,7 +105,6 @@ pub struct Metrics {
     pub commit_failures: Counter,
     pub argon2_waiting: Gauge,
     pub argon2_busy: Gauge,
-    pub tls_handshake_failures: Counter,
 }
 
 impl Metrics {
@@ -194,7 +116,8 @@ impl Metrics {
             hot,
             open: Family::default(),
             accepted: Family::default(),
-            refused_connections: Family::default(),
+            connections_refused: Counters::new(),
+            connections_ended: Counters::new(),
             authentications: Counters::new(),
             dropped: Counters::new(),
             refused: Counters::new(),
@@ -212,7 +135,6 @@ impl Metrics {
             commit_failures: Counter::default(),
             argon2_waiting: Gauge::default(),
             argon2_busy: Gauge::default(),
-            tls_handshake_failures: Counter::default(),
         };
         metrics.register();
         metrics
@@ -223,13 +145,13 @@ impl Metrics {
         r.register("build", "Version of the broker", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         r.register_collector(Box::new(HotCollector(Arc::clone(&self.hot))));
         r.register("connections_open", "Connections that are open", self.open.clone());
-        r.register("connections_accepted", "Connections that were accepted from the network", self.accepted.clone());
+        r.register("connections", "Connections that sent, or may still send, a CONNECT", self.accepted.clone());
         r.register(
             "connections_refused",
             "Connections that ended before a successful CONNACK",
-            self.refused_connections.clone(),
+            self.connections_refused.clone(),
         );
-        r.register("tls_handshake_failures", "TLS handshakes that failed", self.tls_handshake_failures.0.clone());
+        r.register("connections_ended", "Connections that ended after it", self.connections_ended.clone());
         r.register("authentications", "Logins by how they ended", self.authentications.clone());
         r.register("argon2_waiting", "Passwords that wait for being checked or hashed", self.argon2_waiting.0.clone());
         r.register("argon2_busy", "Threads that check or hash a password now", self.argon2_busy.0.clone());
@@ -258,30 +180,99 @@ impl Metrics {
         r.register("registry_pending", "Requests that wait for a decision", self.registry_pending.0.clone());
     }
 
-    /// The counters of the calling thread, for what happens per packet.
-    pub fn hot(&self) -> &HotCounters {
+    /// A connection has come up on the listener with this name, which the operator gave: it counts as open until the guard
+    /// is dropped.
+    pub fn connection_opened(&self, listener: &str) -> OpenConnection {
+        let label = [("listener", listener.to_owned())];
+        self.accepted.get_or_create(&label).inc();
+        let open = self.open.get_or_create_owned(&label);
+        open.inc();
+        OpenConnection(open)
+    }
+
+    /// The system gave no further connection.
+    pub fn accept_failed(&self) {
+        self.connections_refused.inc(ConnectionRefusal::AcceptFailed);
+    }
+
+    /// The TLS handshake failed or took too long.
+    pub fn handshake_failed(&self) {
+        self.connections_refused.inc(ConnectionRefusal::TlsHandshake);
+    }
+
+    /// The connection ended, or its time was over, before there was a CONNECT.
+    pub fn connect_missing(&self) {
+        self.connections_refused.inc(ConnectionRefusal::ConnectMissing);
+    }
+
+    /// A CONNECT was answered with this code.
+    pub fn connect_refused(&self, reason: ReasonCode) {
+        self.connections_refused.inc(match reason {
+            ReasonCode::MalformedPacket | ReasonCode::ProtocolError | ReasonCode::UnsupportedProtocolVersion => {
+                ConnectionRefusal::Protocol
+            }
+            ReasonCode::ClientIdentifierNotValid => ConnectionRefusal::ClientIdentifier,
+            ReasonCode::BadUserNameOrPassword | ReasonCode::BadAuthenticationMethod => {
+                ConnectionRefusal::BadCredentials
+            }
+            ReasonCode::NotAuthorized | ReasonCode::Banned => ConnectionRefusal::NotAuthorized,
+            ReasonCode::ServerBusy | ReasonCode::ServerUnavailable => ConnectionRefusal::Busy,
+            ReasonCode::ServerShuttingDown => ConnectionRefusal::ShuttingDown,
+            _ => ConnectionRefusal::Other,
+        });
+    }
+
+    /// A packet broke the protocol.
+    pub fn malformed(&self, reason: ReasonCode) {
+        self.malformed.inc(reason);
+    }
+
+    /// Bytes came from a socket.
+    pub fn bytes_read(&self, bytes: usize) {
+        self.hot(|hot| add(Some(&hot.bytes), RECEIVED, count(bytes)));
+    }
+
+    /// Bytes were handed to a socket.
+    pub fn bytes_written(&self, bytes: usize) {
+        self.hot(|hot| add(Some(&hot.bytes), SENT, count(bytes)));
+    }
+
+    /// A packet came.
+    pub fn packet_received(&self, packet: &Packet) {
+        self.packet(RECEIVED, packet);
+    }
+
+    /// A packet goes.
+    pub fn packet_sent(&self, packet: &Packet) {
+        self.packet(SENT, packet);
+    }
+
+    /// A PUBLISH goes that was never made a [`Packet`].
+    pub fn publish_sent(&self, qos: QoS, payload_bytes: usize) {
+        self.hot(|hot| {
+            add(hot.packets.get(SENT), PacketType::Publish.index(), 1);
+            hot.publish(SENT, qos, payload_bytes);
+        });
+    }
+
+    fn packet(&self, direction: usize, packet: &Packet) {
+        self.hot(|hot| {
+            add(hot.packets.get(direction), packet.packet_type().index(), 1);
+            if let Packet::Publish(publish) = packet {
+                hot.publish(direction, publish.qos, publish.payload.len());
+            }
+        });
+    }
+
+    /// The counters of the calling thread.
+    fn hot(&self, count: impl FnOnce(&HotCounters)) {
         // Only numbers the threads; all counts live in their `Metrics`.
         static THREADS: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
             static SHARD: usize = THREADS.fetch_add(1, Relaxed) % SHARDS;
         }
-        #[expect(clippy::indexing_slicing, reason = "there are SHARDS of them")]
-        SHARD.with(|shard| &self.hot[*shard])
-    }
-
-    /// The counts of the listener with this name, which the operator gave.
-    pub fn listener(&self, name: &str) -> ListenerMetrics {
-        let label = [("listener", name.to_owned())];
-        ListenerMetrics {
-            open: self.open.get_or_create_owned(&label),
-            accepted: self.accepted.get_or_create_owned(&label),
-            refused: ConnectionRefusal::ALL
-                .iter()
-                .map(|(_, reason)| {
-                    let labels = [("listener", name.to_owned()), ("reason", (*reason).to_owned())];
-                    self.refused_connections.get_or_create_owned(&labels)
-                })
-                .collect(),
+        if let Some(hot) = SHARD.with(|shard| self.hot.get(*shard)) {
+            count(hot);
         }
     }
 
@@ -402,7 +393,7 @@ impl Durations {
 
 impl ReasonCounters {
     /// Counts one.
-    pub fn inc(&self, reason: ReasonCode) {
+    fn inc(&self, reason: ReasonCode) {
         if let Some(cell) = self.0.get(usize::from(reason as u8)) {
             cell.fetch_add(1, Relaxed);
         }
@@ -431,22 +422,6 @@ impl EncodeMetric for ReasonCounters {
     }
 }
 
-impl ListenerMetrics {
-    /// A connection has been accepted: it counts as open until the guard is dropped.
-    pub fn opened(&self) -> OpenConnection {
-        self.accepted.inc();
-        self.open.inc();
-        OpenConnection(self.open.clone())
-    }
-
-    /// A connection ended before a successful CONNACK.
-    pub fn refused(&self, reason: ConnectionRefusal) {
-        if let Some(counter) = self.refused.get(reason.index()) {
-            counter.inc();
-        }
-    }
-}
-
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.dec();
@@ -454,30 +429,14 @@ impl Drop for OpenConnection {
 }
 
 impl HotCounters {
-    /// A packet of `bytes` bytes came.
-    pub fn received(&self, packet: PacketType, bytes: usize) {
-        self.count(Direction::Received, packet, bytes);
+    fn publish(&self, direction: usize, qos: QoS, payload_bytes: usize) {
+        add(self.publish.get(direction), QosLabel::from(qos).index(), 1);
+        add(Some(&self.payload), direction, count(payload_bytes));
     }
+}
 
-    /// A packet of `bytes` bytes goes.
-    pub fn sent(&self, packet: PacketType, bytes: usize) {
-        self.count(Direction::Sent, packet, bytes);
-    }
-
-    /// A PUBLISH of this QoS came (counted as a packet by [`HotCounters::received`]).
-    pub fn publish_received(&self, qos: QoS) {
-        add(self.publish.get(Direction::Received as usize), QosLabel::from(qos).index(), 1);
-    }
-
-    /// A PUBLISH of this QoS goes.
-    pub fn publish_sent(&self, qos: QoS) {
-        add(self.publish.get(Direction::Sent as usize), QosLabel::from(qos).index(), 1);
-    }
-
-    fn count(&self, direction: Direction, packet: PacketType, bytes: usize) {
-        add(self.packets.get(direction as usize), packet.index(), 1);
-        add(Some(&self.bytes), direction as usize, u64::try_from(bytes).unwrap_or(u64::MAX));
-    }
+fn count(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 fn add<const N: usize>(cells: Option<&[AtomicU64; N]>, index: usize, count: u64) {
@@ -509,23 +468,35 @@ impl HotCollector {
     }
 }
 
+impl HotCollector {
+    fn total<'a>(
+        &'a self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        cell: impl Fn(&'a HotCounters) -> Option<&'a AtomicU64>,
+    ) -> fmt::Result {
+        encoder
+            .encode_descriptor(name, help, None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, u64>(&self.sum(cell), None)
+    }
+}
+
 impl Collector for HotCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for (direction, packets, bytes, publish) in [
-            (Direction::Received, "packets_received", "bytes_received", "publish_received"),
-            (Direction::Sent, "packets_sent", "bytes_sent", "publish_sent"),
+        for (at, packets, publish, bytes, payload) in [
+            (RECEIVED, "packets_received", "publish_received", "bytes_received", "payload_bytes_received"),
+            (SENT, "packets_sent", "publish_sent", "bytes_sent", "payload_bytes_sent"),
         ] {
-            let at = direction as usize;
             self.family::<PacketType>(&mut encoder, packets, "MQTT control packets by type.", |shard, packet| {
                 shard.packets.get(at)?.get(packet)
             })?;
             self.family::<QosLabel>(&mut encoder, publish, "PUBLISH packets by quality of service.", |shard, qos| {
                 shard.publish.get(at)?.get(qos)
             })?;
-            let count = self.sum(|shard| shard.bytes.get(at));
-            encoder
-                .encode_descriptor(bytes, "Bytes of MQTT control packets.", None, MetricType::Counter)?
-                .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            let (bytes_help, payload_help) = ("Bytes on the wire, inside TLS.", "Bytes of PUBLISH payloads.");
+            self.total(&mut encoder, bytes, bytes_help, |shard| shard.bytes.get(at))?;
+            self.total(&mut encoder, payload, payload_help, |shard| shard.payload.get(at))?;
         }
         Ok(())
     }
@@ -551,7 +522,7 @@ mod tests {
     #[test]
     fn the_names_are_an_interface() {
         let metrics = Metrics::new();
-        let _open = metrics.listener("mqtts").opened();
+        let _open = metrics.connection_opened("mqtts");
         insta::assert_snapshot!(series(&metrics.encode()), @r"
         portcullis_argon2_busy gauge
         portcullis_argon2_waiting gauge
@@ -561,13 +532,16 @@ mod tests {
         portcullis_bytes_sent_total counter
         portcullis_commit_duration_seconds histogram
         portcullis_commit_failures_total counter
-        portcullis_connections_accepted_total counter
+        portcullis_connections_ended_total counter
         portcullis_connections_open gauge
         portcullis_connections_refused_total counter
+        portcullis_connections_total counter
         portcullis_malformed_packets_total counter
         portcullis_messages_dropped_total counter
         portcullis_packets_received_total counter
         portcullis_packets_sent_total counter
+        portcullis_payload_bytes_received_total counter
+        portcullis_payload_bytes_sent_total counter
         portcullis_policy_version gauge
         portcullis_publish_received_total counter
         portcullis_publish_sent_total counter
@@ -579,33 +553,36 @@ mod tests {
         portcullis_retained_messages gauge
         portcullis_sessions gauge
         portcullis_subscriptions gauge
-        portcullis_tls_handshake_failures_total counter
         ");
     }
 
     #[test]
     fn what_is_counted_is_shown() {
         let metrics = Metrics::new();
-        let listener = metrics.listener("mqtts");
-        let open = (listener.opened(), listener.opened());
+        let open = (metrics.connection_opened("mqtts"), metrics.connection_opened("mqtts"));
         drop(open.0);
-        listener.refused(ConnectionRefusal::ShuttingDown);
-        metrics.hot().received(PacketType::Publish, 12);
-        metrics.hot().publish_received(QoS::ExactlyOnce);
-        metrics.malformed.inc(ReasonCode::MalformedPacket);
+        metrics.handshake_failed();
+        metrics.connect_refused(ReasonCode::BadUserNameOrPassword);
+        metrics.bytes_read(12);
+        metrics.packet_received(&Packet::PingReq);
+        metrics.publish_sent(QoS::ExactlyOnce, 7);
+        metrics.malformed(ReasonCode::MalformedPacket);
         metrics.dropped.add(DropCause::QueueFull, 3);
         metrics.retained_bytes.set(u64::MAX);
         metrics.commits.observe(Duration::from_millis(3));
         let text = metrics.encode();
         for line in [
             "portcullis_connections_open{listener=\"mqtts\"} 1",
-            "portcullis_connections_accepted_total{listener=\"mqtts\"} 2",
-            "portcullis_connections_refused_total{listener=\"mqtts\",reason=\"shutting_down\"} 1",
-            "portcullis_connections_refused_total{listener=\"mqtts\",reason=\"limit\"} 0",
-            "portcullis_packets_received_total{type=\"publish\"} 1",
+            "portcullis_connections_total{listener=\"mqtts\"} 2",
+            "portcullis_connections_refused_total{reason=\"handshake\"} 1",
+            "portcullis_connections_refused_total{reason=\"bad_credentials\"} 1",
+            "portcullis_connections_refused_total{reason=\"connections\"} 0",
+            "portcullis_packets_received_total{type=\"pingreq\"} 1",
             "portcullis_packets_received_total{type=\"auth\"} 0",
+            "portcullis_packets_sent_total{type=\"publish\"} 1",
             "portcullis_bytes_received_total 12",
-            "portcullis_publish_received_total{qos=\"2\"} 1",
+            "portcullis_payload_bytes_sent_total 7",
+            "portcullis_publish_sent_total{qos=\"2\"} 1",
             "portcullis_malformed_packets_total{reason_code=\"0x81\"} 1",
             "portcullis_messages_dropped_total{cause=\"queue_full\"} 3",
             "portcullis_retained_bytes 9223372036854775807",
@@ -624,7 +601,7 @@ mod tests {
             for _ in 0..SHARDS + 3 {
                 scope.spawn(|| {
                     for _ in 0..100 {
-                        metrics.hot().sent(PacketType::PingResp, 2);
+                        metrics.bytes_written(2);
                     }
                 });
             }
@@ -641,6 +618,7 @@ mod tests {
             }
         }
         check::<ConnectionRefusal>();
+        check::<ConnectionEnd>();
         check::<AuthenticationOutcome>();
         check::<PacketType>();
         check::<QosLabel>();

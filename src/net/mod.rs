@@ -23,19 +23,20 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
+use self::link::Link;
+pub use self::tls::TlsError;
 pub(crate) use self::{
     admission::Admission,
     listener::{Listener, run as listen},
     sessions::{SessionCell, Sessions},
+    tls::{ClientCertificate, TlsAcceptor, TlsSettings},
     workers::Workers,
 };
-pub use self::tls::{ClientCertificate, TlsAcceptor, TlsError, TlsSettings};
-use self::link::Link;
 use crate::{
     access::{Authority, Policy},
     authn::Authenticator,
     clock::{Clock, Instant},
-    directory::{Directory, PolicyChange, PolicyListener},
+    directory::{Affected, Directory, PolicyChange, PolicyListener},
     metrics::{Metrics, RefusedAction},
     mqtt::ReasonCode,
     registry::Registry,
@@ -211,9 +212,9 @@ impl PolicyListener for Server {
     /// When this returns, no session of an affected user hands anything to the kernel that the new rules forbid.
     fn policy_changed(&self, change: &PolicyChange) {
         self.metrics.policy_version.set(change.new.version().0);
-        let affected = match change.affected_users() {
-            Some(users) => users.flat_map(|user| self.sessions.of_user(user)).collect(),
-            None => self.sessions.all(),
+        let affected = match &change.affected {
+            Affected::All => self.sessions.all(),
+            Affected::Users(users) => users.iter().flat_map(|user| self.sessions.of_user(*user)).collect(),
         };
         for cell in affected {
             // Whoever holds the gate now decided by the old rules and is done when it lets go; whoever takes it next

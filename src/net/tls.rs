@@ -1,6 +1,6 @@
 //! TLS for listeners: one rustls connection driven by hand over a non-blocking socket.
 //!
-//! Enters: PEM files' contents and a socket. Leaves: plaintext, and the peer's verified certificate.
+//! Enters: certificates, a key and a socket. Leaves: plaintext, and the peer's verified certificate.
 //! Never: encrypts ahead of the socket. A record is made only when all earlier ones are with the kernel, so that what
 //! a new policy forbids can still be taken back until the last moment. Early data stays off, and resumption carries no
 //! authority: certificate validity, revocation and user are checked again at every CONNECT.
@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use rustls::{
     RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer},
     server::{ServerSessionMemoryCache, WebPkiClientVerifier},
     version::{TLS12, TLS13},
 };
@@ -28,7 +28,7 @@ const RESUMABLE_SESSIONS: usize = 4_096;
 
 /// Does a listener ask for client certificates?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientCertificate {
+pub(crate) enum ClientCertificate {
     /// Never.
     Off,
     /// Asks; a client without one must log in with a password.
@@ -38,27 +38,24 @@ pub enum ClientCertificate {
 }
 
 /// What a TLS listener needs.
-#[derive(Clone, Copy, Debug)]
-pub struct TlsSettings<'a> {
-    /// Server certificate and its intermediates, PEM.
-    pub certificate: &'a [u8],
-    /// Private key of the certificate, PEM.
-    pub key: &'a [u8],
-    /// Trust anchors for client certificates, PEM.
-    pub client_anchors: &'a [u8],
+#[derive(Clone, Copy)]
+pub(crate) struct TlsSettings<'a> {
+    /// Server certificate and its intermediates, DER, leaf first.
+    pub(crate) chain: &'a [Vec<u8>],
+    /// Private key of the certificate, DER.
+    pub(crate) key: &'a [u8],
+    /// Trust anchors for client certificates, DER.
+    pub(crate) client_anchors: &'a [Vec<u8>],
     /// Are client certificates asked for?
-    pub client_certificate: ClientCertificate,
+    pub(crate) client_certificate: ClientCertificate,
     /// Admit TLS 1.2 beside 1.3?
-    pub tls12: bool,
+    pub(crate) tls12: bool,
 }
 
 /// Why a listener cannot serve TLS.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// Not PEM, or no certificate or key in it.
-    #[error("the {0} is not valid PEM: {1}")]
-    Pem(&'static str, String),
     /// The key does not fit, the algorithm is unknown, or an anchor is unusable.
     #[error("the {0} cannot be used: {1}")]
     Unusable(&'static str, String),
@@ -66,18 +63,18 @@ pub enum TlsError {
 
 /// A listener's TLS side: makes one session per connection.
 #[derive(Clone, Debug)]
-pub struct TlsAcceptor(Arc<ServerConfig>);
+pub(crate) struct TlsAcceptor(Arc<ServerConfig>);
 
 impl TlsAcceptor {
     /// Checks everything that can be checked before the first connection comes.
-    pub fn new(settings: &TlsSettings<'_>) -> Result<Self, TlsError> {
+    pub(crate) fn new(settings: &TlsSettings<'_>) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let versions: &[&SupportedProtocolVersion] = if settings.tls12 { &[&TLS13, &TLS12] } else { &[&TLS13] };
         let unusable = |what: &'static str| move |error: rustls::Error| TlsError::Unusable(what, error.to_string());
 
-        let chain = certificates(settings.certificate, "server certificate")?;
-        let key = PrivateKeyDer::from_pem_slice(settings.key)
-            .map_err(|error| TlsError::Pem("server key", error.to_string()))?;
+        let chain = settings.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+        let key = PrivateKeyDer::try_from(settings.key.to_vec())
+            .map_err(|reason| TlsError::Unusable("server key", reason.to_owned()))?;
 
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)
@@ -86,8 +83,8 @@ impl TlsAcceptor {
             builder.with_no_client_auth()
         } else {
             let mut roots = RootCertStore::empty();
-            for anchor in certificates(settings.client_anchors, "trust anchor")? {
-                roots.add(anchor).map_err(unusable("trust anchor"))?;
+            for anchor in settings.client_anchors {
+                roots.add(CertificateDer::from(anchor.clone())).map_err(unusable("trust anchor"))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
             let verifier = if settings.client_certificate == ClientCertificate::Required {
@@ -112,13 +109,6 @@ impl TlsAcceptor {
         tls.set_buffer_limit(Some(RECORD));
         Ok(TlsStream { tcp, tls: Box::new(tls) })
     }
-}
-
-fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found = CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| TlsError::Pem(what, error.to_string()))?;
-    if found.is_empty() { Err(TlsError::Pem(what, "it holds no certificate".to_owned())) } else { Ok(found) }
 }
 
 /// One TLS connection.

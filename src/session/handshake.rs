@@ -98,12 +98,16 @@ pub fn check_will(
     };
     match refused {
         Ok(_) => Ok(()),
-        // Also for a topic that is too long with its prefix: 0x90 tells the client what to change. [MQTT-3.1.4-2]
-        Err((topic, cause, reason_code)) => Err(Rejection {
-            reason_code,
-            explanation: "the Will is not permitted; ask for the permission or connect without it",
-            refusal: Some(Refusal { action: Action::Will, topic: topic.into(), cause, reason_code }),
-        }),
+        Err((topic, cause, reason_code)) => {
+            // 3.1.1 has one code for all of it. [MQTT-3.1.4-2]
+            let v5 = connect.version == ProtocolVersion::V5;
+            let reason_code = if v5 { reason_code } else { ReasonCode::NotAuthorized };
+            Err(Rejection {
+                reason_code,
+                explanation: "the Will is not permitted; ask for the permission or connect without it",
+                refusal: Some(Refusal { action: Action::Will, topic: topic.into(), cause, reason_code }),
+            })
+        }
     }
 }
 

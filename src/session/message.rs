@@ -1,6 +1,5 @@
 //! The application message inside the broker, and its two journeys: to a session's mailbox and out to a client.
 
-use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -10,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::access::UserId;
 use crate::clock::{Duration, Instant};
+use crate::mqtt::codec::PublishParts;
 use crate::mqtt::{PacketIdentifier, PublishProperties, QoS, TopicFilter, TopicName};
 
 /// Names one [`Session`](super::Session) value for as long as the broker runs; 0 is the broker itself.
@@ -130,13 +130,20 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// The properties to encode beside the subscription identifiers: the message's own, unless it expires.
-    pub fn properties(&self) -> Option<Cow<'_, PublishProperties>> {
-        let properties = self.message.properties.as_deref()?;
-        if properties.message_expiry_interval == self.message_expiry {
-            return Some(Cow::Borrowed(properties));
+    /// For [`encode_publish`](crate::mqtt::codec::encode_publish).
+    pub fn parts(&self) -> PublishParts<'_> {
+        PublishParts {
+            topic: Some(&self.message.topic),
+            dup: self.dup,
+            qos: self.qos,
+            retain: self.retain,
+            packet_id: self.packet_id,
+            payload: &self.message.payload,
+            properties: self.message.properties.as_deref(),
+            topic_alias: None, // [MQTT-3.1.2-26]
+            message_expiry_interval: self.message_expiry,
+            subscription_identifiers: &self.subscription_identifiers,
         }
-        Some(Cow::Owned(PublishProperties { message_expiry_interval: self.message_expiry, ..properties.clone() }))
     }
 }
 

@@ -128,7 +128,6 @@ impl Sink for BytesMut {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the mask leaves seven bits")]
 fn low_seven(value: u32) -> u8 {
     (value & 0x7F) as u8
 }

@@ -119,8 +119,7 @@ impl Bench {
         (**connack).clone()
     }
 
-    fn packet(&mut self, packet: impl Into<Packet>) -> Vec<Output> {
-        let packet = packet.into();
+    fn packet(&mut self, packet: Packet) -> Vec<Output> {
         self.give(|session, cx| session.handle_packet(packet, cx)).1
     }
 
