@@ -9,6 +9,7 @@ pub mod directory;
 pub mod metrics;
 pub mod mqtt;
 pub mod pki;
+pub mod registry;
 pub mod router;
 pub mod session;
 pub mod store;

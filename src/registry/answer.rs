@@ -100,7 +100,12 @@ impl Answer {
 
     /// Our fault.
     pub(super) fn failed() -> Self {
-        Self::error(500, "failed", "internal", "the broker could not record this; tell its operator, and try again later")
+        Self::error(
+            500,
+            "failed",
+            "internal",
+            "the broker could not record this; tell its operator, and try again later",
+        )
     }
 
     /// The JSON.

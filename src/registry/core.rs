@@ -15,14 +15,17 @@ use subtle::ConstantTimeEq as _;
 
 use super::Now;
 use super::lock::{Lock, UnlockTerms};
-use super::rates::Source;
 use super::request::{Door, Remembered, Request, RequestId, State};
-use crate::access::{CertificateRecord, User, UserId, Username};
+use crate::access::{CertificateRecord, User, Username};
+use crate::authn::{Source, Users};
 use crate::clock::Duration;
 use crate::pki::PairingCode;
 
 /// Denials that are kept for one name; the oldest is forgotten first.
 const DENIED_PER_NAME: usize = 4;
+
+/// What lapses in one batch.
+const AT_ONCE: usize = 1000;
 
 /// Bounds of the table.
 #[derive(Clone, Copy, Debug)]
@@ -33,12 +36,6 @@ pub(super) struct Limits {
     pub(super) denied_for: Duration,
     /// A request that nobody waits for and that was silent for so long may give way to a new one of its own source.
     pub(super) silence: Duration,
-}
-
-/// The users that exist.
-pub(super) trait Users {
-    fn named(&self, name: &Username) -> Option<Arc<User>>;
-    fn with_id(&self, id: UserId) -> Option<Arc<User>>;
 }
 
 /// One message.
@@ -325,7 +322,13 @@ impl Core {
     }
 
     /// The pending request of this source that was silent longest, if that is long enough and nobody waits for it.
-    fn yielding(&self, source: Source, leaving: &[RequestId], is_waited_for: &dyn Fn(RequestId) -> bool, now: Now) -> Option<RequestId> {
+    fn yielding(
+        &self,
+        source: Source,
+        leaving: &[RequestId],
+        is_waited_for: &dyn Fn(RequestId) -> bool,
+        now: Now,
+    ) -> Option<RequestId> {
         let silent_since = now.wall.checked_sub(self.limits.silence).ok()?;
         self.by_source
             .get(&source)?
@@ -353,13 +356,7 @@ impl Core {
     }
 
     /// The change that turns a request down, and what gives way to it.
-    pub(super) fn deny(
-        &self,
-        id: RequestId,
-        reason: String,
-        by: String,
-        now: Now,
-    ) -> Result<Vec<Change>, Undecidable> {
+    pub(super) fn deny(&self, id: RequestId, reason: String, by: String, now: Now) -> Result<Vec<Change>, Undecidable> {
         let mut request = self.decidable(id, now)?.clone();
         let forget_at = now.wall.checked_add(self.limits.denied_for).unwrap_or(Timestamp::MAX);
         let mut changes = Vec::new();
@@ -373,18 +370,24 @@ impl Core {
         Ok(changes)
     }
 
-    /// What time has made void.
+    /// Where a request stands, for those who have given its proof already.
+    pub(super) fn verdict(&self, id: RequestId, users: &dyn Users, now: Now) -> Option<Verdict> {
+        self.requests.get(&id).map(|request| standing(request, users, now))
+    }
+
+    /// What time has made void, at most [`AT_ONCE`] of it.
     pub(super) fn expire(&self, now: Now) -> Vec<Change> {
         let due = self.deadlines.iter().take_while(|(at, _)| *at <= now.wall);
-        due.filter_map(|(_, id)| {
-            let why = match self.requests.get(id)?.state {
-                State::Pending => Removal::Expired,
-                State::Denied { .. } => Removal::Forgotten,
-                State::Granted { .. } => return None,
-            };
-            Some(Change::Remove { id: *id, why })
-        })
-        .collect()
+        due.take(AT_ONCE)
+            .filter_map(|(_, id)| {
+                let why = match self.requests.get(id)?.state {
+                    State::Pending => Removal::Expired,
+                    State::Denied { .. } => Removal::Forgotten,
+                    State::Granted { .. } => return None,
+                };
+                Some(Change::Remove { id: *id, why })
+            })
+            .collect()
     }
 
     // Inputs.
@@ -507,8 +510,7 @@ impl Core {
         for request in pending {
             assert!(self.by_source[&request.source.into()].contains(&request.id));
         }
-        let holders: Vec<_> =
-            self.requests.values().filter(|it| !matches!(it.state, State::Denied { .. })).collect();
+        let holders: Vec<_> = self.requests.values().filter(|it| !matches!(it.state, State::Denied { .. })).collect();
         assert_eq!(self.holders.len(), holders.len());
         assert_eq!(self.keys.len(), holders.iter().filter(|it| it.key.is_some()).count());
         for request in holders {
@@ -529,7 +531,7 @@ fn stale(request: &Request, users: &dyn Users, now: Now) -> Option<Removal> {
         State::Pending => (request.expires_at <= now.wall).then_some(Removal::Expired),
         // The id is the identity: a later user of the same name has nothing to do with this request.
         State::Granted { user, .. } => {
-            let lives = users.with_id(*user).is_some_and(|user| user.username == request.username);
+            let lives = users.by_id(*user).is_some_and(|user| user.username == request.username);
             (!lives).then_some(Removal::UserGone)
         }
         State::Denied { forget_at, .. } => (*forget_at <= now.wall).then_some(Removal::Forgotten),
@@ -548,7 +550,7 @@ fn compare(request: &Request, ask: &Ask<'_>, facts: &Facts, users: &dyn Users) -
     };
     // A granted request has the password that its user has now, which may have been changed since.
     let hash = match &request.state {
-        State::Granted { user, .. } => users.with_id(*user).and_then(|user| user.password_hash.clone()),
+        State::Granted { user, .. } => users.by_id(*user).and_then(|user| user.password_hash.clone()),
         _ => request.password_hash.clone(),
     };
     let Some(hash) = hash else { return Comparison::Other };
@@ -570,7 +572,7 @@ fn standing(request: &Request, users: &dyn Users, now: Now) -> Verdict {
         State::Denied { reason, .. } => return Verdict::Denied { reason: reason.clone() },
         State::Granted { user, serial, .. } => (*user, serial),
     };
-    let Some(user) = users.with_id(user) else { return Verdict::Unusable(Unusable::Disabled) };
+    let Some(user) = users.by_id(user) else { return Verdict::Unusable(Unusable::Disabled) };
     if !user.enabled {
         return Verdict::Unusable(Unusable::Disabled);
     }
@@ -586,7 +588,7 @@ fn standing(request: &Request, users: &dyn Users, now: Now) -> Verdict {
             Some(it) => Some(it.clone()),
         },
     };
-    Verdict::Granted { id: request.id, user, certificate }
+    Verdict::Granted { id: request.id, user: Arc::clone(user), certificate }
 }
 
 #[cfg(test)]

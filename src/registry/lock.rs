@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Now;
 use crate::access::Username;
+use crate::authn::UsernamePattern;
 use crate::clock::{Duration, Instant};
 
 /// Longest time that one unlock may last: a week.
@@ -35,7 +36,8 @@ impl Network {
                 network.to_bits() == address.to_bits() & u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0)
             }
             (IpAddr::V6(network), IpAddr::V6(address)) => {
-                network.to_bits() == address.to_bits() & u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0)
+                network.to_bits()
+                    == address.to_bits() & u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0)
             }
             _ => false,
         }
@@ -79,74 +81,6 @@ impl fmt::Display for Network {
 impl From<Network> for String {
     fn from(network: Network) -> String {
         network.to_string()
-    }
-}
-
-/// Usernames, with `*` for any run of characters.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct UsernamePattern(String);
-
-/// What was given is no pattern.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no pattern for usernames; use 1 to 64 letters, digits, `._:@-`, and `*` for any run of characters")]
-pub struct UsernamePatternError(String);
-
-impl UsernamePattern {
-    /// Does it match the whole name? Linear in both but for the product of their lengths at worst.
-    pub fn matches(&self, name: &Username) -> bool {
-        let (pattern, name) = (self.0.as_bytes(), name.as_str().as_bytes());
-        let (mut at, mut in_pattern) = (0, 0);
-        // Where the last `*` stands, and where its run would end if it took one character more.
-        let mut star: Option<(usize, usize)> = None;
-        while at < name.len() {
-            match pattern.get(in_pattern) {
-                Some(b'*') => {
-                    star = Some((in_pattern, at));
-                    in_pattern += 1;
-                }
-                Some(byte) if name.get(at) == Some(byte) => {
-                    at += 1;
-                    in_pattern += 1;
-                }
-                _ => match star {
-                    Some((position, end)) => {
-                        star = Some((position, end + 1));
-                        at = end + 1;
-                        in_pattern = position + 1;
-                    }
-                    None => return false,
-                },
-            }
-        }
-        pattern.iter().skip(in_pattern).all(|byte| *byte == b'*')
-    }
-}
-
-impl TryFrom<String> for UsernamePattern {
-    type Error = UsernamePatternError;
-
-    fn try_from(text: String) -> Result<Self, UsernamePatternError> {
-        let admitted = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:@-*".contains(&byte));
-        if admitted && (1..=64).contains(&text.len()) {
-            Ok(Self(text))
-        } else {
-            Err(UsernamePatternError(text.chars().take(80).collect()))
-        }
-    }
-}
-
-impl FromStr for UsernamePattern {
-    type Err = UsernamePatternError;
-
-    fn from_str(text: &str) -> Result<Self, UsernamePatternError> {
-        text.to_owned().try_into()
-    }
-}
-
-impl From<UsernamePattern> for String {
-    fn from(pattern: UsernamePattern) -> String {
-        pattern.0
     }
 }
 
@@ -235,53 +169,24 @@ mod tests {
 
     #[test]
     fn networks_hold_their_addresses_and_no_others() {
-        let holds = |network: &str, address: &str| {
-            network.parse::<Network>().unwrap().contains(address.parse().unwrap())
-        };
+        let holds =
+            |network: &str, address: &str| network.parse::<Network>().unwrap().contains(address.parse().unwrap());
         assert!(holds("10.0.0.0/8", "10.255.1.2") && !holds("10.0.0.0/8", "11.0.0.0"));
         assert!(holds("0.0.0.0/0", "203.0.113.9") && !holds("0.0.0.0/0", "2001:db8::1"));
         assert!(holds("10.0.0.0/8", "::ffff:10.1.2.3"));
         assert!(holds("2001:db8::/32", "2001:db8:ffff::1") && !holds("2001:db8::/32", "2001:db9::"));
         assert!(holds("::/0", "2001:db8::1"));
         assert!(holds("192.0.2.7", "192.0.2.7") && !holds("192.0.2.7", "192.0.2.6"));
-        for wrong in ["", "10.0.0.0/33", "10.0.0.1/8", "::1/129", "10.0.0.0/-1", "10.0.0.0/+8", "::ffff:0:0/96", "x/8"] {
+        for wrong in ["", "10.0.0.0/33", "10.0.0.1/8", "::1/129", "10.0.0.0/-1", "10.0.0.0/+8", "::ffff:0:0/96", "x/8"]
+        {
             assert!(wrong.parse::<Network>().is_err(), "{wrong}");
         }
     }
 
-    #[test]
-    fn patterns_match_whole_names() {
-        let matches = |pattern: &str, name: &str| {
-            pattern.parse::<UsernamePattern>().unwrap().matches(&name.parse().unwrap())
-        };
-        assert!(matches("line3-*", "line3-press") && !matches("line3-*", "xline3-press"));
-        assert!(matches("*", "abc") && matches("a*b*c", "axxbyyc") && !matches("a*b*c", "axxbyy"));
-        assert!(matches("abc", "abc") && !matches("abc", "abcd") && !matches("abcd", "abc"));
-        assert!("".parse::<UsernamePattern>().is_err() && "a/b".parse::<UsernamePattern>().is_err());
-    }
-
     proptest! {
-        /// The specification: `*` takes nothing, or one character and stays.
-        #[test]
-        fn the_matcher_agrees_with_its_specification(pattern in "[ab*]{1,8}", name in "[ab]{3,8}") {
-            fn specified(pattern: &[u8], name: &[u8]) -> bool {
-                match (pattern.split_first(), name.split_first()) {
-                    (None, None) => true,
-                    (Some((b'*', rest)), None) => specified(rest, name),
-                    (Some((b'*', rest)), Some((_, after))) => specified(rest, name) || specified(pattern, after),
-                    (Some((p, rest)), Some((n, after))) => p == n && specified(rest, after),
-                    _ => false,
-                }
-            }
-            let name: Username = name.parse().unwrap();
-            let matches = pattern.parse::<UsernamePattern>().unwrap().matches(&name);
-            prop_assert_eq!(matches, specified(pattern.as_bytes(), name.as_str().as_bytes()));
-        }
-
         #[test]
         fn any_text_is_read_without_a_panic(text: String) {
             let _ = text.parse::<Network>();
-            let _ = text.parse::<UsernamePattern>();
         }
     }
 }

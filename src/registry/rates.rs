@@ -1,22 +1,9 @@
 //! How often one source may ask. Pure; bounded in memory whatever comes.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
 
+use crate::authn::Source;
 use crate::clock::{Duration, Instant};
-
-/// Whom a limit counts as one: an IPv4 address, or a /64 of IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Source(IpAddr);
-
-impl From<IpAddr> for Source {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V6(address) => Self(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()),
-            four => Self(four),
-        }
-    }
-}
 
 /// Messages per source: a burst, then a steady rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,16 +69,7 @@ mod tests {
     use crate::clock::{Clock as _, ManualClock};
 
     fn source(number: u32) -> Source {
-        IpAddr::from(number.to_be_bytes()).into()
-    }
-
-    #[test]
-    fn addresses_of_one_64_are_one_source_and_mapped_ones_are_version_4() {
-        let of = |text: &str| Source::from(text.parse::<IpAddr>().unwrap());
-        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
-        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
-        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
-        assert_ne!(of("10.0.0.2"), of("10.0.0.1"));
+        std::net::IpAddr::from(number.to_be_bytes()).into()
     }
 
     #[test]

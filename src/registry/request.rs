@@ -94,6 +94,12 @@ pub(super) struct Remembered {
     pub(super) tag: [u8; 32],
 }
 
+impl fmt::Debug for Remembered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Remembered(..)")
+    }
+}
+
 /// A request.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Request {
