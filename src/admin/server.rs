@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Extension, Router};
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, Request};
 use axum::http::request::Parts;
@@ -16,12 +16,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::serve::IncomingStream;
 use tokio::net::UnixListener;
+use tokio::sync::watch;
 
 use super::problem::{Kind, Problem};
+use super::registry::Stopping;
 use super::{State, api, explain, registry, roles, users};
 use crate::directory::Actor;
 
-/// Serves until `shutdown` completes; requests that run then are finished, streams of events are ended by their source.
+/// Serves until `shutdown` completes; requests that run then are finished, streams of events end.
 ///
 /// # Errors
 /// When the socket fails.
@@ -30,7 +32,13 @@ pub(crate) async fn serve(
     state: State,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let service = router(Arc::new(state)).into_make_service_with_connect_info::<Peer>();
+    let (stop, stopping) = watch::channel(false);
+    let router = router(Arc::new(state)).layer(Extension(Stopping(stopping)));
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    let shutdown = async move {
+        shutdown.await;
+        stop.send_replace(true);
+    };
     axum::serve(listener, service).with_graceful_shutdown(shutdown).await
 }
 

@@ -53,6 +53,9 @@ pub enum StartError {
     /// Users and roles.
     #[error("{0}")]
     Directory(#[from] DirectoryError),
+    /// Requests of devices.
+    #[error("{0}")]
+    Registry(#[from] crate::registry::RegistryError),
     /// The CA or the server certificate.
     #[error("{0}")]
     Certificate(#[from] SignerError),

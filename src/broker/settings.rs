@@ -105,6 +105,16 @@ pub(super) fn durability(config: &Config) -> Option<store::Durability> {
     }
 }
 
-pub(super) fn registry(_config: &Config, _policy: PasswordPolicy) -> crate::registry::Settings {
-    crate::registry::Settings
+pub(super) fn registry(config: &Config) -> crate::registry::Settings {
+    let registry = &config.registry;
+    let per_minute = registry.requests_per_minute.max(1);
+    crate::registry::Settings {
+        unlock_for: registry.unlock_for,
+        pending_ttl: registry.pending_ttl,
+        max_pending: registry.max_pending,
+        max_pending_per_source: registry.max_pending_per_source,
+        validity: config.ca.validity,
+        rate: crate::registry::RateLimit { burst: per_minute, every: Duration::from_mins(1) / per_minute },
+        ..crate::registry::Settings::default()
+    }
 }
