@@ -34,10 +34,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use crate::access::Role;
+use crate::access::{Auth, CertificateRecord, ManagedBy, Permission, RoleName, User, UserId, Username};
 pub use crate::registry::{
     Event, EventKind, GrantTerms, LockStatus, RequestId, RequestView, State as RequestState, StateFilter, UnlockTerms,
 };
-use crate::access::{Auth, CertificateRecord, ManagedBy, Permission, RoleName, User, UserId, Username};
 
 /// The most that a request body may hold, in bytes.
 pub const MAX_BODY: usize = 1 << 20;

@@ -3,19 +3,15 @@
 use axum::extract::Json;
 use jiff::Timestamp;
 
-use super::{Answer, Shared};
 use super::api::{Action, DecidingRule, Explain, Explanation};
 use super::extract::Body;
 use super::problem::{Kind, Problem};
 use super::server::Caller;
+use super::{Answer, Shared};
 use crate::access::{Authority, Decision, Permission, RoleName, SubscribeVerdict, User, Verdict};
 use crate::mqtt::{ClientId, QoS, TopicFilter, TopicName};
 
-pub(super) async fn explain(
-    state: Shared,
-    _: Caller,
-    Body(question): Body<Explain>,
-) -> Answer<Json<Explanation>> {
+pub(super) async fn explain(state: Shared, _: Caller, Body(question): Body<Explain>) -> Answer<Json<Explanation>> {
     let invalid = |detail: String| Problem::new(Kind::Invalid, detail);
     if question.qos > 2 {
         return Err(invalid(format!("`qos` is 0, 1 or 2, not {}", question.qos)));

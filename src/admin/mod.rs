@@ -48,9 +48,7 @@ type Shared = axum::extract::State<Arc<State>>;
 type Answer<T> = Result<T, Problem>;
 
 /// What the directory does, it does blocking.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, DirectoryError> + Send + 'static,
-) -> Answer<T> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, DirectoryError> + Send + 'static) -> Answer<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome.map_err(Problem::from),
         Err(error) => {

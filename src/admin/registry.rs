@@ -15,7 +15,9 @@ use hyper::body::Frame;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
 
-use super::api::{Deny, Event, GrantTerms, LockStatus, Missed, Page, RequestFilter, RequestId, RequestView, UnlockTerms};
+use super::api::{
+    Deny, Event, GrantTerms, LockStatus, Missed, Page, RequestFilter, RequestId, RequestView, UnlockTerms,
+};
 use super::extract::{Ask, Body, Named, OptionalBody};
 use super::problem::{Kind, Problem};
 use super::server::Caller;
@@ -25,11 +27,7 @@ use crate::registry::{RegistryError, RegistryErrorKind};
 /// Keeps a stream of events from looking dead.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-pub(super) async fn list(
-    state: Shared,
-    _: Caller,
-    Ask(filter): Ask<RequestFilter>,
-) -> Answer<Json<Page<RequestView>>> {
+pub(super) async fn list(state: Shared, _: Caller, Ask(filter): Ask<RequestFilter>) -> Answer<Json<Page<RequestView>>> {
     Ok(Json(Page { items: state.registry.list(filter.state).await? }))
 }
 
@@ -72,11 +70,7 @@ pub(super) async fn status(state: Shared, _: Caller) -> Answer<Json<LockStatus>>
 }
 
 /// Server-sent events, until the client goes or the broker stops.
-pub(super) async fn events(
-    state: Shared,
-    _: Caller,
-    Extension(Stopping(stopping)): Extension<Stopping>,
-) -> Response {
+pub(super) async fn events(state: Shared, _: Caller, Extension(Stopping(stopping)): Extension<Stopping>) -> Response {
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(forward(state.registry.watch(), sender, stopping));
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
@@ -87,7 +81,11 @@ pub(super) async fn events(
 #[derive(Clone)]
 pub(super) struct Stopping(pub(super) watch::Receiver<bool>);
 
-async fn forward(mut events: broadcast::Receiver<Event>, out: mpsc::Sender<Bytes>, mut stopping: watch::Receiver<bool>) {
+async fn forward(
+    mut events: broadcast::Receiver<Event>,
+    out: mpsc::Sender<Bytes>,
+    mut stopping: watch::Receiver<bool>,
+) {
     // At once, so that the client knows that it is heard.
     let mut next = Bytes::from_static(b": listening\n\n");
     loop {

@@ -7,7 +7,6 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 
-use axum::{Extension, Router};
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, Request};
 use axum::http::request::Parts;
@@ -15,6 +14,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::serve::IncomingStream;
+use axum::{Extension, Router};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 

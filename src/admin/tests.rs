@@ -8,19 +8,28 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
 
+use super::api::{Event, EventKind, LockStatus, Page, RequestState, RequestView};
 use super::*;
 use crate::access::{ManagedBy, Role};
-use crate::authn::{Argon2Parameters, HasherSettings};
-use crate::clock::SystemClock;
+use crate::authn::{Argon2Parameters, HasherSettings, Lane, Source};
+use crate::clock::{Duration, SystemClock};
 use crate::metrics::Metrics;
+use crate::pki::CertificateAuthority;
+use crate::registry::{self, Origin};
 use crate::store::MemoryStore;
 
 struct Fixture {
-    directory: tempfile::TempDir,
+    _home: tempfile::TempDir,
     socket: PathBuf,
-    services: Arc<Services>,
+    directory: Arc<Directory>,
+    registry: Arc<Registry>,
+    hasher: Arc<Hasher>,
+    /// Stops the server when dropped.
+    stop: Option<oneshot::Sender<()>>,
+    server: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
 struct Reply {
@@ -31,21 +40,46 @@ struct Reply {
 
 impl Fixture {
     fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let socket = directory.path().join("admin.sock");
+        let home = tempfile::tempdir().unwrap();
+        let socket = home.path().join("admin.sock");
         let parameters = Argon2Parameters::new(8, 1, 1).unwrap();
         let settings = HasherSettings { parameters, ..HasherSettings::default() };
-        let clock = Arc::new(SystemClock);
-        let services = Arc::new(Services {
-            directory: Arc::new(Directory::open(Arc::new(MemoryStore::new()), clock.clone()).unwrap()),
-            hasher: Arc::new(Hasher::start(settings, Arc::new(Metrics::new())).unwrap()),
-            passwords: PasswordPolicy::default(),
+        let (clock, metrics) = (Arc::new(SystemClock), Arc::new(Metrics::new()));
+        let store = Arc::new(MemoryStore::new());
+        let directory = Arc::new(Directory::open(store.clone(), clock.clone()).unwrap());
+        let hasher = Arc::new(Hasher::start(settings, metrics.clone()).unwrap());
+        let password_policy = PasswordPolicy::default();
+        let signer = Arc::new(CertificateAuthority::generate(clock.timestamp()).unwrap());
+        let registry = Registry::open(
+            store,
+            directory.clone(),
+            signer,
+            Arc::new((hasher.clone(), password_policy)),
+            clock.clone(),
+            metrics,
+            registry::Settings::default(),
+        );
+        let registry = Arc::new(registry.unwrap());
+        let state = State {
+            directory: directory.clone(),
+            registry: registry.clone(),
+            hasher: hasher.clone(),
+            password_policy,
             filter_partial: false,
-            initial_password: directory.path().join("initial-admin-password"),
             clock,
-        });
-        tokio::spawn(serve(bind(&socket).unwrap(), services.clone(), std::future::pending()));
-        Self { directory, socket, services }
+        };
+        let (stop, stopped) = oneshot::channel();
+        let server = serve(UnixListener::bind(&socket).unwrap(), state, async move { _ = stopped.await });
+        let server = tokio::spawn(server);
+        Self { _home: home, socket, directory, registry, hasher, stop: Some(stop), server }
+    }
+
+    /// What a device gets for sending this.
+    async fn register(&self, message: Value) -> Value {
+        let origin =
+            Origin { source: "192.0.2.7".parse().unwrap(), listener: "mqtts".into(), connection: 1, sink: None };
+        let answer = self.registry.register(message.to_string().as_bytes(), None, &origin).await;
+        serde_json::to_value(&answer).unwrap()
     }
 
     async fn raw(&self, request: Request<Full<Bytes>>) -> Reply {
@@ -150,7 +184,7 @@ async fn what_is_refused_is_told_as_a_problem() {
     let broker = Fixture::start();
     let created = broker.ok("POST", "/api/users", historian()).await;
     let version = created["version"].as_u64().unwrap();
-    broker.services.directory.reconcile(vec![config_role()], vec![]).unwrap();
+    broker.directory.reconcile(vec![config_role()], vec![]).unwrap();
     let user = |members: Value| {
         let mut user = json!({ "username": "another", "password": PASSWORD });
         user.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
@@ -245,29 +279,16 @@ async fn bodies_that_are_no_json_are_refused() {
 }
 
 #[tokio::test]
-async fn a_password_that_is_changed_logs_in_and_the_initial_one_is_forgotten() {
+async fn a_password_that_is_changed_logs_in() {
     let broker = Fixture::start();
-    let hash =
-        broker.services.hasher.hash(crate::authn::Lane::Administration, crate::authn::Source::Local, b"first").await;
-    broker.services.directory.create_first_admin(hash.unwrap().as_str().to_owned()).unwrap();
-    std::fs::write(&broker.services.initial_password, "first").unwrap();
     broker.ok("POST", "/api/users", historian()).await;
     broker.ok("PUT", "/api/users/historian/password", json!({ "password": "another horse battery" })).await;
-    assert!(broker.services.initial_password.exists(), "of another user");
-    broker.ok("PUT", "/api/users/admin/password", json!({ "password": PASSWORD })).await;
-    assert!(!broker.services.initial_password.exists());
-    let policy = broker.services.directory.policy();
-    let user = policy.user_named(&"admin".parse().unwrap()).unwrap();
-    let hasher = &broker.services.hasher;
+    let policy = broker.directory.policy();
+    let user = policy.user_named(&"historian".parse().unwrap()).unwrap();
     let verify = |password: &'static str| {
-        hasher.verify(
-            crate::authn::Lane::Login,
-            crate::authn::Source::Local,
-            password.as_bytes(),
-            user.password_hash.as_deref(),
-        )
+        broker.hasher.verify(Lane::Login, Source::Local, password.as_bytes(), user.password_hash.as_deref())
     };
-    assert!(verify(PASSWORD).await.unwrap() && !verify("first").await.unwrap());
+    assert!(verify("another horse battery").await.unwrap() && !verify(PASSWORD).await.unwrap());
 }
 
 #[tokio::test]
@@ -327,26 +348,117 @@ async fn explanations_say_which_rule_decided() {
     insta::assert_snapshot!("explain", text.join("\n"));
 }
 
+/// The way of a device from the locked door to an identity, as its operator sees it; and every answer is one that the
+/// client side reads.
 #[tokio::test]
-async fn the_socket_is_for_its_owner_alone_and_replaces_one_that_was_left_over() {
-    use std::os::unix::fs::PermissionsExt;
+async fn a_request_is_listed_shown_granted_and_told_of() {
     let broker = Fixture::start();
-    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&broker.socket), 0o600);
-    let again = bind(&broker.socket).unwrap();
-    assert_eq!(mode(&broker.socket), 0o600);
-    let (connected, accepted) = tokio::join!(UnixStream::connect(&broker.socket), again.accept());
-    assert!(connected.is_ok() && accepted.is_ok());
-    assert!(bind(&broker.directory.path().join("absent/admin.sock")).is_err());
+    let message = json!({ "username": "station-7", "password": "a password of its own", "context": { "model": "X" } });
+    assert_eq!(broker.register(message.clone()).await["status"], 423);
+    let terms =
+        json!({ "for": 60, "listener": "mqtts", "source": ["192.0.2.0/24"], "username": "station-*", "count": 5 });
+    let opened: LockStatus = read(broker.ok("POST", "/api/client-registry/unlock", terms).await);
+    assert!(!opened.locked && opened.until.is_some() && opened.remaining == Some(5));
+    let mut events = broker.events().await;
+    let pending = broker.register(message.clone()).await;
+    assert_eq!(pending["status"], 202);
+
+    let list: Page<RequestView> =
+        read(broker.ok("GET", "/api/client-registry/requests?state=pending", Value::Null).await);
+    let id = list.items[0].id;
+    assert_eq!(
+        (list.items.len(), list.items[0].pairing_code.to_string()),
+        (1, pending["pairing_code"].as_str().unwrap().to_owned())
+    );
+    let path = format!("/api/client-registry/requests/{id}");
+    let shown: RequestView = read(broker.ok("GET", &path, Value::Null).await);
+    assert_eq!(shown.context, Some(json!({ "model": "X" })));
+
+    let granted: RequestView = read(
+        broker
+            .ok("POST", &format!("{path}/grant"), json!({ "roles": ["observer"], "comment": "c", "unpaired": true }))
+            .await,
+    );
+    assert!(matches!(&granted.state, RequestState::Granted { by, .. } if by.starts_with("local:")), "{granted:?}");
+    assert_eq!(broker.register(message).await["status"], 201);
+    assert_eq!(broker.ok("GET", "/api/users/station-7", Value::Null).await["managed_by"], "registry");
+    let locked: LockStatus = read(broker.ok("POST", "/api/client-registry/lock", Value::Null).await);
+    assert_eq!(read::<LockStatus>(broker.ok("GET", "/api/client-registry/status", Value::Null).await), locked);
+
+    for expected in [EventKind::Requested, EventKind::Granted, EventKind::Locked] {
+        assert_eq!(next_event(&mut events).await.event, expected);
+    }
+    let mut text = Vec::new();
+    let absent = "/api/client-registry/requests/0190163d-8694-739b-aea5-966c26f8ad93";
+    for (method, path, body) in [
+        ("GET", absent.to_owned(), Value::Null),
+        ("GET", "/api/client-registry/requests/nonsense".to_owned(), Value::Null),
+        ("GET", "/api/client-registry/requests?state=lost".to_owned(), Value::Null),
+        ("POST", format!("{absent}/grant"), json!({})),
+        ("POST", format!("{absent}/deny"), json!({})),
+        ("POST", format!("{path}/grant"), json!({})),
+        ("POST", format!("{path}/grant"), json!({ "role": "admin" })),
+        ("POST", format!("{path}/deny"), json!({ "reason": "late" })),
+        ("POST", "/api/client-registry/unlock".to_owned(), json!({ "for": 0 })),
+        ("POST", "/api/client-registry/unlock".to_owned(), json!({ "source": ["10.0.0.1/8"] })),
+        ("POST", "/api/client-registry/unlock".to_owned(), json!({ "minutes": 3 })),
+    ] {
+        text.push(broker.no(method, &path, body).await.replace(&id.to_string(), "ID"));
+    }
+    insta::assert_snapshot!("registry", text.join("\n"));
 }
 
 #[tokio::test]
-async fn a_shutdown_ends_the_server() {
-    let directory = tempfile::tempdir().unwrap();
-    let services = Fixture::start().services;
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let listener = bind(&directory.path().join("s")).unwrap();
-    let server = tokio::spawn(serve(listener, services, async move { _ = stopped.await }));
-    stop.send(()).unwrap();
-    tokio::time::timeout(std::time::Duration::from_secs(5), server).await.unwrap().unwrap().unwrap();
+async fn a_denied_request_is_told_why() {
+    let broker = Fixture::start();
+    broker.ok("POST", "/api/client-registry/unlock", Value::Null).await;
+    let message = json!({ "username": "station-8", "password": "a password of its own" });
+    broker.register(message.clone()).await;
+    let list: Page<RequestView> = read(broker.ok("GET", "/api/client-registry/requests", Value::Null).await);
+    let path = format!("/api/client-registry/requests/{}/deny", list.items[0].id);
+    broker.ok("POST", &path, json!({ "reason": "not ours" })).await;
+    let answer = broker.register(message).await;
+    assert_eq!(answer["status"], 403);
+    assert!(answer["message"].as_str().unwrap().contains("not ours"), "{answer}");
+    let list: Page<RequestView> =
+        read(broker.ok("GET", "/api/client-registry/requests?state=denied", Value::Null).await);
+    assert_eq!(list.items.len(), 1);
+}
+
+fn read<T: serde::de::DeserializeOwned>(answer: Value) -> T {
+    serde_json::from_value(answer).unwrap()
+}
+
+impl Fixture {
+    /// A stream of events that is known to be heard.
+    async fn events(&self) -> hyper::body::Incoming {
+        let stream = UnixStream::connect(&self.socket).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request =
+            Request::get("/api/client-registry/events").header("host", "localhost").body(Full::new(Bytes::new()));
+        let response = sender.send_request(request.unwrap()).await.unwrap();
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        let mut body = response.into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), ": listening\n\n");
+        body
+    }
+}
+
+async fn next_event(body: &mut hyper::body::Incoming) -> Event {
+    let frame = tokio::time::timeout(Duration::from_secs(5), body.frame()).await.unwrap().unwrap().unwrap();
+    let data = frame.into_data().unwrap();
+    serde_json::from_slice(data.strip_prefix(b"data: ").unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_the_server_and_its_streams() {
+    let mut broker = Fixture::start();
+    let mut events = broker.events().await;
+    broker.stop.take().unwrap().send(()).unwrap();
+    let end = async {
+        assert!(events.frame().await.is_none());
+        (&mut broker.server).await.unwrap().unwrap();
+    };
+    tokio::time::timeout(Duration::from_secs(5), end).await.unwrap();
 }

@@ -160,24 +160,36 @@ fn role() -> Value {
     })
 }
 
-fn request(state: &str) -> Value {
+fn request() -> Value {
     json!({
-        "id": "0190163d-8694-739b-aea5-966c26f8ad93", "username": "station-7", "state": state, "auth": "certificate",
-        "pairing_code": "K3J9-ZZ7Q-0A1B-C2D3", "pairable": true, "context": { "model": "X\u{1b}]0;pwned\u{7}" },
-        "requested_roles": ["line"],
+        "id": "0190163d-8694-739b-aea5-966c26f8ad93", "username": "station-7", "state": "pending", "auth": "certificate",
+        "pairing_code": "K3J9-ZZ7Q-0A1B-C2D3", "pairing_shown": true, "key": "P-256",
+        "context": { "model": "X\u{1b}]0;pwned\u{7}" }, "requested_roles": ["line"],
         "requested_permissions": [{ "context": "mqtt", "operation": "write", "resource": "a" }],
-        "source": "192.0.2.7", "listener": "mqtts", "door": "mqtt", "first_seen_at": "2026-02-03T04:05:06Z",
-        "last_seen_at": "2026-02-03T04:06:06Z", "polls": 3, "expires_at": "2026-02-04T04:05:06Z"
+        "source": "192.0.2.7", "listener": "mqtts", "door": "mqtt", "first_seen": "2026-02-03T04:05:06Z",
+        "last_seen": "2026-02-03T04:06:06Z", "polls": 3, "expires_at": "2026-02-04T04:05:06Z"
     })
 }
 
-fn decided(state: &str) -> Value {
-    let mut request = request(state);
-    request["decided_by"] = json!("local:1000");
-    request["decided_at"] = json!("2026-02-03T05:00:00Z");
-    request["reason"] = json!("not\nours");
-    request["pairable"] = json!(false);
+fn decided(members: &Value) -> Value {
+    let mut request = request();
+    request["pairing_shown"] = json!(false);
+    request["expires_at"] = Value::Null;
+    request["context"] = Value::Null;
+    request["by"] = json!("local:1000");
+    request["at"] = json!("2026-02-03T05:00:00Z");
+    request.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
     request
+}
+
+fn granted() -> Value {
+    decided(
+        &json!({ "state": "granted", "user": "0190163d-8694-739b-aea5-966c26f8ad91", "serial": "01ab", "comment": "hello" }),
+    )
+}
+
+fn denied() -> Value {
+    decided(&json!({ "state": "denied", "reason": "not\nours", "forget_at": "2026-02-04T05:00:00Z" }))
 }
 
 fn status(locked: bool) -> Value {
@@ -185,8 +197,8 @@ fn status(locked: bool) -> Value {
         json!({ "locked": true, "pending": 2, "max_pending": 10000 })
     } else {
         json!({
-            "locked": false, "unlocked_until": "2026-02-03T04:10:06Z", "unlocked_by": "local:1000", "pending": 0,
-            "max_pending": 10000, "terms": { "listener": "mqtts", "source": ["10.0.0.0/8"], "username": "line3-*", "count": 4 }
+            "locked": false, "until": "2026-02-03T04:10:06Z", "remaining": 4, "pending": 0, "max_pending": 10000,
+            "terms": { "listener": "mqtts", "source": ["10.0.0.0/8"], "username": "line3-*", "count": 4 }
         })
     }
 }
@@ -241,16 +253,16 @@ async fn the_registry() {
     let rule = r#"'{"context":"mqtt","operation":"read","resource":"plant/#"}'"#;
     let mut text = String::new();
     for (command, answers) in [
-        ("registry list".to_owned(), vec![ok(&json!({ "items": [request("pending")] }))]),
-        ("registry list --state all".to_owned(), vec![ok(&json!({ "items": [request("pending"), decided("denied")] }))]),
-        (format!("registry show {id}"), vec![ok(&request("pending"))]),
-        (format!("registry show {id}"), vec![ok(&decided("denied"))]),
-        (format!("registry grant {id}"), vec![ok(&decided("granted"))]),
+        ("registry list".to_owned(), vec![ok(&json!({ "items": [request()] }))]),
+        ("registry list --state all".to_owned(), vec![ok(&json!({ "items": [request(), denied()] }))]),
+        (format!("registry show {id}"), vec![ok(&request())]),
+        (format!("registry show {id}"), vec![ok(&denied())]),
+        (format!("registry grant {id}"), vec![ok(&granted())]),
         (
             format!("registry grant {id} --role line --permission {rule} --publish-prefix a/ --expires 2030-01-01T00:00:00Z --comment hello --unpaired"),
-            vec![ok(&decided("granted"))],
+            vec![ok(&granted())],
         ),
-        (format!("registry deny {id} --reason 'not ours'"), vec![ok(&decided("denied"))]),
+        (format!("registry deny {id} --reason 'not ours'"), vec![ok(&denied())]),
         ("registry status".to_owned(), vec![ok(&status(true))]),
         ("registry lock".to_owned(), vec![ok(&status(true))]),
         ("registry unlock".to_owned(), vec![ok(&status(false))]),
@@ -268,12 +280,13 @@ async fn the_registry() {
 async fn watching() {
     let at = "2026-02-03T04:05:06Z";
     let events = [
-        json!({ "event": "unlocked", "at": at, "status": status(false) }),
-        json!({ "event": "requested", "at": at, "request": request("pending") }),
-        json!({ "event": "granted", "at": at, "request": decided("granted") }),
-        json!({ "event": "denied", "at": at, "request": decided("denied") }),
-        json!({ "event": "expired", "at": at, "request": request("expired") }),
-        json!({ "event": "locked", "at": at, "status": status(true) }),
+        json!({ "event": "unlocked", "at": at }),
+        json!({ "event": "requested", "at": at, "request": request() }),
+        json!({ "event": "granted", "at": at, "request": granted() }),
+        json!({ "event": "denied", "at": at, "request": denied() }),
+        json!({ "event": "expired", "at": at, "request": request() }),
+        json!({ "event": "locked", "at": at }),
+        json!({ "missed": 3 }),
     ];
     let mut stream = ": comment\n\n".to_owned();
     for event in &events {
@@ -328,8 +341,8 @@ async fn refusals() {
         ("user list", vec![(200, "application/json", "[]".to_owned())]),
         ("user list", vec![(200, "application/json", "{\"items\":[{}]}".to_owned())]),
         ("registry watch", vec![refused(404, &problem)]),
-        ("registry show ..", vec![]),
-        ("registry show a/../b?c#d", vec![refused(404, &problem)]),
+        ("role show ..", vec![]),
+        ("registry show 0190163d-8694-739b-aea5-966c26f8ad93", vec![refused(404, &problem)]),
     ] {
         writeln!(text, "{}", transcript(command, answers).await).unwrap();
     }
@@ -349,6 +362,9 @@ async fn wrong_usage() {
         "registry unlock --for 5",
         "registry unlock --for 0s",
         "registry unlock --count 0",
+        "registry unlock --source 10.0.0.1/8",
+        "registry unlock --username a**b/",
+        "registry show ../../users",
         "registry deny 1",
         "explain historian read a",
         "explain historian publish a --qos 3",
