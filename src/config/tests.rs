@@ -95,6 +95,7 @@ fn values_of_the_wrong_kind() {
             "[log]\nlevel = \"warning\"\nformat = \"xml\"",
             "[metrics]\nbind = false",
             "[password]\nmin = 0\nargon2 = { memory_kib = 8, parallelism = 4 }",
+            "[password.argon2]\nmemory_kib = 262144\niterations = 64",
             "[ca]\nvalidity = \"20y\"",
         ],
     );
