@@ -1,5 +1,14 @@
 //! Portcullis: an MQTT broker with access control built in.
 
 pub mod access;
+pub mod admin;
+pub mod authn;
 pub mod clock;
+pub mod config;
+pub mod directory;
+pub mod metrics;
 pub mod mqtt;
+pub mod pki;
+pub mod router;
+pub mod session;
+pub mod store;

@@ -32,9 +32,33 @@ pub enum QoS {
     ExactlyOnce = 2,
 }
 
+impl QoS {
+    /// The quality of service of this number; `None` from 3 on. `[MQTT-3.3.1-4]`
+    pub fn new(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::AtMostOnce),
+            1 => Some(Self::AtLeastOnce),
+            2 => Some(Self::ExactlyOnce),
+            _ => None,
+        }
+    }
+}
+
 /// The number that ties an acknowledgement to its packet; never zero. `[MQTT-2.2.1-3]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PacketIdentifier(pub NonZeroU16);
+
+impl PacketIdentifier {
+    /// The identifier of this number; `None` for 0.
+    pub fn new(number: u16) -> Option<Self> {
+        NonZeroU16::new(number).map(Self)
+    }
+
+    /// The number on the wire.
+    pub fn get(self) -> u16 {
+        self.0.get()
+    }
+}
 
 /// Name and value pairs that the broker passes on unchanged and in order. `[MQTT-3.3.2-18]`
 pub type UserProperties = Vec<(ByteString, ByteString)>;
@@ -96,7 +120,7 @@ pub struct Connect {
 }
 
 /// Properties of CONNECT.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct ConnectProperties {
     /// Seconds; absent means 0, `u32::MAX` means never.
     pub session_expiry_interval: Option<u32>,
@@ -225,6 +249,14 @@ pub struct PublishProperties {
     pub content_type: Option<ByteString>,
 }
 
+impl PublishProperties {
+    /// Is the payload what the Payload Format Indicator says? The codec does not judge it: a server may check and
+    /// answer 0x99, section 3.3.2.3.2.
+    pub fn payload_format_holds(&self, payload: &[u8]) -> bool {
+        self.payload_format_indicator != Some(1) || std::str::from_utf8(payload).is_ok()
+    }
+}
+
 /// PUBACK, PUBREC, PUBREL and PUBCOMP have one shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acknowledgement {
@@ -349,7 +381,7 @@ pub struct DisconnectProperties {
 }
 
 /// AUTH.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Auth {
     /// Success, Continue authentication or Re-authenticate.
     pub reason_code: ReasonCode,
@@ -373,6 +405,35 @@ impl std::fmt::Debug for Connect {
             .field("will", &self.will)
             .field("username", &self.username)
             .field("password", &self.password.as_ref().map(Bytes::len))
-            .finish_non_exhaustive()
+            .field("properties", &self.properties)
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for ConnectProperties {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectProperties")
+            .field("session_expiry_interval", &self.session_expiry_interval)
+            .field("receive_maximum", &self.receive_maximum)
+            .field("maximum_packet_size", &self.maximum_packet_size)
+            .field("topic_alias_maximum", &self.topic_alias_maximum)
+            .field("request_response_information", &self.request_response_information)
+            .field("request_problem_information", &self.request_problem_information)
+            .field("user_properties", &self.user_properties)
+            .field("authentication_method", &self.authentication_method)
+            .field("authentication_data", &self.authentication_data.as_ref().map(Bytes::len))
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Auth")
+            .field("reason_code", &self.reason_code)
+            .field("authentication_method", &self.authentication_method)
+            .field("authentication_data", &self.authentication_data.as_ref().map(Bytes::len))
+            .field("reason_string", &self.reason_string)
+            .field("user_properties", &self.user_properties)
+            .finish()
     }
 }

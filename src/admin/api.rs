@@ -1,0 +1,544 @@
+//! What goes over the wire of the administration API, for its server and its clients alike.
+//!
+//! | route | asks | answers |
+//! |---|---|---|
+//! | `GET /api/users` | | [`Page`] of [`UserView`] |
+//! | `POST /api/users` | [`NewUser`] | 201 [`UserView`] |
+//! | `GET /api/users/{name}` | | [`UserView`] |
+//! | `PATCH /api/users/{name}` | [`UserPatch`] | [`UserView`] |
+//! | `DELETE /api/users/{name}` | [`VersionRead`] (query) | 204 |
+//! | `PUT /api/users/{name}/password` | [`NewPassword`] | [`UserView`] |
+//! | `POST /api/users/{name}/enable`, `/disable` | [`VersionRead`] (body, optional) | [`UserView`] |
+//! | `GET /api/roles` | | [`Page`] of [`Role`] |
+//! | `POST /api/roles` | [`NewRole`] | 201 [`Role`] |
+//! | `GET /api/roles/{name}` | | [`Role`] |
+//! | `PUT /api/roles/{name}` | [`RoleUpdate`] | [`Role`] |
+//! | `DELETE /api/roles/{name}` | [`VersionRead`] (query) | 204 |
+//! | `GET /api/client-registry/requests` | [`RequestFilter`] (query) | [`Page`] of [`RequestView`] |
+//! | `GET /api/client-registry/requests/{id}` | | [`RequestView`] |
+//! | `POST /api/client-registry/requests/{id}/grant` | [`Grant`] | [`RequestView`] |
+//! | `POST /api/client-registry/requests/{id}/deny` | [`Deny`] | [`RequestView`] |
+//! | `POST /api/client-registry/unlock` | [`Unlock`] | [`RegistryStatus`] |
+//! | `POST /api/client-registry/lock` | | [`RegistryStatus`] |
+//! | `GET /api/client-registry/status` | | [`RegistryStatus`] |
+//! | `GET /api/client-registry/events` | | server-sent events, each a [`RegistryEvent`] |
+//! | `POST /api/explain` | [`Explain`] | [`Explanation`] |
+//!
+//! Refusals are [`Problem`](super::problem::Problem)s. Times are RFC 3339, durations whole seconds. A write names the
+//! `version` that its author has read and gets 409 when the thing has changed since.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+pub use crate::access::Role;
+use crate::access::{Auth, CertificateRecord, ManagedBy, Permission, RoleName, User, UserId, Username};
+
+/// The most that a request body may hold, in bytes.
+pub const MAX_BODY: usize = 1 << 20;
+
+/// A list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// In the order of their names, or of their arrival.
+    pub items: Vec<T>,
+}
+
+/// A password on its way to the broker: serialized for it alone, and never shown.
+#[derive(Clone)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    /// Takes the password.
+    pub fn new(password: impl Into<SecretString>) -> Self {
+        Self(password.into())
+    }
+
+    /// The password, for whoever hashes it.
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.expose())
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
+
+/// A user as the API shows it: everything but the password.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserView {
+    /// The identity, for good.
+    pub id: UserId,
+    /// The label that it logs in with.
+    pub username: Username,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// A disabled user may do nothing.
+    pub enabled: bool,
+    /// Which proof it must give.
+    pub auth: Auth,
+    /// Has it a password?
+    pub has_password: bool,
+    /// Issued and pinned certificates.
+    #[serde(default)]
+    pub certificates: Vec<CertificateRecord>,
+    /// Roles that it holds.
+    #[serde(default)]
+    pub roles: Vec<RoleName>,
+    /// Rules of its own.
+    #[serde(default)]
+    pub permissions: Vec<Permission>,
+    /// Put in front of every topic that it publishes to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish_prefix: Option<String>,
+    /// Pattern of its client identifiers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// End of the identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// Who may change it.
+    pub managed_by: ManagedBy,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it last connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen_at: Option<Timestamp>,
+    /// For the next write.
+    pub version: u64,
+}
+
+impl From<&User> for UserView {
+    fn from(user: &User) -> Self {
+        Self {
+            id: user.id,
+            username: user.username.clone(),
+            description: user.description.clone(),
+            enabled: user.enabled,
+            auth: user.auth,
+            has_password: user.password_hash.is_some(),
+            certificates: user.certificates.clone(),
+            roles: user.roles.clone(),
+            permissions: user.permissions.clone(),
+            publish_prefix: user.publish_prefix.clone(),
+            client_id: user.client_id.clone(),
+            expires_at: user.expires_at,
+            managed_by: user.managed_by,
+            created_at: user.created_at,
+            last_seen_at: user.last_seen_at,
+            version: user.version,
+        }
+    }
+}
+
+/// A user to make.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewUser {
+    /// Not taken, not reserved.
+    pub username: Username,
+    /// For people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// May it log in at once? Default: yes.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// Which proof it must give.
+    #[serde(default)]
+    pub auth: Auth,
+    /// Required where `auth` needs one, refused where it admits none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// Roles that it gets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<RoleName>,
+    /// Rules of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permissions: Vec<Permission>,
+    /// Put in front of every topic that it publishes to.
+    #[serde(default, alias = "mqttPublishPrefix", skip_serializing_if = "Option::is_none")]
+    pub publish_prefix: Option<String>,
+    /// Pattern of its client identifiers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// End of the identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A change of a user: what is absent stays, what is null goes back to its default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserPatch {
+    /// The version that was read.
+    pub version: u64,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// A disabled user may do nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Which proof it must give.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+    /// All of its roles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<Vec<RoleName>>,
+    /// All of its own rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<Vec<Permission>>,
+    /// Put in front of every topic that it publishes to.
+    #[serde(
+        default,
+        alias = "mqttPublishPrefix",
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[expect(clippy::option_option, reason = "absent and null are two things in a patch (RFC 7396)")]
+    pub publish_prefix: Option<Option<String>>,
+    /// Pattern of its client identifiers.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[expect(clippy::option_option, reason = "absent and null are two things in a patch (RFC 7396)")]
+    pub client_id: Option<Option<String>>,
+    /// End of the identity.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[expect(clippy::option_option, reason = "absent and null are two things in a patch (RFC 7396)")]
+    pub expires_at: Option<Option<Timestamp>>,
+}
+
+#[expect(clippy::option_option, reason = "absent and null are two things in a patch (RFC 7396)")]
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// The version that the author of a write has read; `None`: whatever it is now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VersionRead {
+    /// As the last read gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+}
+
+/// A new password.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPassword {
+    /// Checked against the password policy.
+    pub password: Secret,
+    /// The version that was read; absent: whatever it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+}
+
+/// A role to make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewRole {
+    /// Not taken, not built in.
+    pub name: RoleName,
+    /// For people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// In any order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permissions: Vec<Permission>,
+}
+
+/// A role as it shall be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleUpdate {
+    /// The version that was read.
+    pub version: u64,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// In any order.
+    pub permissions: Vec<Permission>,
+}
+
+/// Where a request for an identity stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestState {
+    /// Nobody has decided.
+    Pending,
+    /// It is a user now.
+    Granted,
+    /// It was refused.
+    Denied,
+    /// Nobody has decided in time.
+    Expired,
+}
+
+/// Which requests to list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestFilter {
+    /// Only these; `None`: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<RequestState>,
+}
+
+/// A request for an identity, as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestView {
+    /// For grant and deny.
+    pub id: String,
+    /// The name that it asks for.
+    pub username: Username,
+    /// Where it stands.
+    pub state: RequestState,
+    /// What it will log in with.
+    pub auth: Auth,
+    /// To compare with what the device shows.
+    pub pairing_code: String,
+    /// Could the device be shown the code? Else a grant needs `unpaired`.
+    pub pairable: bool,
+    /// What the device says of itself; not to be trusted.
+    #[serde(default)]
+    pub context: Value,
+    /// Roles that it would like.
+    #[serde(default)]
+    pub requested_roles: Vec<RoleName>,
+    /// Permissions that it would like.
+    #[serde(default)]
+    pub requested_permissions: Vec<Permission>,
+    /// Where it came from.
+    pub source: IpAddr,
+    /// Name of the listener.
+    pub listener: String,
+    /// `mqtt`, `mqtt_implicit`, `rest`.
+    pub door: String,
+    /// First message.
+    pub first_seen_at: Timestamp,
+    /// Last poll.
+    pub last_seen_at: Timestamp,
+    /// How often it was sent again.
+    pub polls: u64,
+    /// When it lapses undecided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// Who decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<String>,
+    /// When.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_at: Option<Timestamp>,
+    /// Why it was denied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The terms of a grant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// Roles that the new user gets, whatever it asked for.
+    #[serde(default)]
+    pub roles: Vec<RoleName>,
+    /// Rules of its own.
+    #[serde(default)]
+    pub permissions: Vec<Permission>,
+    /// Put in front of every topic that it publishes to.
+    #[serde(default, alias = "mqttPublishPrefix", skip_serializing_if = "Option::is_none")]
+    pub publish_prefix: Option<String>,
+    /// End of the identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// For the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// Grant although the device could not be shown a pairing code.
+    #[serde(default)]
+    pub unpaired: bool,
+}
+
+/// A refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deny {
+    /// The device is told.
+    pub reason: String,
+}
+
+/// How far the registry is opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unlock {
+    /// Seconds; `None`: `registry.unlock_for`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_seconds: Option<u64>,
+    /// Only at this listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<String>,
+    /// Only from these networks, `10.0.0.0/8`; empty: from anywhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source: Vec<String>,
+    /// Only names that match, with `*` for any run of characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Only so many requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+}
+
+/// Is the registry open, and what waits in it?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryStatus {
+    /// New requests are refused.
+    pub locked: bool,
+    /// When it locks itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlocked_until: Option<Timestamp>,
+    /// Who opened it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlocked_by: Option<String>,
+    /// How far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Unlock>,
+    /// Requests that nobody has decided.
+    pub pending: u64,
+    /// The most that there may be of them.
+    pub max_pending: u64,
+}
+
+/// What happens in the registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryEvent {
+    /// What it is.
+    pub event: EventKind,
+    /// When it was.
+    pub at: Timestamp,
+    /// The request that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestView>,
+    /// The registry after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<RegistryStatus>,
+}
+
+/// See [`RegistryEvent`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// A new request.
+    Requested,
+    /// A request was granted.
+    Granted,
+    /// A request was denied.
+    Denied,
+    /// A request has lapsed.
+    Expired,
+    /// The registry was opened.
+    Unlocked,
+    /// The registry was locked, or has locked itself.
+    Locked,
+    /// The stream was too slow and missed some.
+    Missed,
+}
+
+impl EventKind {
+    /// As on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Granted => "granted",
+            Self::Denied => "denied",
+            Self::Expired => "expired",
+            Self::Unlocked => "unlocked",
+            Self::Locked => "locked",
+            Self::Missed => "missed",
+        }
+    }
+}
+
+/// May this user do that?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Explain {
+    /// Who.
+    pub username: Username,
+    /// What.
+    pub action: Action,
+    /// Where: a topic name, a filter for `subscribe`.
+    pub topic: String,
+    /// As which client; `None`: the username.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// With this QoS, 0 to 2; default 0.
+    #[serde(default)]
+    pub qos: u8,
+    /// With RETAIN set, for `publish`.
+    #[serde(default)]
+    pub retain: bool,
+}
+
+/// What a client can do with a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// PUBLISH.
+    Publish,
+    /// SUBSCRIBE.
+    Subscribe,
+    /// Be sent a message.
+    Receive,
+}
+
+/// The answer, from the very code that enforces it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Yes or no.
+    pub allowed: bool,
+    /// In a sentence.
+    pub reason: String,
+    /// The topic that was judged, after the publish prefix.
+    pub topic: String,
+    /// Highest QoS that the rules admit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_qos: Option<u8>,
+    /// May RETAIN be set?
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retain: Option<bool>,
+    /// A subscription whose messages are each checked at delivery.
+    #[serde(default)]
+    pub checked_at_delivery: bool,
+    /// The rules that decided it; none: no rule allows it.
+    #[serde(default)]
+    pub rules: Vec<DecidingRule>,
+}
+
+/// A rule, and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecidingRule {
+    /// `None`: the user's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<RoleName>,
+    /// As it was written.
+    pub permission: Permission,
+}

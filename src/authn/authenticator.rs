@@ -1,0 +1,242 @@
+//! Puts the proofs together.
+//!
+//! Enters: what a client presents, and a way to the newest users. Leaves: an [`Identity`] or a [`Refusal`]. It never waits
+//! on anything but the argon2 queue, never trusts what it read before that wait, and never does less for a user that there
+//! is not than for a wrong password.
+
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::hasher::{Busy, Hasher, Lane};
+use super::phc::MAX_PASSWORD_BYTES;
+use super::proofs::ProofCache;
+use super::throttle::{Throttle, ThrottleSettings};
+use super::{Cause, ClientCertificate, Identity, Proof, Refusal, Source, Users};
+use crate::access::{Auth, User, UserId, Username};
+use crate::clock::Clock;
+use crate::metrics::{AuthenticationOutcome, Metrics};
+
+/// Settings of an [`Authenticator`].
+#[derive(Clone, Copy, Debug)]
+pub struct AuthenticatorSettings {
+    /// Limits on failures.
+    pub throttle: ThrottleSettings,
+    /// Users whose last verified password is remembered, so that they reconnect without argon2. Default 200,000, about
+    /// 20 MiB when full; at least the last half of them is remembered.
+    pub remembered_proofs: usize,
+}
+
+impl Default for AuthenticatorSettings {
+    fn default() -> Self {
+        Self { throttle: ThrottleSettings::default(), remembered_proofs: 200_000 }
+    }
+}
+
+/// What a client presents.
+#[derive(Clone, Copy)]
+pub struct Credentials<'a> {
+    /// CONNECT's user name.
+    pub username: Option<&'a str>,
+    /// CONNECT's password.
+    pub password: Option<&'a [u8]>,
+    /// The client certificate that TLS has verified.
+    pub certificate: Option<&'a Arc<ClientCertificate>>,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// Checks credentials. One for the whole broker.
+pub struct Authenticator {
+    hasher: Arc<Hasher>,
+    proofs: Arc<ProofCache>,
+    throttle: Mutex<Throttle>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+}
+
+/// An identity and whether argon2 was spared.
+struct Proven {
+    identity: Identity,
+    remembered: bool,
+}
+
+impl Authenticator {
+    /// Nobody is remembered yet.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    pub fn new(
+        settings: AuthenticatorSettings,
+        hasher: Arc<Hasher>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, getrandom::Error> {
+        let proofs = Arc::new(ProofCache::new(settings.remembered_proofs)?);
+        Ok(Self { hasher, proofs, throttle: Mutex::new(Throttle::new(settings.throttle)), clock, metrics })
+    }
+
+    /// Who is it? `users` is asked for the newest users before and after the password is checked.
+    ///
+    /// The users may move again before the caller makes use of the answer: see [`Identity::check`].
+    ///
+    /// Dropping the future ends the attempt: it then counts neither as a failure nor as a success.
+    ///
+    /// # Errors
+    /// A [`Refusal`] with the code for the CONNACK.
+    pub async fn authenticate<U: Users>(
+        &self,
+        users: impl Fn() -> Arc<U>,
+        credentials: &Credentials<'_>,
+    ) -> Result<Identity, Refusal> {
+        let proven = self.prove(&users, credentials).await.map_err(Refusal::from).and_then(|mut proven| {
+            // The users may have moved while argon2 was running.
+            let identity = &mut proven.identity;
+            identity.session_must_end_by = identity.check(&*users(), self.clock.timestamp())?;
+            Ok(proven)
+        });
+        self.metrics.authentications.inc(match &proven {
+            Ok(Proven { remembered: true, .. }) => AuthenticationOutcome::RememberedPassword,
+            Ok(Proven { identity, .. }) => match identity.proof() {
+                Proof::Password => AuthenticationOutcome::Password,
+                Proof::Certificate => AuthenticationOutcome::Certificate,
+                Proof::Both => AuthenticationOutcome::Both,
+                Proof::Anonymous => AuthenticationOutcome::Anonymous,
+            },
+            Err(Refusal::BadCredentials(_)) => AuthenticationOutcome::BadCredentials,
+            Err(Refusal::NotAuthorized(_)) => AuthenticationOutcome::NotAuthorized,
+            Err(Refusal::Busy(Cause::Throttled)) => AuthenticationOutcome::Throttled,
+            Err(Refusal::Busy(_)) => AuthenticationOutcome::Busy,
+        });
+        proven.map(|proven| proven.identity)
+    }
+
+    /// Forgets the remembered password of a user that is no more. (After any other change it no longer counts anyway.)
+    pub fn forget(&self, user: UserId) {
+        self.proofs.forget(user);
+    }
+
+    /// Where passwords are hashed.
+    pub fn hasher(&self) -> &Arc<Hasher> {
+        &self.hasher
+    }
+
+    /// Verifies the proofs; whether the user is enabled is not asked yet, so that a wrong proof cannot find out.
+    async fn prove<U: Users>(
+        &self,
+        users: impl Fn() -> Arc<U>,
+        credentials: &Credentials<'_>,
+    ) -> Result<Proven, Cause> {
+        let name = credentials.claimed_name()?;
+        let users = users();
+        let user = users.named(&name);
+        let certificate = credentials.certificate.map(|certificate| {
+            let user = user.ok_or(Cause::UnknownUser)?;
+            certificate.proves(user, self.clock.timestamp())?;
+            Ok::<_, Cause>(certificate)
+        });
+        let auth = user.map(|user| user.auth);
+        if let (Some(user), Some(Ok(certificate))) = (user, certificate)
+            && matches!(user.auth, Auth::Certificate | Auth::Either)
+        {
+            return Ok(Proven { identity: Identity::new(user, false, Some(certificate)), remembered: false });
+        }
+        let Some(password) = credentials.password else {
+            return Err(match (certificate, auth) {
+                (Some(Err(cause)), _) => cause,
+                (_, None) => Cause::UnknownUser,
+                (Some(Ok(_)), Some(Auth::Password | Auth::None)) => Cause::ProofNotAdmitted,
+                _ => Cause::ProofMissing,
+            });
+        };
+        if password.len() > MAX_PASSWORD_BYTES {
+            return Err(Cause::WrongPassword); // the client knows its length: there is nothing to hide
+        }
+
+        // From here on everything is done for every claim alike, real or not.
+        let second = certificate.and_then(Result::ok).filter(|_| auth == Some(Auth::Both));
+        let admitted = user.map(Arc::as_ref).filter(|user| match user.auth {
+            Auth::Password | Auth::Either => true,
+            Auth::Both => second.is_some(),
+            Auth::Certificate | Auth::None => false,
+        });
+        if second.is_some() {
+            // It holds the key of this user's certificate: the failures of others are not its own.
+            self.throttle.lock().succeeded(credentials.source, name.as_str());
+        }
+        let (matches, remembered) = self.check_password(&name, admitted, password, credentials.source).await?;
+        match admitted {
+            Some(user) if matches => Ok(Proven { identity: Identity::new(user, true, second), remembered }),
+            Some(User { password_hash: None, .. }) => Err(Cause::NoPassword),
+            Some(_) => Err(Cause::WrongPassword),
+            None if user.is_none() => Err(Cause::UnknownUser),
+            None => Err(Cause::ProofNotAdmitted),
+        }
+    }
+
+    /// Is this the password (first), and was it remembered (second)? `user` is `None` for everyone who cannot log in by
+    /// password.
+    async fn check_password(
+        &self,
+        name: &Username,
+        user: Option<&User>,
+        password: &[u8],
+        source: Source,
+    ) -> Result<(bool, bool), Cause> {
+        let proof = self.proofs.proof(user, password);
+        if self.proofs.remembers(&proof) {
+            return Ok((true, true));
+        }
+        self.throttle.lock().admit(source, name.as_str(), self.clock.instant()).map_err(|_| Cause::Throttled)?;
+        let hash = user.and_then(|user| user.password_hash.as_deref());
+        // A fleet that shares one user queues up with the same proof: the first one pays for all.
+        let proofs = Arc::clone(&self.proofs);
+        let remembered = move || proofs.remembers(&proof);
+        let verified = self.hasher.verify_unless(Lane::Login, source, password, hash, remembered).await;
+        let matches = verified.map_err(|Busy| Cause::QueueFull)?;
+        let mut throttle = self.throttle.lock();
+        if matches {
+            throttle.succeeded(source, name.as_str());
+            self.proofs.remember(proof);
+        } else {
+            throttle.failed(source, name.as_str(), self.clock.instant());
+        }
+        Ok((matches, false))
+    }
+}
+
+impl Credentials<'_> {
+    /// Neither a name, nor a password, nor a certificate: anonymous, or here to register.
+    pub fn is_empty(&self) -> bool {
+        self.username.is_none() && self.password.is_none() && self.certificate.is_none()
+    }
+
+    /// The one name that all of it claims. Says nothing but what the client knows, so it may fail fast.
+    fn claimed_name(&self) -> Result<Username, Cause> {
+        let claimed = self.username.map(|name| name.parse::<Username>().map_err(|_| Cause::UnknownUser)).transpose()?;
+        let Some(certificate) = self.certificate else {
+            return claimed.ok_or(Cause::ProofMissing);
+        };
+        match (&certificate.username, claimed) {
+            (Some(name), None) => Ok(name.clone()),
+            (Some(name), Some(claimed)) if *name == claimed => Ok(claimed),
+            _ => Err(Cause::CertificateNameMismatch),
+        }
+    }
+}
+
+impl fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("username", &self.username)
+            .field("password", &self.password.map(|_| "[REDACTED]"))
+            .field("certificate", &self.certificate)
+            .field("source", &self.source)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+#[path = "authenticator_tests.rs"]
+mod tests;

@@ -1,0 +1,199 @@
+//! What a client certificate that TLS has verified says about a user.
+//!
+//! Enters: the certificate's identity, validity and fingerprint, the anchor that its chain ends in, the user that it names,
+//! and the time. Leaves: a proof, or why it is none. It never verifies a chain (TLS did, at the handshake), and a handshake
+//! carries no authority: all that can change is asked again at every CONNECT and at every change of the user.
+
+use jiff::Timestamp;
+
+use super::Cause;
+use crate::access::{CertificateRecord, User, Username};
+
+/// A client certificate of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The identity that its subject CN (or SAN URI) is; `None` when that is not exactly one valid username.
+    pub username: Option<Username>,
+    /// SHA-256 of the DER, lower-case hexadecimal, as in [`CertificateRecord`].
+    pub fingerprint: String,
+    /// Start of validity.
+    pub not_before: Timestamp,
+    /// End of validity.
+    pub not_after: Timestamp,
+    /// Whose word it is.
+    pub anchor: Anchor,
+}
+
+/// What the chain of a certificate ends in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Anchor {
+    /// The broker's own CA, which keeps a record of all that it issued.
+    Own,
+    /// A further anchor of broker.toml, good for these names only.
+    Extra(UsernamePattern),
+}
+
+/// Usernames by pattern: `*` stands for any run of characters, none included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsernamePattern(String);
+
+/// Why a string is no [`UsernamePattern`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a pattern of usernames: it may hold 1 to 64 letters, digits, `._:@-` and `*`")]
+pub struct UsernamePatternError(String);
+
+impl ClientCertificate {
+    /// Does it prove, now, to be this user? Whether the user's `auth` admits certificates is not asked here, nor whether
+    /// the user is enabled.
+    pub(super) fn proves(&self, user: &User, now: Timestamp) -> Result<(), Cause> {
+        // RFC 5280 4.1.2.5: both ends are included.
+        if now < self.not_before || now > self.not_after {
+            return Err(Cause::CertificateExpired);
+        }
+        let record = user.certificates.iter().find(|record| record.fingerprint == self.fingerprint);
+        match (&self.anchor, record) {
+            (_, Some(CertificateRecord { revoked_at: Some(_), .. })) => Err(Cause::CertificateRevoked),
+            (Anchor::Own, None) => Err(Cause::CertificateNotOnRecord),
+            (Anchor::Own, Some(_)) => Ok(()),
+            (Anchor::Extra(names), record) => {
+                if !self.username.as_ref().is_some_and(|name| names.matches(name)) {
+                    Err(Cause::CertificateNameNotAdmitted)
+                } else if record.is_none() && user.roles.iter().any(|role| role.as_str() == "admin") {
+                    Err(Cause::CertificateNotOnRecord)
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+}
+
+impl UsernamePattern {
+    /// Does it match the whole name? Takes time proportional to pattern times name at most.
+    pub fn matches(&self, name: &Username) -> bool {
+        let (mut pattern, mut name) = (self.0.as_bytes(), name.as_str().as_bytes());
+        // Where to go on when what follows the last `*` does not match: that `*` takes one byte more.
+        let mut retry: Option<(&[u8], &[u8])> = None;
+        loop {
+            match (pattern.split_first(), name.split_first()) {
+                (Some((b'*', rest)), _) => {
+                    pattern = rest;
+                    retry = Some((rest, name));
+                }
+                (Some((p, rest)), Some((n, after))) if p == n => (pattern, name) = (rest, after),
+                (None, None) => return true,
+                _ => match retry {
+                    Some((after_star, [_, shorter @ ..])) => {
+                        (pattern, name) = (after_star, shorter);
+                        retry = Some((after_star, shorter));
+                    }
+                    _ => return false,
+                },
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for UsernamePattern {
+    type Error = UsernamePatternError;
+
+    fn try_from(text: String) -> Result<Self, UsernamePatternError> {
+        let valid = |b: u8| b.is_ascii_alphanumeric() || b"._:@-*".contains(&b);
+        if (1..=64).contains(&text.len()) && text.bytes().all(valid) {
+            Ok(Self(text))
+        } else {
+            Err(UsernamePatternError(text))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{certificate, record, time, user};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pattern(text: &str) -> UsernamePattern {
+        text.to_owned().try_into().unwrap()
+    }
+
+    #[test]
+    fn an_issued_certificate_must_be_on_record_for_that_user() {
+        let certificate = certificate("device", "aa");
+        let owner = User { certificates: vec![record("aa")], ..user("device") };
+        assert_eq!(certificate.proves(&owner, time(50)), Ok(()));
+        // Deleted and made again under the same name: the later one inherits nothing.
+        assert_eq!(certificate.proves(&user("device"), time(50)), Err(Cause::CertificateNotOnRecord));
+        let other = User { certificates: vec![record("bb")], ..user("device") };
+        assert_eq!(certificate.proves(&other, time(50)), Err(Cause::CertificateNotOnRecord));
+    }
+
+    #[test]
+    fn a_revoked_certificate_proves_nothing_whoever_issued_it() {
+        let revoked = CertificateRecord { revoked_at: Some(time(90)), ..record("aa") };
+        let user = User { certificates: vec![revoked], ..user("device") };
+        let mut certificate = certificate("device", "aa");
+        assert_eq!(certificate.proves(&user, time(50)), Err(Cause::CertificateRevoked));
+        certificate.anchor = Anchor::Extra(pattern("*"));
+        assert_eq!(certificate.proves(&user, time(50)), Err(Cause::CertificateRevoked));
+    }
+
+    #[test]
+    fn outside_its_validity_a_certificate_proves_nothing() {
+        let user = User { certificates: vec![record("aa")], ..user("device") };
+        let certificate = certificate("device", "aa");
+        for (at, verdict) in
+            [(0, Ok(())), (-1, Err(Cause::CertificateExpired)), (100, Ok(())), (101, Err(Cause::CertificateExpired))]
+        {
+            assert_eq!(certificate.proves(&user, time(at)), verdict, "{at}");
+        }
+    }
+
+    #[test]
+    fn an_extra_anchor_is_good_for_its_names_and_never_for_an_admin_that_has_not_pinned_it() {
+        let mut certificate = certificate("partner-1", "aa");
+        certificate.anchor = Anchor::Extra(pattern("partner-*"));
+        assert_eq!(certificate.proves(&user("partner-1"), time(50)), Ok(()));
+        let admin = User { roles: vec!["admin".parse().unwrap()], ..user("partner-1") };
+        assert_eq!(certificate.proves(&admin, time(50)), Err(Cause::CertificateNotOnRecord));
+        let pinned = User { certificates: vec![record("aa")], ..admin };
+        assert_eq!(certificate.proves(&pinned, time(50)), Ok(()));
+        certificate.anchor = Anchor::Extra(pattern("other-*"));
+        assert_eq!(certificate.proves(&pinned, time(50)), Err(Cause::CertificateNameNotAdmitted));
+    }
+
+    #[test]
+    fn patterns_match_whole_names() {
+        for (text, name, matches) in [
+            ("partner-*", "partner-1", true),
+            ("partner-*", "partner-", true),
+            ("partner-*", "partner", false),
+            ("partner-*", "a-partner-1", false),
+            ("*-1", "partner-1", true),
+            ("p*r-*1", "partner-21", true),
+            ("p*r-*1", "partner-12", false),
+            ("*", "abc", true),
+            ("abc", "abcd", false),
+            ("**a**", "bab", true),
+        ] {
+            assert_eq!(pattern(text).matches(&name.parse().unwrap()), matches, "{text} {name}");
+        }
+        assert!(UsernamePattern::try_from("a b".to_owned()).is_err());
+        assert!(UsernamePattern::try_from(String::new()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn matching_agrees_with_its_definition(text in "[ab*]{1,8}", name in "[ab]{3,10}") {
+            fn defined(pattern: &[u8], name: &[u8]) -> bool {
+                match (pattern, name) {
+                    ([], []) => true,
+                    ([b'*', rest @ ..], _) => (0..=name.len()).any(|n| defined(rest, &name[n..])),
+                    ([p, rest @ ..], [n, after @ ..]) => p == n && defined(rest, after),
+                    _ => false,
+                }
+            }
+            prop_assert_eq!(pattern(&text).matches(&name.parse().unwrap()), defined(text.as_bytes(), name.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Who is it? Passwords, client certificates, and the limits on guessing.
+//!
+//! ```text
+//! Credentials -> Authenticator -> Identity or Refusal
+//!                  |-- certificate   what a verified certificate proves
+//!                  |-- proofs        passwords verified lately, as keyed hashes
+//!                  |-- throttle      failures per source and per name
+//!                  '-- hasher        the argon2 threads, behind queue (bounded, fair)
+//!                        '-- phc     PasswordHash: hashes that may be stored
+//! ```
+//!
+//! It decides who somebody is, not what they may do: that is `access`.
+
+mod authenticator;
+mod bounded;
+mod certificate;
+mod hasher;
+mod identity;
+mod phc;
+mod policy;
+mod proofs;
+mod queue;
+mod source;
+#[cfg(test)]
+mod testing;
+mod throttle;
+
+pub use authenticator::{Authenticator, AuthenticatorSettings, Credentials};
+pub use certificate::{Anchor, ClientCertificate, UsernamePattern, UsernamePatternError};
+pub use hasher::{Busy, Hasher, HasherSettings, Lane};
+pub use identity::{Cause, Identity, Proof, Refusal, Users};
+pub use phc::{
+    Argon2Parameters, Argon2ParametersError, HashError, MAX_PASSWORD_BYTES, PasswordHash, PasswordHashError,
+};
+pub use policy::{PasswordPolicy, PasswordPolicyError, WeakPassword};
+pub use source::Source;
+pub use throttle::{FailureRate, Throttle, ThrottleSettings};

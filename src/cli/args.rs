@@ -1,0 +1,328 @@
+//! The command line: its words, and nothing of what they do.
+//!
+//! Passwords are never among the arguments: other users of the machine can read those.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use portcullis::access::{Auth, Permission, RoleName, Username};
+use portcullis::admin::api::{Action, RequestState};
+use portcullis::clock::Timestamp;
+use portcullis::config::parse_duration;
+
+/// An MQTT broker with access control built in.
+///
+/// Without a command it serves. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no broker is reached.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version)]
+pub(crate) struct Arguments {
+    /// The configuration [default: broker.toml, where there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// The admin socket of the running broker [default: admin.sock in its data directory]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the broker
+    Serve,
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    #[command(flatten)]
+    Remote(Remote),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Say what is wrong with the configuration, or what it means
+    Check,
+}
+
+/// What the running broker does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Remote {
+    /// Users: people, programs, devices
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Roles: named sets of permissions
+    #[command(subcommand)]
+    Role(RoleCommand),
+    /// Devices that ask for an identity
+    #[command(subcommand)]
+    Registry(RegistryCommand),
+    /// May this user do that, and which rule says so? Exit code 1 when not
+    Explain(ExplainArguments),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Make a user; its password is asked for
+    Add(UserAdd),
+    /// List all users
+    List,
+    /// Show one user
+    Show(UserName),
+    /// Set the password of a user; it is asked for
+    Passwd(UserPasswd),
+    /// Let a user log in again
+    Enable(UserName),
+    /// End the sessions of a user, and let it do nothing
+    Disable(UserName),
+    /// Delete a user with its sessions and certificates
+    Delete(UserName),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UserName {
+    #[arg(value_name = "USER")]
+    pub(crate) username: Username,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UserAdd {
+    #[arg(value_name = "USER")]
+    pub(crate) username: Username,
+    /// For people
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) description: String,
+    /// The proof that the user must give
+    #[arg(long, value_enum, default_value = "password")]
+    pub(crate) auth: AuthArgument,
+    /// Give the user a role; may be repeated
+    #[arg(long = "role", value_name = "ROLE")]
+    pub(crate) roles: Vec<RoleName>,
+    /// Give the user a rule of its own, as JSON; may be repeated
+    #[arg(long = "permission", value_name = "JSON", value_parser = permission)]
+    pub(crate) permissions: Vec<Permission>,
+    /// Put this in front of every topic that the user publishes to
+    #[arg(long, value_name = "PREFIX/")]
+    pub(crate) publish_prefix: Option<String>,
+    /// Pattern of the client identifiers that the user may use
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) client_id: Option<String>,
+    /// When the user ends, as in 2027-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) expires: Option<Timestamp>,
+    /// Make the user without letting it log in yet
+    #[arg(long)]
+    pub(crate) disabled: bool,
+    /// Read the password from standard input, one line
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum AuthArgument {
+    Password,
+    Certificate,
+    Either,
+    Both,
+}
+
+impl From<AuthArgument> for Auth {
+    fn from(argument: AuthArgument) -> Self {
+        match argument {
+            AuthArgument::Password => Self::Password,
+            AuthArgument::Certificate => Self::Certificate,
+            AuthArgument::Either => Self::Either,
+            AuthArgument::Both => Self::Both,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UserPasswd {
+    #[arg(value_name = "USER")]
+    pub(crate) username: Username,
+    /// Read the password from standard input, one line
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RoleCommand {
+    /// Make a role
+    Add(RoleAdd),
+    /// List all roles
+    List,
+    /// Show one role with its permissions
+    Show(RoleArgument),
+    /// Delete a role that nobody holds
+    Delete(RoleArgument),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RoleArgument {
+    #[arg(value_name = "ROLE")]
+    pub(crate) name: RoleName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RoleAdd {
+    #[arg(value_name = "ROLE")]
+    pub(crate) name: RoleName,
+    /// For people
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) description: String,
+    /// A rule, as JSON: {"context":"mqtt","operation":"read","resource":"plant/#"}; may be repeated
+    #[arg(long = "permission", value_name = "JSON", value_parser = permission)]
+    pub(crate) permissions: Vec<Permission>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RegistryCommand {
+    /// List the requests
+    List {
+        /// Which of them
+        #[arg(long, value_enum, default_value = "pending")]
+        state: StateArgument,
+    },
+    /// Show one request
+    Show(RequestId),
+    /// Make a request a user; what it asked for it gets only when it is named here
+    Grant(GrantArguments),
+    /// Refuse a request
+    Deny {
+        #[command(flatten)]
+        request: RequestId,
+        /// Why; the device is told
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Refuse new requests
+    Lock,
+    /// Admit new requests for a while
+    Unlock(UnlockArguments),
+    /// Show what happens, until interrupted
+    Watch,
+    /// Is the registry open, and what waits in it?
+    Status,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RequestId {
+    /// As `registry list` shows it
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum StateArgument {
+    Pending,
+    Granted,
+    Denied,
+    Expired,
+    All,
+}
+
+impl From<StateArgument> for Option<RequestState> {
+    fn from(argument: StateArgument) -> Self {
+        match argument {
+            StateArgument::Pending => Some(RequestState::Pending),
+            StateArgument::Granted => Some(RequestState::Granted),
+            StateArgument::Denied => Some(RequestState::Denied),
+            StateArgument::Expired => Some(RequestState::Expired),
+            StateArgument::All => None,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GrantArguments {
+    #[command(flatten)]
+    pub(crate) request: RequestId,
+    /// Give the new user a role; may be repeated
+    #[arg(long = "role", value_name = "ROLE")]
+    pub(crate) roles: Vec<RoleName>,
+    /// Give the new user a rule of its own, as JSON; may be repeated
+    #[arg(long = "permission", value_name = "JSON", value_parser = permission)]
+    pub(crate) permissions: Vec<Permission>,
+    /// Put this in front of every topic that the user publishes to
+    #[arg(long, value_name = "PREFIX/")]
+    pub(crate) publish_prefix: Option<String>,
+    /// When the user ends, as in 2027-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) expires: Option<Timestamp>,
+    /// For the record
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) comment: Option<String>,
+    /// Grant although the device could not be shown a pairing code
+    #[arg(long)]
+    pub(crate) unpaired: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UnlockArguments {
+    /// How long, as in 5m or 1h30m [default: `registry.unlock_for`]
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub(crate) duration: Option<Duration>,
+    /// Only at this listener
+    #[arg(long, value_name = "NAME")]
+    pub(crate) listener: Option<String>,
+    /// Only from this network, as in 10.0.0.0/8; may be repeated
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) source: Vec<String>,
+    /// Only names that match, with `*` for any run of characters
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) username: Option<String>,
+    /// Only so many requests
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArguments {
+    #[arg(value_name = "USER")]
+    pub(crate) username: Username,
+    #[arg(value_enum)]
+    pub(crate) action: ActionArgument,
+    /// A topic name; a filter for `subscribe`
+    pub(crate) topic: String,
+    /// As which client [default: the name of the user]
+    #[arg(long, value_name = "ID")]
+    pub(crate) client_id: Option<String>,
+    /// With this quality of service
+    #[arg(long, value_name = "0|1|2", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub(crate) qos: u8,
+    /// With RETAIN set
+    #[arg(long)]
+    pub(crate) retain: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ActionArgument {
+    Publish,
+    Subscribe,
+    Receive,
+}
+
+impl From<ActionArgument> for Action {
+    fn from(argument: ActionArgument) -> Self {
+        match argument {
+            ActionArgument::Publish => Self::Publish,
+            ActionArgument::Subscribe => Self::Subscribe,
+            ActionArgument::Receive => Self::Receive,
+        }
+    }
+}
+
+fn permission(text: &str) -> Result<Permission, String> {
+    serde_json::from_str(text).map_err(|error| {
+        format!("{error}; write it like {{\"context\":\"mqtt\",\"operation\":\"read\",\"resource\":\"plant/#\"}}")
+    })
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+        .filter(|duration| duration.as_secs() > 0 && duration.subsec_nanos() == 0)
+        .ok_or_else(|| "write whole seconds with the units s, m, h, d, as in 5m or 1h30m".to_owned())
+}

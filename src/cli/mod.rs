@@ -1,0 +1,146 @@
+//! The command line: it parses arguments, asks the running broker, and prints.
+//!
+//! Arguments, standard input and the answers of the broker enter; lines for people or JSON leave, and an exit code:
+//! 0 done, 1 refused or failed, 2 wrong usage, 3 no broker is reached. Nothing is decided here.
+
+mod args;
+mod client;
+mod commands;
+mod configuration;
+mod output;
+mod registry;
+mod secret;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use portcullis::admin::api::Secret;
+use portcullis::admin::problem::Problem;
+use portcullis::config::{Config, ConfigError};
+
+use args::{Arguments, Command, ConfigCommand};
+use client::Client;
+use output::printable;
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The broker said no.
+    #[error("{0}")]
+    Refused(Problem),
+    /// The broker said something that is no answer.
+    #[error("{0}")]
+    Answer(String),
+    /// The arguments make no sense together.
+    #[error("{0}")]
+    Usage(String),
+    /// There is no broker, or it is not ours to administer.
+    #[error("no broker is reached at {} ({reason}); start it with `portcullis serve`, or name its socket with `--socket PATH` or its configuration with `--config FILE`", socket.display())]
+    Unreachable { socket: PathBuf, reason: String },
+    /// The configuration is wrong; drawn with its lines.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The broker did not start, or did not end well.
+    #[error("{0}")]
+    Serve(String),
+    /// Nobody reads what we write.
+    #[error("cannot write: {0}")]
+    Output(#[from] io::Error),
+    /// `explain` said no: printed already.
+    #[error("not allowed")]
+    NotAllowed,
+}
+
+impl Failure {
+    fn answer(text: impl Into<String>) -> Self {
+        Self::Answer(text.into())
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Unreachable { .. } => 3,
+            _ => 1,
+        }
+    }
+}
+
+/// What a command writes to and reads passwords from.
+pub(crate) struct Shell<'a> {
+    pub(crate) out: &'a mut dyn Write,
+    /// JSON instead of lines.
+    pub(crate) json: bool,
+    /// On a terminal that shows it.
+    pub(crate) bold: bool,
+    /// Asks for a new password: a prompt, and whether standard input was named.
+    pub(crate) password: &'a dyn Fn(&str, bool) -> Result<Secret, Failure>,
+}
+
+/// Parses the arguments of the process and does what they say.
+pub(crate) fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are errors to clap: it knows where to print, and the code.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let json = arguments.json;
+    let bold = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let mut out = io::stdout().lock();
+    let mut shell = Shell { out: &mut out, json, bold, password: &secret::read };
+    let outcome = execute(arguments, &mut shell).and_then(|()| Ok(out.flush()?));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of a pipe has seen enough: `portcullis user list | head -1`.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = tell(&failure, json, &mut io::stderr().lock());
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn execute(arguments: Arguments, shell: &mut Shell<'_>) -> Result<(), Failure> {
+    let path = arguments.config.or_else(default_config);
+    match arguments.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::serve(&load(path)?),
+        Command::Config(ConfigCommand::Check) => configuration::check(load(path), shell),
+        Command::Remote(remote) => {
+            let socket = match (arguments.socket, path) {
+                (Some(socket), _) => socket,
+                (None, Some(path)) => Config::admin_socket_of(path)?,
+                (None, None) => Config::new(".").admin_socket(),
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(commands::run(remote, &Client::new(socket), shell))
+        }
+    }
+}
+
+fn default_config() -> Option<PathBuf> {
+    let path = PathBuf::from("broker.toml");
+    path.exists().then_some(path)
+}
+
+fn load(path: Option<PathBuf>) -> Result<Config, ConfigError> {
+    path.map_or_else(|| Config::parse("", "."), Config::load)
+}
+
+/// One clear sentence, the lines of the configuration, or the problem as JSON.
+fn tell(failure: &Failure, json: bool, err: &mut dyn Write) -> io::Result<()> {
+    match failure {
+        Failure::NotAllowed => Ok(()),
+        Failure::Refused(problem) if json => {
+            writeln!(err, "{}", output::json(problem, true).map_err(io::Error::other)?)
+        }
+        Failure::Config(error) => configuration::tell(error, json, err),
+        failure => writeln!(err, "portcullis: {}", printable(&failure.to_string())),
+    }
+}

@@ -1,0 +1,350 @@
+//! The directory as its callers see it: snapshots to read, transactions to commit, a listener to be told.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use imbl::OrdSet;
+use jiff::Timestamp;
+use parking_lot::RwLock;
+use uuid::Uuid;
+
+use super::config;
+use super::queue::{CommitQueue, Reentrant};
+use super::state::State;
+use super::{Actor, Change, DirectoryError, Expected, NewUser, Subject, Transaction};
+use crate::access::{Auth, ManagedBy, Policy, PolicyVersion, Role, RoleName, User, UserId, Username};
+use crate::clock::Clock;
+use crate::store::{Batch, Store};
+
+/// Whose rules a commit may have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Affected {
+    /// Anybody's: a rule on shared subscription groups changed, or a role that very many hold.
+    All,
+    /// Those of these users: the changed, the deleted, the lapsed, and the holders of such roles.
+    Users(OrdSet<UserId>),
+}
+
+impl Affected {
+    /// Is this user among them?
+    pub fn contains(&self, user: UserId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Users(ids) => ids.contains(&user),
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Users(ids), Self::Users(others)) => Self::Users(ids.union(others)),
+            _ => Self::All,
+        }
+    }
+}
+
+/// A step from one published snapshot to the next; it may hold several transactions.
+#[derive(Clone)]
+pub struct PolicyChange {
+    /// The snapshot before.
+    pub old: Arc<Policy>,
+    /// The snapshot that [`Directory::policy`] now gives.
+    pub new: Arc<Policy>,
+    /// Whose connections must pass it.
+    pub affected: Affected,
+}
+
+/// Who passes a new snapshot through the connections.
+pub trait PolicyListener: Send + Sync + 'static {
+    /// Called after the snapshot is published and before its commits are answered, one call at a time. It must not
+    /// call back into the directory's commits ([`DirectoryError::Reentrant`]); reading is fine.
+    fn policy_changed(&self, change: &PolicyChange);
+}
+
+/// The answer to a commit: durable, published, passed by every affected connection.
+#[derive(Clone)]
+pub struct Committed {
+    /// The state right after this transaction. The published snapshot is this one or a later one.
+    pub policy: Arc<Policy>,
+    /// Did users or roles change?
+    pub changed: bool,
+}
+
+impl Committed {
+    /// The number of the snapshot.
+    pub fn version(&self) -> PolicyVersion {
+        self.policy.version()
+    }
+}
+
+impl fmt::Debug for Committed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Committed")
+            .field("version", &self.version())
+            .field("changed", &self.changed)
+            .finish_non_exhaustive()
+    }
+}
+
+type Plan = Box<dyn FnOnce(&State) -> Result<Transaction, DirectoryError> + Send>;
+
+enum Work {
+    /// Plans against the state after all commits before it, then commits.
+    Commit(Plan, Actor),
+    /// The commit that the clock makes.
+    Expire(Timestamp),
+}
+
+/// Users and roles: the one place that commits changes of them.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use portcullis::clock::SystemClock;
+/// use portcullis::directory::{Actor, Directory, NewUser};
+/// use portcullis::store::MemoryStore;
+///
+/// let directory = Directory::open(Arc::new(MemoryStore::new()), Arc::new(SystemClock))?;
+/// let user = directory.create_user(NewUser::named("sensor-1".parse()?), &Actor::System)?;
+/// assert_eq!(directory.policy().user(user.id).map(|user| user.version), Some(1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Directory {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    current: ArcSwap<State>,
+    /// The number of `current`, to be compared without touching it.
+    version: AtomicU64,
+    listener: RwLock<Option<Arc<dyn PolicyListener>>>,
+    queue: CommitQueue<Work, Result<Committed, DirectoryError>>,
+}
+
+impl Directory {
+    /// Loads all users and roles and compiles the first snapshot.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Store`] and [`DirectoryError::Stored`].
+    pub fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, DirectoryError> {
+        let state = State::load(&*store, clock.timestamp())?;
+        Ok(Self {
+            store,
+            clock,
+            version: AtomicU64::new(state.policy.version().0),
+            current: ArcSwap::from_pointee(state),
+            listener: RwLock::new(None),
+            queue: CommitQueue::new(),
+        })
+    }
+
+    /// The published snapshot. Never waits.
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.current.load().policy)
+    }
+
+    /// The number of the published snapshot: for a gate that asks whether its own is still the current one. A caller
+    /// that sees a number gets that snapshot or a later one from [`Directory::policy`].
+    pub fn version(&self) -> PolicyVersion {
+        PolicyVersion(self.version.load(Ordering::Acquire))
+    }
+
+    /// From now on this listener is told; there is one.
+    pub fn set_listener(&self, listener: Arc<dyn PolicyListener>) {
+        *self.listener.write() = Some(listener);
+    }
+
+    /// When [`Directory::expire`] has something to do next.
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        self.current.load().policy.next_expiry()
+    }
+
+    /// Does anybody hold the role `admin`, enabled or not? If nobody does, it is the first start.
+    pub fn has_admin(&self) -> bool {
+        self.current.load().has_admin()
+    }
+
+    /// Makes all changes of the transaction, or none. Returns when they are durable, published and passed.
+    ///
+    /// # Errors
+    /// Whatever [`DirectoryError`] says; nothing has changed then, but that after [`DirectoryError::Store`] with
+    /// [`crate::store::StoreError::Failed`] a restart may find the transaction made.
+    pub fn commit(&self, transaction: Transaction, actor: &Actor) -> Result<Committed, DirectoryError> {
+        self.run(Work::Commit(Box::new(|_| Ok(transaction)), actor.clone()))
+    }
+
+    /// As [`Directory::commit`], with a transaction that `plan` makes from the state that it will be applied to: no
+    /// other commit comes between. `plan` must be quick and must not call the directory.
+    pub fn commit_with<P>(&self, plan: P, actor: &Actor) -> Result<Committed, DirectoryError>
+    where
+        P: FnOnce(&Policy) -> Result<Transaction, DirectoryError> + Send + 'static,
+    {
+        self.run(Work::Commit(Box::new(|state| plan(&state.policy)), actor.clone()))
+    }
+
+    /// The commit that the clock makes: takes out of force what has lapsed by `now`. Without anything to do it
+    /// publishes nothing.
+    pub fn expire(&self, now: Timestamp) -> Result<Committed, DirectoryError> {
+        self.run(Work::Expire(now))
+    }
+
+    /// Makes the directory hold just these users and roles with `managed_by = "config"`: others of that kind are
+    /// deleted. Changes nothing, versions included, where everything is so already.
+    ///
+    /// A password that comes from a file must be given as the hash on record when that still verifies; a fresh hash
+    /// of the same password is a change.
+    ///
+    /// # Errors
+    /// [`DirectoryError::OwnedElsewhere`] with every name that the API or the registry owns, and those of
+    /// [`Directory::commit`].
+    pub fn reconcile(&self, roles: Vec<Role>, users: Vec<NewUser>) -> Result<Committed, DirectoryError> {
+        self.run(Work::Commit(Box::new(|state| config::reconcile(state, roles, users)), Actor::Config))
+    }
+
+    /// Makes the user `admin`, with the role `admin` and this password (an argon2id PHC string), at the very first start.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Exists`] when somebody holds the role `admin` already, or has the name.
+    pub fn create_first_admin(&self, hash: String) -> Result<Arc<User>, DirectoryError> {
+        let id = UserId(Uuid::now_v7());
+        #[expect(clippy::expect_used, reason = "a constant; a test makes this user")]
+        let username = Username::try_from(String::from(RoleName::admin())).expect("`admin` is a username");
+        let plan = move |state: &State| {
+            if state.has_admin() || state.policy.user_named(&username).is_some() {
+                return Err(DirectoryError::Exists(Subject::User(username.to_string())));
+            }
+            let user = NewUser {
+                description: "made at the first start".to_owned(),
+                auth: Auth::Password,
+                password_hash: Some(hash),
+                roles: vec![RoleName::admin()],
+                ..NewUser::named(username)
+            };
+            Ok(put(user.into_user(id, ManagedBy::Api), Expected::Absent))
+        };
+        user(&self.run(Work::Commit(Box::new(plan), Actor::System))?, id)
+    }
+
+    /// Creates a user, owned by broker.toml or the registry where one of them is the actor, else by the API.
+    pub fn create_user(&self, new: NewUser, actor: &Actor) -> Result<Arc<User>, DirectoryError> {
+        let id = UserId(Uuid::now_v7());
+        let managed_by = match actor {
+            Actor::Config => ManagedBy::Config,
+            Actor::Registry => ManagedBy::Registry,
+            Actor::System | Actor::Local { .. } | Actor::User { .. } => ManagedBy::Api,
+        };
+        user(&self.commit(put(new.into_user(id, managed_by), Expected::Absent), actor)?, id)
+    }
+
+    /// Changes a user by what `edit` does to it. Its `id` stays, and so does what the directory sets itself.
+    pub fn update_user<E>(
+        &self,
+        id: UserId,
+        expected: Expected,
+        edit: E,
+        actor: &Actor,
+    ) -> Result<Arc<User>, DirectoryError>
+    where
+        E: FnOnce(&mut User) + Send + 'static,
+    {
+        let plan = move |policy: &Policy| {
+            let mut user = policy.user(id).map(|user| User::clone(user)).ok_or_else(|| not_found(id))?;
+            edit(&mut user);
+            user.id = id;
+            Ok(put(user, expected))
+        };
+        user(&self.commit_with(plan, actor)?, id)
+    }
+
+    /// Deletes a user.
+    pub fn delete_user(&self, id: UserId, expected: Expected, actor: &Actor) -> Result<Committed, DirectoryError> {
+        self.commit(Change::DeleteUser { id, expected }.into(), actor)
+    }
+
+    /// Creates or replaces a role.
+    pub fn put_role(&self, role: Role, expected: Expected, actor: &Actor) -> Result<Arc<Role>, DirectoryError> {
+        let name = role.name.clone();
+        let committed = self.commit(Change::PutRole { role, expected }.into(), actor)?;
+        committed.policy.role(&name).cloned().ok_or(DirectoryError::NotFound(Subject::Role(name)))
+    }
+
+    /// Deletes a role that nobody holds.
+    pub fn delete_role(&self, name: RoleName, expected: Expected, actor: &Actor) -> Result<Committed, DirectoryError> {
+        self.commit(Change::DeleteRole { name, expected }.into(), actor)
+    }
+
+    fn run(&self, work: Work) -> Result<Committed, DirectoryError> {
+        self.queue
+            .run(work, |group| self.lead(group), || Err(DirectoryError::Interrupted))
+            .unwrap_or_else(|Reentrant| Err(DirectoryError::Reentrant))
+    }
+
+    /// Works on a group in order: each against the state that its predecessors make, all in one batch.
+    ///
+    /// INVARIANT: only the leader of the queue is here, so `current` moves only here.
+    fn lead(&self, group: Vec<Work>) -> Vec<Result<Committed, DirectoryError>> {
+        let published = self.current.load_full();
+        let now = self.clock.timestamp();
+        let mut tip = State::clone(&published);
+        let mut batch = Batch::new();
+        let mut affected = Affected::Users(OrdSet::new());
+        let mut answers = Vec::with_capacity(group.len());
+        for work in group {
+            let before = Arc::clone(&tip.policy);
+            let done = match work {
+                Work::Commit(plan, actor) => {
+                    plan(&tip).and_then(|transaction| tip.apply(transaction, &actor, now)).map(|step| {
+                        batch.append(step.batch);
+                        (step.state, step.affected)
+                    })
+                }
+                Work::Expire(now) => {
+                    tip.expire(now).map(|next| next.unwrap_or_else(|| (tip.clone(), Affected::Users(OrdSet::new()))))
+                }
+            };
+            answers.push(done.map(|(state, more)| {
+                tip = state;
+                affected = std::mem::replace(&mut affected, Affected::All).and(more);
+                Committed { policy: Arc::clone(&tip.policy), changed: !Arc::ptr_eq(&before, &tip.policy) }
+            }));
+        }
+        if !batch.is_empty()
+            && let Err(error) = self.store.commit(batch)
+        {
+            // Refusals that came after the first success were decided against a state that never was.
+            let error = DirectoryError::from(error);
+            let first = answers.iter().position(Result::is_ok).unwrap_or(answers.len());
+            for answer in answers.iter_mut().skip(first) {
+                *answer = Err(error.clone());
+            }
+            return answers;
+        }
+        if !Arc::ptr_eq(&published.policy, &tip.policy) {
+            let change = PolicyChange { old: Arc::clone(&published.policy), new: Arc::clone(&tip.policy), affected };
+            self.current.store(Arc::new(tip));
+            self.version.store(change.new.version().0, Ordering::Release);
+            let listener = self.listener.read().clone();
+            if let Some(listener) = listener {
+                listener.policy_changed(&change);
+            }
+        }
+        answers
+    }
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Directory").field("version", &self.version()).finish_non_exhaustive()
+    }
+}
+
+fn put(user: User, expected: Expected) -> Transaction {
+    Change::PutUser { user: Box::new(user), expected }.into()
+}
+
+fn not_found(id: UserId) -> DirectoryError {
+    DirectoryError::NotFound(Subject::User(id.to_string()))
+}
+
+fn user(committed: &Committed, id: UserId) -> Result<Arc<User>, DirectoryError> {
+    committed.policy.user(id).cloned().ok_or_else(|| not_found(id))
+}

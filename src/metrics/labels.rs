@@ -1,0 +1,109 @@
+//! The labels of the series: closed sets, so that nobody who connects can make a new series.
+//!
+//! Enters: nothing. Leaves: enums with the texts that a scrape shows; both are an interface that dashboards stand on.
+
+use crate::mqtt::{PacketType, QoS};
+
+/// A closed set of label values.
+pub trait Label: Copy + 'static {
+    /// The name of the label.
+    const NAME: &'static str;
+    /// Every value.
+    const ALL: &'static [(Self, &'static str)];
+    /// The place of this value in `ALL`.
+    fn index(self) -> usize;
+}
+
+macro_rules! labels {
+    ($($(#[$doc:meta])* $name:ident $label:literal { $($(#[$value_doc:meta])* $value:ident = $text:literal),* $(,)? })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "the values say it")]
+        pub enum $name { $($(#[$value_doc])* $value),* }
+
+        impl Label for $name {
+            const NAME: &'static str = $label;
+            const ALL: &'static [(Self, &'static str)] = &[$((Self::$value, $text)),*];
+
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    )*};
+}
+
+labels! {
+    /// Why a connection ended before a successful CONNACK.
+    ConnectionRefusal "reason" {
+        Connections = "connections", ConnectionsPerAddress = "connections_per_address", AcceptFailed = "accept_failed",
+        TlsHandshake = "handshake", ConnectMissing = "connect_missing", Protocol = "protocol",
+        ClientIdentifier = "client_identifier", BadCredentials = "bad_credentials", NotAuthorized = "not_authorized",
+        Busy = "busy", ShuttingDown = "shutting_down", Other = "other",
+    }
+    /// Why a connection ended after its CONNACK.
+    ConnectionEnd "reason" {
+        Client = "client", Lost = "lost", KeepAlive = "keep_alive", TakenOver = "taken_over", Expired = "expired",
+        Protocol = "protocol", PublishRefused = "publish_refused", PacketTooLarge = "packet_too_large",
+        Access = "access", Operator = "operator", ShuttingDown = "shutting_down", Other = "other",
+    }
+    /// How a login ended.
+    AuthenticationOutcome "outcome" {
+        Password = "password", RememberedPassword = "remembered_password", Certificate = "certificate", Both = "both",
+        Anonymous = "anonymous", Registration = "registration", BadCredentials = "bad_credentials",
+        NotAuthorized = "not_authorized", Busy = "busy", Throttled = "throttled",
+    }
+    /// Why a message did not reach a subscriber that was entitled to it.
+    DropCause "cause" {
+        SlowConsumer = "slow_consumer", TooLarge = "too_large", Expired = "expired", QueueFull = "queue_full",
+    }
+    /// What was refused for want of a right.
+    RefusedAction "action" {
+        Publish = "publish", Subscribe = "subscribe", Receive = "receive", Will = "will",
+    }
+    /// The states that the registry answers with.
+    RegistryOutcome "state" {
+        Granted = "granted", Pending = "pending", Invalid = "invalid", Denied = "denied", Conflict = "conflict",
+        Refused = "refused", Locked = "locked", Answered = "answered",
+    }
+    /// What was wrong with a request to the registry.
+    RegistryBadInput "input" {
+        Json = "json", Csr = "csr", Username = "username", Password = "password", TooLarge = "too_large", Other = "other",
+    }
+    /// QoS as a label value.
+    QosLabel "qos" { AtMostOnce = "0", AtLeastOnce = "1", ExactlyOnce = "2" }
+}
+
+impl Label for PacketType {
+    const NAME: &'static str = "type";
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Connect, "connect"),
+        (Self::ConnAck, "connack"),
+        (Self::Publish, "publish"),
+        (Self::PubAck, "puback"),
+        (Self::PubRec, "pubrec"),
+        (Self::PubRel, "pubrel"),
+        (Self::PubComp, "pubcomp"),
+        (Self::Subscribe, "subscribe"),
+        (Self::SubAck, "suback"),
+        (Self::Unsubscribe, "unsubscribe"),
+        (Self::UnsubAck, "unsuback"),
+        (Self::PingReq, "pingreq"),
+        (Self::PingResp, "pingresp"),
+        (Self::Disconnect, "disconnect"),
+        (Self::Auth, "auth"),
+    ];
+
+    fn index(self) -> usize {
+        usize::from(self as u8) - 1 // the types count from 1
+    }
+}
+
+impl From<QoS> for QosLabel {
+    fn from(qos: QoS) -> Self {
+        match qos {
+            QoS::AtMostOnce => Self::AtMostOnce,
+            QoS::AtLeastOnce => Self::AtLeastOnce,
+            QoS::ExactlyOnce => Self::ExactlyOnce,
+        }
+    }
+}

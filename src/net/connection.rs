@@ -1,0 +1,681 @@
+//! The one connection loop: a socket on one side, a session on the other.
+//!
+//! Enters: a connected socket. Leaves: nothing; the session lives on in the table if it is to. Everything that decides
+//! or writes happens in [`Connection::turn`], under the session's gate, by the rules of that moment; everything that
+//! waits happens outside of it. A connection never waits for another one.
+
+use std::{
+    future,
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use tokio::{
+    sync::watch,
+    task,
+    time::{self, Sleep, timeout, timeout_at},
+};
+
+use super::{
+    Server,
+    link::{self, HIGH_WATER, Link},
+    listener::Listener,
+    login::{self, Admitted},
+    output::OutputBuffer,
+    registry,
+    sessions::{Gate, SessionCell},
+    transport::Transport,
+};
+use crate::{
+    access::Authority,
+    clock::Instant,
+    metrics::ConnectionRefusal,
+    mqtt::{
+        Connect, Packet, ProtocolVersion, ReasonCode,
+        codec::{DecodeError, Decoder, Limits, Role},
+    },
+    session::{CloseReason, Context, EndCause, Output, Owner, Rejection, SessionKey},
+};
+
+/// The largest CONNECT: nobody has proven anything yet, so one connection may not hold more. Will message, user name
+/// and password of the largest size that their fields admit still fit. Bytes.
+const CONNECT_SIZE: u32 = 256 * 1024;
+
+/// Reads from the socket start with buffers of this size and grow with the traffic. Bytes.
+const READ_SIZE: (usize, usize) = (4 * 1024, 64 * 1024);
+
+/// Packets that one turn handles at most, so that others on the same thread get theirs.
+const TURN_PACKETS: usize = 256;
+
+/// How long a connection that ends may take to accept its last packets.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Requests to the registry that one connection may have open.
+const OPEN_REQUESTS: usize = 4;
+
+/// Serves one connection from its first byte to its last.
+pub(super) async fn serve(
+    mut transport: Transport,
+    peer: SocketAddr,
+    listener: Arc<Listener>,
+    server: Arc<Server>,
+    deadline: time::Instant,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let _open = listener.metrics.opened();
+    let number = server.sessions.next_number();
+    let limits = Limits { maximum_packet_size: CONNECT_SIZE.min(server.settings.session.maximum_packet_size.get()) };
+    let mut decoder = Decoder::new(Role::Server, limits);
+    let mut input = BytesMut::new();
+
+    let first = tokio::select! {
+        first = timeout_at(deadline, read_connect(&mut transport, &mut decoder, &mut input)) => first,
+        _ = shutdown.wait_for(|stop| *stop) => return,
+    };
+    let connect = match first {
+        Ok(Ok(connect)) => connect,
+        Ok(Err(NoConnect::Io(error))) => {
+            listener.metrics.refused(ConnectionRefusal::Protocol);
+            tracing::debug!(%peer, %error, "the connection ended before CONNECT");
+            return;
+        }
+        Ok(Err(NoConnect::Decode(error))) => {
+            server.metrics.malformed.inc(error.reason_code);
+            tracing::debug!(%peer, %error, "not a CONNECT that can be read");
+            listener.metrics.refused(ConnectionRefusal::Protocol);
+            if let Some(version) = error.version {
+                let rejection =
+                    Rejection { reason_code: error.reason_code, explanation: error.explanation, refusal: None };
+                refuse(&mut transport, version, rejection.connack()).await;
+            }
+            return;
+        }
+        Err(_) => {
+            listener.metrics.refused(ConnectionRefusal::ConnectTimeout);
+            tracing::debug!(%peer, "no CONNECT within limits.connect_timeout");
+            return;
+        }
+    };
+
+    let admitted = tokio::select! {
+        admitted = timeout_at(
+            deadline,
+            login::admit(&server, &listener, peer, number, &connect, transport.peer_certificate()),
+        ) => admitted,
+        _ = shutdown.wait_for(|stop| *stop) => return,
+    };
+    let admitted = match admitted {
+        Ok(Ok(admitted)) => admitted,
+        Ok(Err(rejection)) => return reject(&server, &listener, &mut transport, peer, &connect, &rejection).await,
+        Err(_) => {
+            let rejection = Rejection {
+                reason_code: ReasonCode::ServerBusy,
+                explanation: "the identity could not be checked in time: try again later",
+                refusal: None,
+            };
+            return reject(&server, &listener, &mut transport, peer, &connect, &rejection).await;
+        }
+    };
+
+    let packet_size = admitted.settings(&server).maximum_packet_size.get();
+    decoder.set_limits(Limits { maximum_packet_size: packet_size });
+    match Connection::attach(server.clone(), number, peer, listener.clone(), transport, input, decoder, &connect, admitted) {
+        Ok(connection) => connection.run(shutdown).await,
+        Err((mut transport, rejection)) => reject(&server, &listener, &mut transport, peer, &connect, &rejection).await,
+    }
+}
+
+enum NoConnect {
+    Io(io::Error),
+    Decode(DecodeError),
+}
+
+async fn read_connect(
+    transport: &mut Transport,
+    decoder: &mut Decoder,
+    input: &mut BytesMut,
+) -> Result<Box<Connect>, NoConnect> {
+    loop {
+        match decoder.decode(input).map_err(NoConnect::Decode)? {
+            // [MQTT-3.1.0-1] the decoder refuses any other first packet.
+            Some(Packet::Connect(connect)) => return Ok(connect),
+            Some(_) => return Err(NoConnect::Io(ErrorKind::InvalidData.into())),
+            None => {}
+        }
+        input.reserve(READ_SIZE.0);
+        match transport.try_read(input) {
+            Ok(0) => return Err(NoConnect::Io(ErrorKind::UnexpectedEof.into())),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                transport.readable().await.map_err(NoConnect::Io)?;
+            }
+            Err(error) => return Err(NoConnect::Io(error)),
+        }
+    }
+}
+
+/// Sends the CONNACK of a refusal and closes. [MQTT-3.2.2-7]
+async fn refuse(transport: &mut Transport, version: ProtocolVersion, connack: crate::mqtt::ConnAck) {
+    let mut output = OutputBuffer::new(version);
+    match output.push(&Packet::ConnAck(Box::new(connack))) {
+        Ok(()) => finish(transport, &mut output).await,
+        // Version 3.1.1 has no code for it: closed without a word. [MQTT-3.2.2-6]
+        Err(error) => tracing::debug!(%error, "the refusal has no CONNACK"),
+    }
+}
+
+async fn reject(
+    server: &Server,
+    listener: &Listener,
+    transport: &mut Transport,
+    peer: SocketAddr,
+    connect: &Connect,
+    rejection: &Rejection,
+) {
+    listener.metrics.refused(match rejection.reason_code {
+        _ if rejection.refusal.is_some() => ConnectionRefusal::Will,
+        ReasonCode::BadUserNameOrPassword => ConnectionRefusal::BadCredentials,
+        ReasonCode::NotAuthorized => ConnectionRefusal::NotAuthorized,
+        ReasonCode::ServerBusy | ReasonCode::QuotaExceeded => ConnectionRefusal::Busy,
+        ReasonCode::ClientIdentifierNotValid => ConnectionRefusal::ClientIdentifier,
+        _ => ConnectionRefusal::Protocol,
+    });
+    tracing::info!(
+        %peer,
+        client_id = %connect.client_id,
+        username = connect.username.as_deref().unwrap_or_default(),
+        reason = ?rejection.reason_code,
+        "connection refused: {}", rejection.explanation
+    );
+    let mut connack = rejection.connack();
+    // [MQTT-3.1.2-29] no Reason String for a client that does not want to know.
+    if connect.properties.request_problem_information == Some(false) {
+        connack.properties.reason_string = None;
+    }
+    refuse(transport, connect.version, connack).await;
+}
+
+/// Writes what is left and ends the stream, within [`FAREWELL`].
+async fn finish(transport: &mut Transport, output: &mut OutputBuffer) {
+    let ended = timeout(FAREWELL, async {
+        while !output.write(transport)? {
+            transport.writable().await?;
+        }
+        transport.close();
+        // What the peer still sends is read and dropped: closing over unread bytes would reset the connection, and
+        // take from the peer what was just written.
+        transport.end_of_output()?;
+        let mut rest = BytesMut::new();
+        loop {
+            rest.clear();
+            rest.reserve(READ_SIZE.0);
+            match transport.try_read(&mut rest) {
+                Ok(0) => return Ok::<_, io::Error>(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => transport.readable().await?,
+                Err(error) => return Err(error),
+            }
+        }
+    });
+    if let Ok(Err(error)) = ended.await {
+        tracing::trace!(%error, "the peer was gone before its connection ended");
+    }
+}
+
+/// A connection that serves a session.
+struct Connection {
+    server: Arc<Server>,
+    number: u64,
+    peer: SocketAddr,
+    listener: Arc<Listener>,
+    cell: Arc<SessionCell>,
+    key: SessionKey,
+    admitted: Admitted,
+    authority: Authority,
+    transport: Transport,
+    decoder: Decoder,
+    input: BytesMut,
+    read_size: usize,
+    link: Link,
+    open_requests: Arc<AtomicUsize>,
+}
+
+/// What the loop does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Next {
+    /// Another turn without waiting for anything.
+    again: bool,
+    /// Wait for bytes from the peer.
+    read: bool,
+    /// Wait for room at the socket.
+    write: bool,
+    /// The turn that the session wants at this time.
+    at: Option<Instant>,
+}
+
+impl Connection {
+    #[expect(clippy::too_many_arguments, reason = "moves the parts of a connection into one value, called once")]
+    fn attach(
+        server: Arc<Server>,
+        number: u64,
+        peer: SocketAddr,
+        listener: Arc<Listener>,
+        transport: Transport,
+        input: BytesMut,
+        decoder: Decoder,
+        connect: &Connect,
+        admitted: Admitted,
+    ) -> Result<Self, (Transport, Rejection)> {
+        let key = admitted.key.clone();
+        let Ok(cell) = server.sessions.find_or_make(&key) else {
+            let rejection = Rejection {
+                reason_code: ReasonCode::QuotaExceeded,
+                explanation: "as many sessions as limits.sessions admits: try again later",
+                refusal: None,
+            };
+            return Err((transport, rejection));
+        };
+        let authority = Authority::none(crate::access::PolicyVersion::default());
+        let mut connection = Self {
+            number,
+            peer,
+            listener,
+            cell: Arc::clone(&cell),
+            key,
+            admitted,
+            authority,
+            transport,
+            decoder,
+            input,
+            read_size: READ_SIZE.0,
+            link: Link::new(connect.version),
+            open_requests: Arc::default(),
+            server,
+        };
+        let mut gate = cell.gate();
+        // The rules may have moved since the login: this moment's count.
+        if let Err(rejection) = connection.adopt_rules(connect) {
+            if !gate.session.is_attached() && gate.connection == 0 {
+                link::leave(&connection.server, &cell, &mut gate);
+            }
+            drop(gate);
+            return Err((connection.transport, rejection));
+        }
+        let server = Arc::clone(&connection.server);
+        let cx = Context {
+            authority: &connection.authority,
+            now: server.clock.instant(),
+            settings: connection.admitted.settings(&server),
+        };
+        if gate.session.is_attached() {
+            // [MQTT-3.1.4-3] the older connection is told, and finds out at its next turn.
+            let older = gate.connection;
+            let mut farewell = Link::new(connect.version);
+            gate.session.handle_end(EndCause::TakenOver, &cx);
+            let last = last_packet(&server, &cell, &mut gate, &cx, &mut farewell);
+            gate.farewell = Some((older, last));
+            gate.answers.clear();
+            cell.mailbox.detach(|delivery| delivery.message.qos);
+            cell.mailbox.call();
+        }
+        gate.connection = number;
+        gate.ended = None;
+        server.sessions.set_deadline(&cell, &mut gate, None);
+        if connect.clean_start {
+            cell.mailbox.clear();
+        }
+        cell.mailbox.attach();
+        gate.session.handle_connect(connect, &connection.admitted.terms, &cx);
+        Link::settle(&server, &cell, &mut gate, &cx, Some(&mut connection.link));
+        drop(gate);
+        Ok(connection)
+    }
+
+    /// Takes the rules of this moment for the CONNECT.
+    fn adopt_rules(&mut self, connect: &Connect) -> Result<(), Rejection> {
+        let policy = self.server.directory.policy();
+        self.authority = self.admitted.authority(&policy, self.server.clock.timestamp()).ok_or(Rejection {
+            reason_code: ReasonCode::NotAuthorized,
+            explanation: "this user may not connect",
+            refusal: None,
+        })?;
+        crate::session::check_will(connect, self.key.owner, &self.authority, self.admitted.settings(&self.server))
+    }
+
+    async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        let mut timer = Box::pin(time::sleep(Duration::from_secs(0)));
+        let mut armed: Option<Instant> = None;
+        let mut stopping = false;
+        let mut try_read = true;
+        // Nothing is left in the socket or in the TLS session that readiness would not announce.
+        let mut drained = true;
+        loop {
+            if try_read {
+                drained = self.read().unwrap_or_else(|cause| {
+                    self.end(cause);
+                    true
+                });
+            }
+            let next = match self.turn() {
+                Ok(Some(next)) => next,
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::debug!(peer = %self.peer, %error, "the connection broke");
+                    self.end(EndCause::ConnectionLost);
+                    break;
+                }
+            };
+            self.ask_registry();
+            if next.again || (next.read && !drained) {
+                try_read = next.read;
+                task::yield_now().await;
+                continue;
+            }
+            if self.input.is_empty() {
+                // An idle connection holds no buffer.
+                self.input = BytesMut::new();
+            }
+            arm(&mut timer, &mut armed, next.at, self.server.clock.instant());
+            try_read = false;
+            tokio::select! {
+                biased;
+                ready = self.transport.readable(), if next.read => match ready {
+                    Ok(()) => try_read = true,
+                    Err(_) => self.end(EndCause::ConnectionLost),
+                },
+                ready = self.transport.writable(), if next.write => match ready {
+                    // Input that was held back for lack of room may go on, from the codec's or the TLS buffer.
+                    Ok(()) => try_read = !next.read,
+                    Err(_) => self.end(EndCause::ConnectionLost),
+                },
+                () = self.cell.mailbox.called() => {}
+                () = elapsed(&mut timer, armed) => armed = None,
+                _ = shutdown.wait_for(|stop| *stop), if !stopping => {
+                    stopping = true;
+                    self.end(EndCause::Shutdown);
+                }
+            }
+        }
+        self.farewell().await;
+    }
+
+    /// Reads what has arrived, up to a full buffer; says whether that was all. An error is the cause for which the
+    /// connection ends.
+    fn read(&mut self) -> Result<bool, EndCause> {
+        let mut budget = READ_SIZE.1;
+        while budget > 0 {
+            self.input.reserve(self.read_size);
+            match self.transport.try_read(&mut self.input) {
+                Ok(0) => return Err(EndCause::ConnectionLost),
+                Ok(read) => {
+                    budget = budget.saturating_sub(read);
+                    if read >= self.read_size {
+                        self.read_size = (self.read_size * 2).min(READ_SIZE.1);
+                    } else if read < self.read_size / 4 {
+                        self.read_size = (self.read_size / 2).max(READ_SIZE.0);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
+                Err(error) => {
+                    tracing::debug!(peer = %self.peer, %error, "reading failed");
+                    return Err(EndCause::ConnectionLost);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Tells the session, at the next turn, that its connection ends.
+    fn end(&mut self, cause: EndCause) {
+        let mut gate = self.cell.gate();
+        if gate.connection == self.number {
+            gate.ended.get_or_insert(cause);
+        }
+    }
+
+    /// One turn under the gate: rules, ends, timeouts, answers, packets, deliveries, one write. `None`: it is over.
+    fn turn(&mut self) -> io::Result<Option<Next>> {
+        let cell = Arc::clone(&self.cell);
+        let server = Arc::clone(&self.server);
+        let mut gate = cell.gate();
+        if gate.connection != self.number {
+            self.lost_session(&mut gate);
+            return Ok(None);
+        }
+        self.follow_rules(&mut gate);
+        let cx = Context {
+            authority: &self.authority,
+            now: server.clock.instant(),
+            settings: self.admitted.settings(&server),
+        };
+        let link = &mut self.link;
+
+        if gate.ended.is_none() && gate.session.poll_timeout().is_some_and(|at| at <= cx.now) {
+            gate.session.handle_timeout(&cx);
+            Link::settle(&server, &cell, &mut gate, &cx, Some(link));
+        }
+        let mut more_input = false;
+        if gate.ended.is_none_or(|cause| cause == EndCause::ConnectionLost) {
+            more_input = handle_input(&server, &cell, &mut gate, &cx, link, &mut self.decoder, &mut self.input);
+        }
+        while link.closing.is_none() && gate.ended.is_none() {
+            let Some(answer) = gate.answers.pop_front() else { break };
+            gate.session.handle_registry_answer(answer, &cx);
+            Link::settle(&server, &cell, &mut gate, &cx, Some(link));
+        }
+        // What came before the end of the stream is handled first: a DISCONNECT, above all.
+        let room = link.output.len() < HIGH_WATER;
+        let unread = more_input && room && gate.ended == Some(EndCause::ConnectionLost);
+        if link.closing.is_none()
+            && !unread
+            && let Some(cause) = gate.ended.take()
+        {
+            if matches!(cause, EndCause::Kicked(_) | EndCause::Purged(_)) {
+                // Nothing that was meant for the user goes out any more.
+                link.output.abandon();
+            }
+            gate.session.handle_end(cause, &cx);
+            Link::settle(&server, &cell, &mut gate, &cx, Some(link));
+            link.closing.get_or_insert(CloseReason::Ended(cause));
+        }
+        let more_deliveries = link.deliver(&server, &cell, &mut gate, &cx);
+        let written = link.output.write(&mut self.transport)?;
+        if link.closing.is_some() {
+            // Detached by the session itself: what it leaves is settled while the gate is held.
+            if gate.session.is_attached() {
+                gate.session.handle_end(EndCause::ConnectionLost, &cx);
+                Link::settle(&server, &cell, &mut gate, &cx, Some(link));
+            }
+            cell.mailbox.put_back(std::mem::take(&mut link.pending).into_iter());
+            link::leave(&server, &cell, &mut gate);
+            return Ok(None);
+        }
+        let blocked = link.output.len() >= HIGH_WATER;
+        let may_read = !blocked && gate.session.can_receive();
+        Ok(Some(Next {
+            again: unread || (may_read && more_input) || (more_deliveries && written),
+            read: may_read,
+            write: !written,
+            at: gate.session.poll_timeout(),
+        }))
+    }
+
+    /// Another connection has the session now.
+    fn lost_session(&mut self, gate: &mut Gate) {
+        self.link.output.abandon();
+        self.link.pending.clear();
+        if let Some((_, Some(packet))) = gate.farewell.take_if(|(number, _)| *number == self.number)
+            && let Err(error) = self.link.output.push(&packet)
+        {
+            tracing::error!(%error, "a packet of the broker cannot be encoded");
+        }
+        self.link.closing = Some(CloseReason::Ended(EndCause::TakenOver));
+    }
+
+    /// Brings session and output buffer up to the current rules. After this, nothing that they forbid is written.
+    fn follow_rules(&mut self, gate: &mut Gate) {
+        if self.server.directory.version() == self.authority.version() {
+            return;
+        }
+        let policy = self.server.directory.policy();
+        match self.admitted.authority(&policy, self.server.clock.timestamp()) {
+            Some(authority) => self.authority = authority,
+            None => {
+                self.authority = Authority::none(policy.version());
+                let gone = matches!(self.key.owner, Owner::User(user) if policy.user(user).is_none());
+                gate.ended = Some(if gone {
+                    EndCause::Purged(ReasonCode::NotAuthorized)
+                } else {
+                    EndCause::Kicked(ReasonCode::NotAuthorized)
+                });
+            }
+        }
+        let cx = Context {
+            authority: &self.authority,
+            now: self.server.clock.instant(),
+            settings: self.admitted.settings(&self.server),
+        };
+        gate.session.handle_policy(&cx);
+        let mut undelivered = Vec::new();
+        self.link.output.retain(|outgoing| gate.session.may_still_send(outgoing, &cx), |id| undelivered.push(id));
+        for packet_id in undelivered {
+            gate.session.handle_undelivered(packet_id);
+        }
+        Link::settle(&self.server, &self.cell, gate, &cx, Some(&mut self.link));
+    }
+
+    /// Puts the session's questions to the registry, each in a task of its own.
+    fn ask_registry(&mut self) {
+        for request in self.link.requests.drain(..) {
+            let busy = self.open_requests.fetch_add(1, Ordering::Relaxed) >= OPEN_REQUESTS;
+            let asker = registry::Asker {
+                server: Arc::clone(&self.server),
+                cell: Arc::clone(&self.cell),
+                connection: self.number,
+                owner: self.key.owner,
+                source: self.peer.ip(),
+                listener: self.listener.name.clone(),
+            };
+            let open = Arc::clone(&self.open_requests);
+            tokio::spawn(async move {
+                asker.ask(request, busy).await;
+                open.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+    }
+
+    async fn farewell(mut self) {
+        let reason = self.link.closing.unwrap_or(CloseReason::Ended(EndCause::ConnectionLost));
+        tracing::debug!(peer = %self.peer, client_id = %self.key.client_id, ?reason, "connection ended");
+        match reason {
+            CloseReason::Ended(EndCause::ConnectionLost) => {}
+            CloseReason::Ended(EndCause::Kicked(_) | EndCause::Purged(_)) => {
+                // DISCONNECT was tried in the last turn; now nothing more may pass, in either direction.
+                self.transport.abort();
+            }
+            _ => finish(&mut self.transport, &mut self.link.output).await,
+        }
+    }
+}
+
+impl Drop for Connection {
+    /// However the task ends, the session does not stay attached to a connection that is gone.
+    fn drop(&mut self) {
+        let mut gate = self.cell.gate();
+        if gate.connection != self.number {
+            return;
+        }
+        let cx = Context {
+            authority: &self.authority,
+            now: self.server.clock.instant(),
+            settings: self.admitted.settings(&self.server),
+        };
+        gate.session.handle_end(EndCause::ConnectionLost, &cx);
+        Link::settle(&self.server, &self.cell, &mut gate, &cx, None);
+        self.cell.mailbox.put_back(std::mem::take(&mut self.link.pending).into_iter());
+        link::leave(&self.server, &self.cell, &mut gate);
+    }
+}
+
+/// Decodes and handles what has arrived. Says whether complete packets may still be waiting.
+fn handle_input(
+    server: &Server,
+    cell: &Arc<SessionCell>,
+    gate: &mut Gate,
+    cx: &Context<'_>,
+    link: &mut Link,
+    decoder: &mut Decoder,
+    input: &mut BytesMut,
+) -> bool {
+    let counters = server.metrics.hot();
+    for _ in 0..TURN_PACKETS {
+        if link.closing.is_some() {
+            return false;
+        }
+        if link.output.len() >= HIGH_WATER || !gate.session.can_receive() {
+            return !input.is_empty();
+        }
+        let before = input.len();
+        match decoder.decode(input) {
+            Ok(Some(packet)) => {
+                counters.received(packet.packet_type(), before - input.len());
+                if let Packet::Publish(publish) = &packet {
+                    counters.publish_received(publish.qos);
+                }
+                gate.session.handle_packet(packet, cx);
+            }
+            Ok(None) => return false,
+            Err(error) => {
+                server.metrics.malformed.inc(error.reason_code);
+                tracing::debug!(client_id = %gate.session.key().client_id, %error, "malformed packet");
+                gate.session.handle_end(EndCause::Malformed(error.reason_code), cx);
+            }
+        }
+        Link::settle(server, cell, gate, cx, Some(link));
+    }
+    true
+}
+
+/// Settles the end of a connection that another one replaces; gives its DISCONNECT, if it gets one.
+fn last_packet(
+    server: &Server,
+    cell: &Arc<SessionCell>,
+    gate: &mut Gate,
+    cx: &Context<'_>,
+    link: &mut Link,
+) -> Option<Packet> {
+    let mut last = None;
+    while let Some(output) = gate.session.poll_output() {
+        match output {
+            Output::Send(packet) => last = Some(packet),
+            other => Link::perform(server, cell, gate, cx, Some(link), other),
+        }
+    }
+    last
+}
+
+/// Sets the timer to the time that the session wants, unless it will ring early enough to look again.
+fn arm(timer: &mut Pin<Box<Sleep>>, armed: &mut Option<Instant>, at: Option<Instant>, now: Instant) {
+    match (at, *armed) {
+        (None, _) => *armed = None,
+        (Some(at), Some(set)) if set <= at => {}
+        (Some(at), _) => {
+            timer.as_mut().reset(time::Instant::now() + at.saturating_duration_since(now));
+            *armed = Some(at);
+        }
+    }
+}
+
+async fn elapsed(timer: &mut Pin<Box<Sleep>>, armed: Option<Instant>) {
+    match armed {
+        Some(_) => timer.as_mut().await,
+        None => future::pending().await,
+    }
+}

@@ -1,0 +1,194 @@
+//! What one connection owns beside its session: buffers, codec, and the outputs of the session turned into effects.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{
+    Server,
+    output::OutputBuffer,
+    sessions::{Gate, SessionCell},
+};
+use crate::{
+    clock::Instant,
+    metrics::{DropCause, RefusedAction},
+    mqtt::{PacketType, ProtocolVersion},
+    router::{RetainedMessage, RouteMemory, Routed, retained_delivery},
+    session::{CloseReason, Context, Delivery, Disposition, EndCause, Output, Owner, RegistryRequest, SubscriptionNumber},
+};
+
+/// No more deliveries are encoded while this many bytes wait for the socket. Large enough for one efficient write,
+/// small enough that a change of the rules leaves little to take back.
+pub(super) const HIGH_WATER: usize = 64 * 1024;
+
+/// The outgoing half of a connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) output: OutputBuffer,
+    pub(super) memory: RouteMemory,
+    /// Retained messages of new subscriptions, fed as there is room.
+    pub(super) backlog: VecDeque<(RetainedMessage, SubscriptionNumber)>,
+    /// Taken from the mailbox, not yet given to the session.
+    pub(super) pending: VecDeque<Delivery>,
+    /// For the registry, to be asked outside of the gate.
+    pub(super) requests: Vec<RegistryRequest>,
+    pub(super) closing: Option<CloseReason>,
+}
+
+impl Link {
+    pub(super) fn new(version: ProtocolVersion) -> Self {
+        Self {
+            output: OutputBuffer::new(version),
+            memory: RouteMemory::default(),
+            backlog: VecDeque::new(),
+            pending: VecDeque::new(),
+            requests: Vec::new(),
+            closing: None,
+        }
+    }
+
+    /// Does everything that the session asks for. Without a link (a session that nobody is connected to) packets have
+    /// nowhere to go and are dropped.
+    pub(super) fn settle(
+        server: &Server,
+        cell: &Arc<SessionCell>,
+        gate: &mut Gate,
+        cx: &Context<'_>,
+        mut link: Option<&mut Self>,
+    ) {
+        while let Some(output) = gate.session.poll_output() {
+            Self::perform(server, cell, gate, cx, link.as_deref_mut(), output);
+        }
+    }
+
+    /// Does one thing that the session asks for.
+    pub(super) fn perform(
+        server: &Server,
+        cell: &Arc<SessionCell>,
+        gate: &mut Gate,
+        cx: &Context<'_>,
+        link: Option<&mut Self>,
+        output: Output,
+    ) {
+        match output {
+            Output::Send(packet) => {
+                let Some(link) = link else { return };
+                match link.output.push(&packet) {
+                    Ok(length) => server.metrics.hot().sent(packet.packet_type(), length),
+                    Err(error) => {
+                        tracing::error!(%error, "a packet of the broker cannot be encoded");
+                        link.closing.get_or_insert(CloseReason::PacketTooLargeForClient);
+                    }
+                }
+            }
+            Output::Deliver(outgoing) => {
+                let Some(link) = link else { return };
+                let (packet_id, qos) = (outgoing.packet_id, outgoing.qos);
+                match link.output.push_delivery(outgoing) {
+                    Ok(length) => {
+                        let counters = server.metrics.hot();
+                        counters.sent(PacketType::Publish, length);
+                        counters.publish_sent(qos);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "a message cannot be encoded for its receiver, and is dropped");
+                        if let Some(packet_id) = packet_id {
+                            gate.session.handle_undelivered(packet_id);
+                        }
+                    }
+                }
+            }
+            Output::Route { message, ticket } => {
+                let mut unremembered = RouteMemory::default();
+                let memory = link.map_or(&mut unremembered, |link| &mut link.memory);
+                let key = gate.session.key();
+                let publisher = match key.owner {
+                    Owner::User(user) => Some((user, &key.client_id)),
+                    Owner::Registration(_) => None,
+                };
+                let routed = server.router.route(&message, publisher, memory);
+                if let Ok(Routed { dropped: 1.., .. }) = routed {
+                    server.metrics.dropped.add(DropCause::QueueFull, routed.map_or(0, |routed| routed.dropped as u64));
+                }
+                if let Some(ticket) = ticket {
+                    gate.session.handle_accepted(ticket, Routed::outcome(routed), cx);
+                }
+            }
+            Output::Subscribed { filter, number, options, send_retained } => {
+                server.router.subscribe(&filter, gate.session.number(), number, options.qos, &cell.mailbox);
+                if send_retained && let Some(link) = link {
+                    let found = server.router.retained(&filter, cx.now);
+                    link.backlog.extend(found.into_iter().map(|entry| (entry, number)));
+                }
+            }
+            Output::Unsubscribed { filter, number } => {
+                server.router.unsubscribe(&filter, gate.session.number(), number);
+                if let Some(link) = link {
+                    link.backlog.retain(|(_, of)| *of != number);
+                }
+            }
+            Output::Registry(request) => {
+                if let Some(link) = link {
+                    link.requests.push(request);
+                }
+            }
+            Output::Refused(refusal) => server.refused(gate.session.key(), &refusal),
+            Output::Close(reason) => {
+                if let Some(link) = link {
+                    link.closing.get_or_insert(reason);
+                }
+            }
+        }
+    }
+
+    /// Gives the session what waits for it, while it and the output buffer have room. Says whether more is waiting.
+    pub(super) fn deliver(&mut self, server: &Server, cell: &Arc<SessionCell>, gate: &mut Gate, cx: &Context<'_>) -> bool {
+        while self.closing.is_none() && gate.session.can_deliver() {
+            if self.output.len() >= HIGH_WATER {
+                return true;
+            }
+            let Some(delivery) = self.next_delivery(server, cell) else { return false };
+            let disposition = gate.session.handle_delivery(delivery, cx);
+            match disposition {
+                Disposition::Sent | Disposition::NotWanted | Disposition::NotNow => {}
+                Disposition::Withheld => server.metrics.refused.inc(RefusedAction::Receive),
+                Disposition::Expired => server.metrics.dropped.inc(DropCause::Expired),
+                Disposition::TooLarge => server.metrics.dropped.inc(DropCause::TooLarge),
+            }
+            Self::settle(server, cell, gate, cx, Some(self));
+        }
+        false
+    }
+
+    fn next_delivery(&mut self, server: &Server, cell: &Arc<SessionCell>) -> Option<Delivery> {
+        while let Some((entry, number)) = self.backlog.pop_front() {
+            if server.may_stand(&entry) {
+                return Some(retained_delivery(&entry, number));
+            }
+        }
+        if self.pending.is_empty() {
+            cell.mailbox.take(64, &mut self.pending);
+        }
+        self.pending.pop_front()
+    }
+}
+
+/// The connection of a session is gone, or was never there: keeps or forgets what is left of it. The caller holds the
+/// gate, and the session is detached.
+pub(super) fn leave(server: &Server, cell: &Arc<SessionCell>, gate: &mut Gate) {
+    gate.connection = 0;
+    gate.ended = None;
+    gate.answers.clear();
+    cell.mailbox.detach(|delivery| delivery.message.qos);
+    if gate.session.is_over() {
+        server.sessions.remove(cell, gate);
+    } else {
+        let deadline: Option<Instant> = gate.session.poll_timeout();
+        server.sessions.set_deadline(cell, gate, deadline);
+    }
+}
+
+/// Ends a session for good although nobody is connected to it.
+pub(super) fn purge(server: &Server, cell: &Arc<SessionCell>, gate: &mut Gate, cause: EndCause, cx: &Context<'_>) {
+    gate.session.handle_end(cause, cx);
+    Link::settle(server, cell, gate, cx, None);
+    leave(server, cell, gate);
+}

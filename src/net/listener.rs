@@ -1,0 +1,125 @@
+//! A bound socket that accepts, admits and hands connections to the workers.
+//!
+//! Takes a bound socket, so that whoever binds learns the port, and nothing is half-started when another address is
+//! taken. Dropping the shutdown sender or sending `true` ends the loop; open connections have their own end.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use socket2::SockRef;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::{sleep, timeout_at},
+};
+
+use super::{Server, admission::Turned, connection, tls::TlsAcceptor, transport::Transport};
+use crate::{
+    access::Username,
+    metrics::{ConnectionRefusal, ListenerMetrics},
+};
+
+/// What a connection has to know of the listener it came through.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    /// The name in broker.toml.
+    pub(crate) name: String,
+    /// TLS, if it is spoken here.
+    pub(crate) tls: Option<TlsAcceptor>,
+    /// May clients without credentials open a registration session?
+    pub(crate) registration: bool,
+    /// Name of the user whom clients without credentials are.
+    pub(crate) anonymous: Option<Username>,
+    /// What is counted for it.
+    pub(crate) metrics: ListenerMetrics,
+}
+
+/// After the file limit is hit: long enough not to spin, short enough for clients that retry.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts until shutdown.
+pub(crate) async fn run(
+    socket: TcpListener,
+    listener: Arc<Listener>,
+    server: Arc<Server>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            _ = shutdown.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => admit(stream, peer, &listener, &server, &shutdown),
+            Err(error) if belongs_to_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(listener = listener.name, %error, "no further connection can be accepted; trying again");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Errors of a connection that was gone before it was accepted. See accept(2), "Error handling".
+fn belongs_to_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+fn admit(
+    stream: TcpStream,
+    peer: SocketAddr,
+    listener: &Arc<Listener>,
+    server: &Arc<Server>,
+    shutdown: &watch::Receiver<bool>,
+) {
+    let place = match server.admission.admit(peer.ip()) {
+        Ok(place) => place,
+        Err(turned) => {
+            listener.metrics.refused(match turned {
+                Turned::Full => ConnectionRefusal::Limit,
+                Turned::Address => ConnectionRefusal::AddressLimit,
+            });
+            return;
+        }
+    };
+    let (listener, shared, shutdown) = (Arc::clone(listener), Arc::clone(server), shutdown.clone());
+    // The socket moves to the worker's own reactor.
+    let stream = match stream.into_std() {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::debug!(%error, "a new connection could not be handed over");
+            return;
+        }
+    };
+    server.workers.spawn(async move {
+        let _place = place;
+        let deadline = tokio::time::Instant::now() + shared.settings.connect_timeout;
+        let opened = async {
+            let stream = TcpStream::from_std(stream)?;
+            stream.set_nodelay(true)?;
+            SockRef::from(&stream).set_keepalive(true)?;
+            match &listener.tls {
+                None => Ok(Transport::Plain(stream)),
+                Some(acceptor) => {
+                    let mut tls = acceptor.accept(stream)?;
+                    tls.handshake().await?;
+                    Ok::<_, io::Error>(Transport::Tls(tls))
+                }
+            }
+        };
+        match timeout_at(deadline, opened).await {
+            Ok(Ok(transport)) => connection::serve(transport, peer, listener, shared, deadline, shutdown).await,
+            Ok(Err(error)) => {
+                shared.metrics.tls_handshake_failures.inc();
+                listener.metrics.refused(ConnectionRefusal::TlsHandshake);
+                tracing::debug!(listener = listener.name, %peer, %error, "TLS handshake failed");
+            }
+            Err(_) => {
+                listener.metrics.refused(ConnectionRefusal::ConnectTimeout);
+                tracing::debug!(listener = listener.name, %peer, "handshake took longer than limits.connect_timeout");
+            }
+        }
+    });
+}

@@ -1,0 +1,168 @@
+//! From a CONNECT to the session it may have: who is it, and may it be here?
+//!
+//! Enters: a CONNECT, the peer's verified certificate, the listener. Leaves: an [`Admitted`] or a [`Rejection`].
+//! The identity can be held against any later state of the users, and is, at every turn of the connection.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use super::{Server, admission::Place, listener::Listener};
+use crate::{
+    access::{Authority, Policy},
+    authn::{Anchor, ClientCertificate, Credentials, Identity, Source},
+    clock::{Instant, Timestamp},
+    metrics::AuthenticationOutcome,
+    mqtt::{ClientId, Connect, ReasonCode},
+    pki::PeerCertificate,
+    session::{Owner, Rejection, SessionKey, Settings, Terms, check_connect},
+};
+
+/// A CONNECT that may go on.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) key: SessionKey,
+    pub(super) terms: Terms,
+    /// `None`: a registration session.
+    identity: Option<Identity>,
+    /// A registration session's place among those that there may be.
+    _place: Option<Place>,
+}
+
+impl Admitted {
+    /// The limits that hold for it.
+    pub(super) fn settings<'s>(&self, server: &'s Server) -> &'s Settings {
+        if self.identity.is_some() { &server.settings.session } else { &server.settings.registration_session }
+    }
+
+    /// Its rights under this policy; `None`: it may not be connected any more.
+    pub(super) fn authority(&self, policy: &Policy, now: Timestamp) -> Option<Authority> {
+        match &self.identity {
+            None => Some(Authority::none(policy.version())),
+            Some(identity) => {
+                identity.check(policy, now).ok()?;
+                policy.authority(identity.user(), &self.key.client_id)
+            }
+        }
+    }
+}
+
+fn rejection(reason_code: ReasonCode, explanation: &'static str) -> Rejection {
+    Rejection { reason_code, explanation, refusal: None }
+}
+
+/// The moment on the monotonic clock that a wall-clock time names; a past one is now.
+fn instant_of(at: Timestamp, now: (Instant, Timestamp)) -> Option<Instant> {
+    let left = at.duration_since(now.1);
+    now.0.checked_add(left.try_into().unwrap_or_default())
+}
+
+/// Decides about a CONNECT. Waits for nothing but the password check.
+pub(super) async fn admit(
+    server: &Server,
+    listener: &Listener,
+    peer: SocketAddr,
+    connection: u64,
+    connect: &Connect,
+    certificate: Option<&[u8]>,
+) -> Result<Admitted, Rejection> {
+    check_connect(connect)?;
+    let anonymous = connect.username.is_none() && connect.password.is_none() && certificate.is_none();
+    if anonymous && listener.anonymous.is_none() && listener.registration {
+        return registration(server, peer, connection, connect);
+    }
+
+    let identity = match &listener.anonymous {
+        Some(name) if anonymous => {
+            let policy = server.directory.policy();
+            Identity::anonymous(&*policy, name, server.clock.timestamp())
+                .inspect(|_| server.metrics.authentications.inc(AuthenticationOutcome::Anonymous))
+        }
+        _ => {
+            let certificate = certificate.map(client_certificate).transpose().inspect_err(|_| {
+                server.metrics.authentications.inc(AuthenticationOutcome::BadCredentials);
+            })?;
+            let credentials = Credentials {
+                username: connect.username.as_deref(),
+                password: connect.password.as_deref(),
+                certificate: certificate.as_ref(),
+                source: Source::from(peer.ip()),
+            };
+            server.authenticator.authenticate(|| server.directory.policy(), &credentials).await
+        }
+    };
+    let identity = identity.map_err(|refusal| {
+        tracing::info!(
+            %peer,
+            listener = listener.name,
+            username = connect.username.as_deref().unwrap_or_default(),
+            cause = refusal.cause().as_str(),
+            "login refused"
+        );
+        rejection(
+            refusal.code(),
+            match refusal.code() {
+                ReasonCode::ServerBusy => "too many logins at once: try again in some seconds",
+                ReasonCode::NotAuthorized => "this user may not connect",
+                _ => "bad user name or password",
+            },
+        )
+    })?;
+
+    let now = (server.clock.instant(), server.clock.timestamp());
+    // A session never outlives its certificate or its user.
+    let until = identity.session_must_end_by().and_then(|end| instant_of(end, now));
+    let (client_id, assigned_client_id) = client_id(connect);
+    Ok(Admitted {
+        key: SessionKey { owner: Owner::User(identity.user()), client_id },
+        terms: Terms { assigned_client_id, until: until.map(|at| (at, ReasonCode::NotAuthorized)) },
+        identity: Some(identity),
+        _place: None,
+    })
+}
+
+/// A client without credentials, where it may enrol: a session that can do nothing else, for a bounded time.
+fn registration(
+    server: &Server,
+    peer: SocketAddr,
+    connection: u64,
+    connect: &Connect,
+) -> Result<Admitted, Rejection> {
+    let place = server.registrations.admit(peer.ip()).map_err(|_| {
+        rejection(ReasonCode::ServerBusy, "too many devices are enrolling: try again in some minutes")
+    })?;
+    server.metrics.authentications.inc(AuthenticationOutcome::Registration);
+    let until = server.clock.instant().checked_add(server.settings.registration_lifetime);
+    let (client_id, assigned_client_id) = client_id(connect);
+    Ok(Admitted {
+        key: SessionKey { owner: Owner::Registration(connection), client_id },
+        terms: Terms { assigned_client_id, until: until.map(|at| (at, ReasonCode::MaximumConnectTime)) },
+        identity: None,
+        _place: Some(place),
+    })
+}
+
+/// The client identifier of the session, and whether the broker drew it. [MQTT-3.1.3-6] [MQTT-3.1.3-7]
+fn client_id(connect: &Connect) -> (ClientId, bool) {
+    // A copy: the key must not hold the read buffer.
+    match ClientId::try_from(connect.client_id.as_str()) {
+        Ok(id) if !id.is_empty() => (id, false),
+        _ => {
+            let drawn = format!("auto-{}", uuid::Uuid::now_v7().simple());
+            (ClientId::try_from(drawn.as_str()).unwrap_or_else(|_| connect.client_id.clone()), true)
+        }
+    }
+}
+
+/// What a verified certificate says. Its chain was checked by TLS; whose it is, is checked by `authn`.
+fn client_certificate(der: &[u8]) -> Result<Arc<ClientCertificate>, Rejection> {
+    let certificate = PeerCertificate::from_der(der).map_err(|error| {
+        tracing::info!(%error, "a client certificate cannot be read");
+        rejection(ReasonCode::BadUserNameOrPassword, "the client certificate cannot be read")
+    })?;
+    Ok(Arc::new(ClientCertificate {
+        username: certificate.username().ok().cloned(),
+        fingerprint: certificate.fingerprint().to_owned(),
+        not_before: certificate.not_before(),
+        not_after: certificate.not_after(),
+        anchor: Anchor::Own,
+    }))
+}

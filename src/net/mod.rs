@@ -1,0 +1,227 @@
+//! Sockets: listeners, TLS, admission, the connection loop, the table of sessions, and the end of it all.
+//!
+//! Enters: bytes from peers, changes of the rules. Leaves: bytes to peers. [`Server`] is what all connections share.
+//!
+//! A change of the rules reaches a live session in two steps: the directory publishes the new snapshot, then
+//! [`Server::policy_changed`] passes through the gate of each affected session. Each turn of a connection loads the
+//! snapshot under its gate, so once the gate has been passed, nothing that the new rules forbid is handed to the
+//! kernel.
+
+mod admission;
+mod connection;
+mod link;
+mod listener;
+mod login;
+mod output;
+mod registry;
+mod sessions;
+mod tls;
+mod transport;
+mod workers;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+
+use self::link::Link;
+pub use self::tls::TlsError;
+pub(crate) use self::{
+    admission::Admission,
+    listener::{Listener, run as listen},
+    sessions::{SessionCell, Sessions},
+    tls::{ClientCertificate, TlsAcceptor, TlsSettings},
+    workers::Workers,
+};
+use crate::{
+    access::{Authority, Policy},
+    authn::Authenticator,
+    clock::{Clock, Instant},
+    directory::{Affected, Directory, PolicyChange, PolicyListener},
+    metrics::{Metrics, RefusedAction},
+    mqtt::ReasonCode,
+    registry::Registry,
+    router::{RetainedMessage, Router},
+    session::{self, Action, Context, EndCause, Owner, Refusal, SessionKey},
+};
+
+/// Whether a retained message whose publisher may no longer write its topic is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OrphanedRetained {
+    /// Kept, not delivered; lives again when the right returns.
+    #[default]
+    Withhold,
+    /// Delivered all the same.
+    Keep,
+    /// Removed when it is found.
+    Drop,
+}
+
+/// What the operator chose for connections.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// From accept to CONNECT and its answer.
+    pub connect_timeout: Duration,
+    /// Sessions of users.
+    pub session: session::Settings,
+    /// Registration sessions.
+    pub registration_session: session::Settings,
+    /// How long a registration session may last.
+    pub registration_lifetime: Duration,
+    /// Retained messages of publishers that lost their right.
+    pub orphaned_retained: OrphanedRetained,
+}
+
+/// What all connections of one broker share.
+pub(crate) struct Server {
+    pub(crate) workers: Workers,
+    pub(crate) admission: Arc<Admission>,
+    /// Places for registration sessions.
+    pub(crate) registrations: Arc<Admission>,
+    pub(crate) sessions: Sessions,
+    pub(crate) router: Router,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) settings: Settings,
+}
+
+/// Retained messages that expired are looked for this often.
+const RETAINED_SWEEP: Duration = Duration::from_secs(60);
+
+impl Server {
+    /// May this retained message be sent, as far as its publisher goes?
+    fn may_stand(&self, entry: &RetainedMessage) -> bool {
+        if self.settings.orphaned_retained == OrphanedRetained::Keep {
+            return true;
+        }
+        let Some((user, client_id)) = &entry.publisher else { return true };
+        may_write(&self.directory.policy(), *user, client_id, entry)
+    }
+
+    /// Counts and logs something that a session was refused.
+    fn refused(&self, key: &SessionKey, refusal: &Refusal) {
+        self.metrics.refused.inc(match refusal.action {
+            Action::Publish => RefusedAction::Publish,
+            Action::Subscribe => RefusedAction::Subscribe,
+            Action::Receive => RefusedAction::Receive,
+            Action::Will => RefusedAction::Will,
+        });
+        tracing::debug!(
+            owner = ?key.owner,
+            client_id = %key.client_id,
+            action = ?refusal.action,
+            topic = %refusal.topic,
+            cause = ?refusal.cause,
+            "refused"
+        );
+    }
+
+    /// The rights of a session that nobody is connected to.
+    fn offline_authority(&self, key: &SessionKey) -> Authority {
+        let policy = self.directory.policy();
+        match key.owner {
+            Owner::User(user) => policy.authority(user, &key.client_id),
+            Owner::Registration(_) => None,
+        }
+        .unwrap_or_else(|| Authority::none(policy.version()))
+    }
+
+    /// Does what is due for sessions without a connection: delayed Wills, expiry. Looks after expired retained
+    /// messages. Ends with the shutdown.
+    pub(crate) async fn look_after_sessions(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
+        let mut swept = self.clock.instant();
+        loop {
+            let now = self.clock.instant();
+            let (due, next) = self.sessions.due(now);
+            for cell in due {
+                self.session_is_due(&cell, now);
+            }
+            if now.saturating_duration_since(swept) >= RETAINED_SWEEP {
+                swept = now;
+                self.sweep_retained(now);
+            }
+            let (subscriptions, messages, bytes) = self.router.sizes();
+            self.metrics.sessions.set(self.sessions.len());
+            self.metrics.subscriptions.set(subscriptions);
+            self.metrics.retained_messages.set(messages);
+            self.metrics.retained_bytes.set(bytes);
+            let pause = next.map_or(Duration::from_secs(5), |at| at.saturating_duration_since(now));
+            tokio::select! {
+                () = tokio::time::sleep(pause.min(Duration::from_secs(5))) => {}
+                () = self.sessions.earlier_deadline() => {}
+                _ = shutdown.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    fn session_is_due(&self, cell: &Arc<SessionCell>, now: Instant) {
+        let mut gate = cell.gate();
+        if gate.session.is_attached() {
+            return;
+        }
+        let due = gate.session.poll_timeout();
+        if due.is_none_or(|at| at > now) {
+            self.sessions.set_deadline(cell, &mut gate, due);
+            return;
+        }
+        let authority = self.offline_authority(gate.session.key());
+        let cx = Context { authority: &authority, now, settings: &self.settings.session };
+        gate.session.handle_timeout(&cx);
+        Link::settle(self, cell, &mut gate, &cx, None);
+        link::leave(self, cell, &mut gate);
+    }
+
+    fn sweep_retained(&self, now: Instant) {
+        let policy = self.directory.policy();
+        let drop_orphans = self.settings.orphaned_retained == OrphanedRetained::Drop;
+        self.router.sweep_retained(|entry| {
+            let orphaned = || {
+                entry.publisher.as_ref().is_some_and(|(user, client_id)| !may_write(&policy, *user, client_id, entry))
+            };
+            !entry.message.is_expired(now) && !(drop_orphans && orphaned())
+        });
+    }
+
+    /// Ends the offline sessions of a user that is no more.
+    fn purge_offline(&self, cell: &Arc<SessionCell>, policy: &Policy) {
+        let mut gate = cell.gate();
+        let gone = matches!(gate.session.key().owner, Owner::User(user) if policy.user(user).is_none());
+        if gate.session.is_attached() || !gone {
+            return;
+        }
+        let authority = Authority::none(policy.version());
+        let cx = Context { authority: &authority, now: self.clock.instant(), settings: &self.settings.session };
+        gate.session.handle_end(EndCause::Purged(ReasonCode::NotAuthorized), &cx);
+        Link::settle(self, cell, &mut gate, &cx, None);
+        link::leave(self, cell, &mut gate);
+    }
+}
+
+fn may_write(
+    policy: &Policy,
+    user: crate::access::UserId,
+    client_id: &crate::mqtt::ClientId,
+    entry: &RetainedMessage,
+) -> bool {
+    policy.authority(user, client_id).is_some_and(|authority| authority.may_publish(&entry.message.topic).is_some())
+}
+
+impl PolicyListener for Server {
+    /// When this returns, no session of an affected user hands anything to the kernel that the new rules forbid.
+    fn policy_changed(&self, change: &PolicyChange) {
+        self.metrics.policy_version.set(change.new.version().0);
+        let affected = match &change.affected {
+            Affected::All => self.sessions.all(),
+            Affected::Users(users) => users.iter().flat_map(|user| self.sessions.of_user(*user)).collect(),
+        };
+        for cell in affected {
+            // Whoever holds the gate now decided by the old rules and is done when it lets go; whoever takes it next
+            // reads the new ones.
+            drop(cell.gate());
+            cell.mailbox.call();
+            self.purge_offline(&cell, &change.new);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The bytes that one connection has to write, still divided into packets.
+//!
+//! A packet that is encoded but not yet written can be taken back: when the rules change, deliveries that they now
+//! forbid leave the buffer at a packet boundary. What the kernel has begun to take is finished.
+
+use std::{collections::VecDeque, io};
+
+use bytes::{Buf, BytesMut};
+
+use super::transport::Transport;
+use crate::{
+    mqtt::{
+        Packet, PacketIdentifier, ProtocolVersion,
+        codec::{self, EncodeError},
+    },
+    session::Outgoing,
+};
+
+/// A buffer that grew beyond this is given back when it is empty.
+const KEEP: usize = 64 * 1024;
+
+#[derive(Debug)]
+pub(super) struct OutputBuffer {
+    version: ProtocolVersion,
+    bytes: BytesMut,
+    packets: VecDeque<Encoded>,
+    /// How much of the first packet has been written.
+    begun: usize,
+}
+
+#[derive(Debug)]
+struct Encoded {
+    length: usize,
+    /// Present on messages, whose permission can end before they are written.
+    delivery: Option<Outgoing>,
+}
+
+impl OutputBuffer {
+    pub(super) fn new(version: ProtocolVersion) -> Self {
+        Self { version, bytes: BytesMut::new(), packets: VecDeque::new(), begun: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Encodes a control packet; its length in bytes.
+    pub(super) fn push(&mut self, packet: &Packet) -> Result<usize, EncodeError> {
+        let before = self.bytes.len();
+        codec::encode(packet, self.version, &mut self.bytes)?;
+        let length = self.bytes.len() - before;
+        self.packets.push_back(Encoded { length, delivery: None });
+        Ok(length)
+    }
+
+    /// Encodes a message; its length in bytes.
+    pub(super) fn push_delivery(&mut self, outgoing: Outgoing) -> Result<usize, EncodeError> {
+        let before = self.bytes.len();
+        let message = &outgoing.message;
+        let properties = outgoing.properties();
+        codec::encode_publish(
+            &codec::PublishParts {
+                dup: outgoing.dup,
+                qos: outgoing.qos,
+                retain: outgoing.retain,
+                topic: &message.topic,
+                packet_id: outgoing.packet_id,
+                payload: &message.payload,
+                properties: properties.as_deref(),
+                subscription_identifiers: &outgoing.subscription_identifiers,
+            },
+            self.version,
+            &mut self.bytes,
+        )?;
+        drop(properties);
+        let length = self.bytes.len() - before;
+        self.packets.push_back(Encoded { length, delivery: Some(outgoing) });
+        Ok(length)
+    }
+
+    /// Writes as much as the socket takes; says whether everything is with the kernel.
+    pub(super) fn write(&mut self, transport: &mut Transport) -> io::Result<bool> {
+        let result = self.write_until_full(transport);
+        if self.bytes.is_empty() && self.bytes.capacity() > KEEP {
+            self.bytes = BytesMut::new();
+        }
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+            Ok(()) => Ok(!transport.wants_write()),
+        }
+    }
+
+    fn write_until_full(&mut self, transport: &mut Transport) -> io::Result<()> {
+        transport.flush()?;
+        while !self.bytes.is_empty() {
+            match transport.try_write(&self.bytes)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => self.written(written),
+            }
+        }
+        Ok(())
+    }
+
+    fn written(&mut self, count: usize) {
+        self.bytes.advance(count);
+        if self.bytes.is_empty() {
+            self.packets.clear();
+            self.begun = 0;
+            return;
+        }
+        self.begun += count;
+        while let Some(first) = self.packets.front()
+            && first.length <= self.begun
+        {
+            self.begun -= first.length;
+            self.packets.pop_front();
+        }
+    }
+
+    /// Takes back every message that `keep` does not admit any more, unless its first byte is written. Calls `dropped`
+    /// with the packet identifier of each that had one.
+    pub(super) fn retain(
+        &mut self,
+        mut keep: impl FnMut(&Outgoing) -> bool,
+        mut dropped: impl FnMut(PacketIdentifier),
+    ) {
+        if self.packets.iter().all(|packet| packet.delivery.is_none()) {
+            return;
+        }
+        let begun = self.begun;
+        let mut rest = self.bytes.split();
+        let mut kept = VecDeque::with_capacity(self.packets.len());
+        for (position, packet) in std::mem::take(&mut self.packets).into_iter().enumerate() {
+            let started = position == 0 && begun > 0;
+            let bytes = rest.split_to(if started { packet.length - begun } else { packet.length });
+            if started || packet.delivery.as_ref().is_none_or(&mut keep) {
+                self.bytes.extend_from_slice(&bytes);
+                kept.push_back(packet);
+            } else if let Some(id) = packet.delivery.and_then(|outgoing| outgoing.packet_id) {
+                dropped(id);
+            }
+        }
+        self.packets = kept;
+    }
+
+    /// Forgets everything but the rest of a packet that is partly written: the connection ends.
+    pub(super) fn abandon(&mut self) {
+        match self.packets.front() {
+            Some(first) if self.begun > 0 => {
+                self.bytes.truncate(first.length - self.begun);
+                self.packets.truncate(1);
+            }
+            _ => {
+                self.bytes.clear();
+                self.packets.clear();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        mqtt::{QoS, TopicName},
+        session::{Message, Publisher},
+    };
+
+    fn outgoing(topic: &str, payload: Vec<u8>, packet_id: Option<u16>) -> Outgoing {
+        Outgoing {
+            message: Arc::new(Message {
+                topic: TopicName::try_from(topic).unwrap(),
+                payload: Bytes::from(payload),
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                publisher: Publisher::SYSTEM,
+                expires: None,
+                properties: None,
+            }),
+            qos: if packet_id.is_some() { QoS::AtLeastOnce } else { QoS::AtMostOnce },
+            retain: false,
+            dup: false,
+            packet_id: packet_id.map(|id| PacketIdentifier(id.try_into().unwrap())),
+            subscription_identifiers: smallvec::SmallVec::new(),
+            message_expiry: None,
+            answer: false,
+        }
+    }
+
+    fn encoded(outgoing: &Outgoing) -> Vec<u8> {
+        let mut buffer = OutputBuffer::new(ProtocolVersion::V5);
+        buffer.push_delivery(outgoing.clone()).unwrap();
+        buffer.bytes.to_vec()
+    }
+
+    proptest! {
+        /// Whatever was written when the rules changed: the peer sees whole packets, the forbidden ones are gone unless
+        /// they had begun, and nothing else is missing.
+        #[test]
+        fn what_is_taken_back_leaves_whole_packets(
+            packets in prop::collection::vec((prop::sample::select(vec!["open", "shut"]), 0_usize..40, any::<bool>()), 1..12),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut buffer = OutputBuffer::new(ProtocolVersion::V5);
+            let mut whole = Vec::new();
+            for (number, (topic, length, with_id)) in packets.iter().enumerate() {
+                let id = with_id.then(|| u16::try_from(number + 1).unwrap());
+                let packet = outgoing(topic, vec![7; *length], id);
+                buffer.push_delivery(packet.clone()).unwrap();
+                whole.push((packet.clone(), encoded(&packet)));
+            }
+            let total = buffer.len();
+            let cut = cut.index(total);
+            let mut seen = buffer.bytes[..cut].to_vec();
+            buffer.written(cut);
+
+            let mut dropped = Vec::new();
+            buffer.retain(|outgoing| outgoing.message.topic.as_str() == "open", |id| dropped.push(id));
+            seen.extend_from_slice(&buffer.bytes);
+
+            let mut expected = Vec::new();
+            let mut expected_drops = Vec::new();
+            let mut start = 0;
+            for (packet, bytes) in &whole {
+                if packet.message.topic.as_str() == "open" || start < cut {
+                    expected.extend_from_slice(bytes);
+                } else {
+                    expected_drops.extend(packet.packet_id);
+                }
+                start += bytes.len();
+            }
+            prop_assert_eq!(&seen, &expected);
+            prop_assert_eq!(dropped, expected_drops);
+
+            // And it stays consistent: writing the rest empties it.
+            let rest = buffer.len();
+            buffer.written(rest);
+            prop_assert!(buffer.is_empty() && buffer.packets.is_empty());
+        }
+
+        #[test]
+        fn an_abandoned_buffer_keeps_only_the_packet_that_has_begun(
+            lengths in prop::collection::vec(0_usize..40, 1..6),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut buffer = OutputBuffer::new(ProtocolVersion::V311);
+            let mut boundaries = vec![0];
+            for length in lengths {
+                buffer.push_delivery(outgoing("t", vec![1; length], None)).unwrap();
+                boundaries.push(buffer.len());
+            }
+            let cut = cut.index(buffer.len());
+            buffer.written(cut);
+            buffer.abandon();
+            let end = boundaries.into_iter().find(|boundary| *boundary >= cut).unwrap();
+            prop_assert_eq!(cut + buffer.len(), end);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Every session there is, by key: found, made, taken over, forgotten.
+//!
+//! A [`SessionCell`] is shared between the connection that serves the session, a newer connection that takes it over,
+//! and whoever has to pass its gate because the rules changed. All that is decided or written for the session happens
+//! under the gate.
+//!
+//! Lock order: a gate may be held while the table or the deadlines are locked, never the other way round.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+use crate::{
+    access::UserId,
+    clock::Instant,
+    mqtt::{ClientId, Packet},
+    router::{Mailbox, MailboxLimits},
+    session::{EndCause, Owner, RegistryAnswer, Session, SessionKey, SessionNumber},
+};
+
+/// One session, its queue and its gate.
+#[derive(Debug)]
+pub(crate) struct SessionCell {
+    pub(crate) mailbox: Arc<Mailbox>,
+    gate: Mutex<Gate>,
+}
+
+/// What the gate guards.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) session: Session,
+    /// The connection that serves the session; 0: none.
+    pub(crate) connection: u64,
+    /// For the connection that serves it: its end, decided by somebody else.
+    pub(crate) ended: Option<EndCause>,
+    /// For a connection that lost the session to a newer one: its number and its last packet.
+    pub(crate) farewell: Option<(u64, Option<Packet>)>,
+    /// Answers of the registry that the connection has yet to deliver.
+    pub(crate) answers: VecDeque<RegistryAnswer>,
+    /// Out of the table: whoever still finds it must look again.
+    removed: bool,
+    deadline: Option<Instant>,
+}
+
+impl SessionCell {
+    /// Everything that is decided or written for the session happens while this is held; never held across a wait.
+    pub(crate) fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock()
+    }
+}
+
+/// All sessions of one broker.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    table: Mutex<Table>,
+    deadlines: Mutex<BTreeMap<(Instant, SessionNumber), Arc<SessionCell>>>,
+    earlier_deadline: Notify,
+    numbers: AtomicU64,
+    mailbox: MailboxLimits,
+    limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    owners: HashMap<Owner, HashMap<ClientId, Arc<SessionCell>>>,
+    count: usize,
+}
+
+/// As many sessions as `limits.sessions` admits, and none of this key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooManySessions;
+
+impl Sessions {
+    pub(crate) fn new(mailbox: MailboxLimits, limit: usize) -> Self {
+        Self {
+            table: Mutex::default(),
+            deadlines: Mutex::default(),
+            earlier_deadline: Notify::new(),
+            // 0 is the broker itself.
+            numbers: AtomicU64::new(1),
+            mailbox,
+            limit,
+        }
+    }
+
+    /// A number that no session and no connection had before.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.lock().count
+    }
+
+    /// The session of this key, made if there is none.
+    pub(crate) fn find_or_make(&self, key: &SessionKey) -> Result<Arc<SessionCell>, TooManySessions> {
+        loop {
+            let cell = self.look_up_or_insert(key)?;
+            if !cell.gate().removed {
+                return Ok(cell);
+            }
+            // Its remover is about to take it out of the table.
+            self.take_out(key, &cell);
+        }
+    }
+
+    fn look_up_or_insert(&self, key: &SessionKey) -> Result<Arc<SessionCell>, TooManySessions> {
+        let mut table = self.table.lock();
+        if let Some(cell) = table.owners.get(&key.owner).and_then(|clients| clients.get(&key.client_id)) {
+            return Ok(Arc::clone(cell));
+        }
+        if table.count >= self.limit {
+            return Err(TooManySessions);
+        }
+        let cell = Arc::new(SessionCell {
+            mailbox: Arc::new(Mailbox::new(self.mailbox)),
+            gate: Mutex::new(Gate {
+                session: Session::new(key.clone(), SessionNumber(self.next_number())),
+                connection: 0,
+                ended: None,
+                farewell: None,
+                answers: VecDeque::new(),
+                removed: false,
+                deadline: None,
+            }),
+        });
+        table.count += 1;
+        table.owners.entry(key.owner).or_default().insert(key.client_id.clone(), Arc::clone(&cell));
+        Ok(cell)
+    }
+
+    /// Forgets a session that is over. The caller holds its gate.
+    pub(crate) fn remove(&self, cell: &Arc<SessionCell>, gate: &mut Gate) {
+        gate.removed = true;
+        self.set_deadline(cell, gate, None);
+        cell.mailbox.close();
+        self.take_out(gate.session.key(), cell);
+    }
+
+    fn take_out(&self, key: &SessionKey, cell: &Arc<SessionCell>) {
+        let mut table = self.table.lock();
+        let Some(clients) = table.owners.get_mut(&key.owner) else { return };
+        if !clients.get(&key.client_id).is_some_and(|known| Arc::ptr_eq(known, cell)) {
+            return;
+        }
+        clients.remove(&key.client_id);
+        if clients.is_empty() {
+            table.owners.remove(&key.owner);
+        }
+        table.count -= 1;
+    }
+
+    /// The sessions of one user.
+    pub(crate) fn of_user(&self, user: UserId) -> Vec<Arc<SessionCell>> {
+        let table = self.table.lock();
+        table.owners.get(&Owner::User(user)).map(|clients| clients.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Every session.
+    pub(crate) fn all(&self) -> Vec<Arc<SessionCell>> {
+        self.table.lock().owners.values().flat_map(|clients| clients.values().cloned()).collect()
+    }
+
+    /// When the session without a connection needs attention next. The caller holds its gate.
+    pub(crate) fn set_deadline(&self, cell: &Arc<SessionCell>, gate: &mut Gate, deadline: Option<Instant>) {
+        if gate.deadline == deadline {
+            return;
+        }
+        let number = gate.session.number();
+        let mut deadlines = self.deadlines.lock();
+        if let Some(old) = gate.deadline {
+            deadlines.remove(&(old, number));
+        }
+        if let Some(new) = deadline {
+            deadlines.insert((new, number), Arc::clone(cell));
+        }
+        let first = deadline.is_some() && deadlines.keys().next().map(|(at, _)| *at) == deadline;
+        drop(deadlines);
+        gate.deadline = deadline;
+        if first {
+            self.earlier_deadline.notify_one();
+        }
+    }
+
+    /// Sessions whose deadline has come, and the next deadline after those.
+    pub(crate) fn due(&self, now: Instant) -> (Vec<Arc<SessionCell>>, Option<Instant>) {
+        let deadlines = self.deadlines.lock();
+        let due = deadlines.iter().take_while(|((at, _), _)| *at <= now).map(|(_, cell)| Arc::clone(cell)).collect();
+        let next = deadlines.keys().map(|(at, _)| *at).find(|at| *at > now);
+        (due, next)
+    }
+
+    /// Waits until a deadline is set that comes before all others.
+    pub(crate) async fn earlier_deadline(&self) {
+        self.earlier_deadline.notified().await;
+    }
+}

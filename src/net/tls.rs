@@ -1,0 +1,234 @@
+//! TLS for listeners: one rustls connection driven by hand over a non-blocking socket.
+//!
+//! Enters: certificates, a key and a socket. Leaves: plaintext, and the peer's verified certificate.
+//! Never: encrypts ahead of the socket. A record is made only when all earlier ones are with the kernel, so that what
+//! a new policy forbids can still be taken back until the last moment. Early data stays off, and resumption carries no
+//! authority: certificate validity, revocation and user are checked again at every CONNECT.
+
+use std::{
+    io::{self, BufRead, ErrorKind, Read, Write},
+    sync::Arc,
+};
+
+use bytes::BytesMut;
+use rustls::{
+    RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer},
+    server::{ServerSessionMemoryCache, WebPkiClientVerifier},
+    version::{TLS12, TLS13},
+};
+use tokio::net::TcpStream;
+
+/// Plaintext per record: the most that TLS admits, so at most this much is beyond recall at any time. RFC 8446 5.1
+const RECORD: usize = 16_384;
+
+/// TLS sessions kept for resumption, per listener; each costs about 1 KiB and the peer's chain.
+const RESUMABLE_SESSIONS: usize = 4_096;
+
+/// Does a listener ask for client certificates?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClientCertificate {
+    /// Never.
+    Off,
+    /// Asks; a client without one must log in with a password.
+    Optional,
+    /// Refuses the handshake without one.
+    Required,
+}
+
+/// What a TLS listener needs.
+#[derive(Clone, Copy)]
+pub(crate) struct TlsSettings<'a> {
+    /// Server certificate and its intermediates, DER, leaf first.
+    pub(crate) chain: &'a [Vec<u8>],
+    /// Private key of the certificate, DER.
+    pub(crate) key: &'a [u8],
+    /// Trust anchors for client certificates, DER.
+    pub(crate) client_anchors: &'a [Vec<u8>],
+    /// Are client certificates asked for?
+    pub(crate) client_certificate: ClientCertificate,
+    /// Admit TLS 1.2 beside 1.3?
+    pub(crate) tls12: bool,
+}
+
+/// Why a listener cannot serve TLS.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// The key does not fit, the algorithm is unknown, or an anchor is unusable.
+    #[error("the {0} cannot be used: {1}")]
+    Unusable(&'static str, String),
+}
+
+/// A listener's TLS side: makes one session per connection.
+#[derive(Clone, Debug)]
+pub(crate) struct TlsAcceptor(Arc<ServerConfig>);
+
+impl TlsAcceptor {
+    /// Checks everything that can be checked before the first connection comes.
+    pub(crate) fn new(settings: &TlsSettings<'_>) -> Result<Self, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let versions: &[&SupportedProtocolVersion] = if settings.tls12 { &[&TLS13, &TLS12] } else { &[&TLS13] };
+        let unusable = |what: &'static str| move |error: rustls::Error| TlsError::Unusable(what, error.to_string());
+
+        let chain = settings.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+        let key = PrivateKeyDer::try_from(settings.key.to_vec())
+            .map_err(|reason| TlsError::Unusable("server key", reason.to_owned()))?;
+
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(versions)
+            .map_err(unusable("TLS version"))?;
+        let builder = if settings.client_certificate == ClientCertificate::Off {
+            builder.with_no_client_auth()
+        } else {
+            let mut roots = RootCertStore::empty();
+            for anchor in settings.client_anchors {
+                roots.add(CertificateDer::from(anchor.clone())).map_err(unusable("trust anchor"))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = if settings.client_certificate == ClientCertificate::Required {
+                verifier
+            } else {
+                verifier.allow_unauthenticated()
+            };
+            let verifier =
+                verifier.build().map_err(|error| TlsError::Unusable("trust anchor", error.to_string()))?;
+            builder.with_client_cert_verifier(verifier)
+        };
+        let mut config = builder.with_single_cert(chain, key).map_err(unusable("server certificate or its key"))?;
+        config.session_storage = ServerSessionMemoryCache::new(RESUMABLE_SESSIONS);
+        config.max_early_data_size = 0;
+        // The ALPN name that IANA registers for MQTT; a client without ALPN is served just the same.
+        config.alpn_protocols = vec![b"mqtt".to_vec()];
+        Ok(Self(Arc::new(config)))
+    }
+
+    pub(super) fn accept(&self, tcp: TcpStream) -> io::Result<TlsStream> {
+        let mut tls = ServerConnection::new(Arc::clone(&self.0)).map_err(io::Error::other)?;
+        tls.set_buffer_limit(Some(RECORD));
+        Ok(TlsStream { tcp, tls: Box::new(tls) })
+    }
+}
+
+/// One TLS connection.
+#[derive(Debug)]
+pub(super) struct TlsStream {
+    tcp: TcpStream,
+    tls: Box<ServerConnection>,
+}
+
+/// A socket as the blocking reader and writer that rustls expects; `WouldBlock` passes through.
+struct Socket<'a>(&'a TcpStream);
+
+impl Read for Socket<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buffer)
+    }
+}
+
+impl Write for Socket<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl TlsStream {
+    pub(super) fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// Runs the handshake to its end. Cancel-safe: state lives in the connection.
+    pub(super) async fn handshake(&mut self) -> io::Result<()> {
+        while self.tls.is_handshaking() {
+            if self.tls.wants_write() {
+                match self.flush() {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => self.tcp.writable().await?,
+                    Err(error) => return Err(error),
+                }
+                continue;
+            }
+            match self.receive() {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.tcp.readable().await?,
+                Err(error) => return Err(error),
+            }
+        }
+        match self.flush() {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The peer's end-entity certificate (DER), verified against the anchors in the handshake.
+    pub(super) fn peer_certificate(&self) -> Option<&[u8]> {
+        self.tls.peer_certificates().and_then(|chain| chain.first()).map(AsRef::as_ref)
+    }
+
+    /// Reads records from the socket. `Ok(0)` is the end of the stream.
+    fn receive(&mut self) -> io::Result<usize> {
+        let read = self.tls.read_tls(&mut Socket(&self.tcp))?;
+        if let Err(error) = self.tls.process_new_packets() {
+            // The alert that tells the peer why; it is gone if the socket does not take it now.
+            drop(self.flush());
+            return Err(io::Error::new(ErrorKind::InvalidData, error));
+        }
+        Ok(read)
+    }
+
+    /// Appends plaintext; `Ok(0)` is the end of the stream.
+    pub(super) fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        loop {
+            match self.tls.reader().fill_buf() {
+                Ok(plaintext) => {
+                    let length = plaintext.len();
+                    buffer.extend_from_slice(plaintext);
+                    self.tls.reader().consume(length);
+                    return Ok(length);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            if self.receive()? == 0 {
+                return Ok(0);
+            }
+        }
+    }
+
+    /// Takes at most one record of plaintext, and only when the socket has taken all earlier ones.
+    pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.flush()?;
+        let record = bytes.get(..RECORD).unwrap_or(bytes);
+        let taken = self.tls.writer().write(record)?;
+        match self.flush() {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            _ => Ok(taken),
+        }
+    }
+
+    /// Is ciphertext waiting for the socket?
+    pub(super) fn wants_write(&self) -> bool {
+        self.tls.wants_write()
+    }
+
+    /// Hands all ciphertext to the socket, or fails with `WouldBlock`.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut Socket(&self.tcp))?;
+        }
+        Ok(())
+    }
+
+    /// Queues the closing alert, so that the peer can tell an end from a cut.
+    pub(super) fn close(&mut self) {
+        self.tls.send_close_notify();
+        // Best effort: a peer that does not read has no use for the alert.
+        drop(self.flush());
+    }
+}

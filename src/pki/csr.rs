@@ -1,0 +1,277 @@
+//! Certification requests (PKCS#10, RFC 2986).
+//!
+//! Entering: PEM or DER of anybody. Leaving: a [`VerifiedCsr`], which is a username and a public key whose private key
+//! the sender holds, or a [`CsrError`] that says what to do. Never taken over: anything else that the request asks for,
+//! such as extensions, further names and attributes.
+
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::oid_registry::{
+    OID_PKCS1_RSASSAPSS, OID_PKCS1_SHA256WITHRSA, OID_PKCS1_SHA384WITHRSA, OID_PKCS1_SHA512WITHRSA,
+    OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ECDSA_WITH_SHA384, OID_SIG_ED25519,
+};
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::X509Version;
+
+use super::der::{self, DerError};
+use super::pem::{self, PemError};
+use super::{CommonNameError, KeyError, KeyKind, PublicKey, subject};
+use crate::access::Username;
+
+/// Largest PEM text or DER that is looked at, in bytes.
+pub const MAX_CSR_SIZE: usize = 16 * 1024;
+
+/// Why a request is refused. The fault is the sender's, always.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CsrError {
+    /// Over [`MAX_CSR_SIZE`].
+    #[error("the CSR has {0} bytes; send at most 16384")]
+    TooLarge(usize),
+    /// Not one `CERTIFICATE REQUEST` block.
+    #[error("the CSR is not the PEM of one request: {0}")]
+    Pem(#[from] PemError),
+    /// Not DER.
+    #[error("the CSR is not valid DER: {0}")]
+    Der(#[from] DerError),
+    /// DER, but no PKCS#10 of version 1.
+    #[error("the CSR is not a PKCS#10 request (RFC 2986) of version 1")]
+    Structure,
+    /// The key.
+    #[error("{0}")]
+    Key(#[from] KeyError),
+    /// The subject.
+    #[error("{0}")]
+    CommonName(#[from] CommonNameError),
+    /// SHA-1 and the like, or one that does not belong to the key.
+    #[error("the CSR is signed with {0}; sign it with SHA-256, SHA-384 or SHA-512, or with Ed25519, fitting its key")]
+    SignatureAlgorithm(String),
+    /// Not signed by the private key of the public key in it.
+    #[error("the CSR's signature is not by the private key that belongs to its public key; make a new CSR")]
+    Signature,
+}
+
+impl CsrError {
+    /// A stable word for programs.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::TooLarge(_) => "csr_too_large",
+            Self::Pem(_) | Self::Der(_) | Self::Structure => "csr_malformed",
+            Self::Key(_) => "key_not_admitted",
+            Self::CommonName(_) => "common_name",
+            Self::SignatureAlgorithm(_) | Self::Signature => "csr_signature",
+        }
+    }
+}
+
+/// A request whose sender holds the private key. Only the check makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedCsr {
+    username: Username,
+    key: PublicKey,
+}
+
+impl VerifiedCsr {
+    /// Checks a request in PEM: one `CERTIFICATE REQUEST` block.
+    ///
+    /// ```
+    /// use portcullis::pki::{CsrError, VerifiedCsr};
+    /// let refused = VerifiedCsr::from_pem(b"hello").unwrap_err();
+    /// assert_eq!(refused.word(), "csr_malformed");
+    /// ```
+    pub fn from_pem(text: &[u8]) -> Result<Self, CsrError> {
+        if text.len() > MAX_CSR_SIZE {
+            return Err(CsrError::TooLarge(text.len()));
+        }
+        Self::from_der(&pem::only(text, "CERTIFICATE REQUEST")?)
+    }
+
+    /// Checks a request in DER.
+    pub fn from_der(request: &[u8]) -> Result<Self, CsrError> {
+        if request.len() > MAX_CSR_SIZE {
+            return Err(CsrError::TooLarge(request.len()));
+        }
+        // INVARIANT: no parser sees what is nested without bound.
+        der::check(request)?;
+        let Ok(([], csr)) = X509CertificationRequest::from_der(request) else {
+            return Err(CsrError::Structure);
+        };
+        let inner = &csr.certification_request_info;
+        // RFC 2986 4.1: v1 is 0.
+        if inner.version != X509Version(0) {
+            return Err(CsrError::Structure);
+        }
+        let key = PublicKey::admit(&inner.subject_pki)?;
+        let username = subject::username(&inner.subject)?;
+        let algorithm = &csr.signature_algorithm.algorithm;
+        let fitting: &[_] = match key.kind() {
+            KeyKind::P256 | KeyKind::P384 => &[OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ECDSA_WITH_SHA384],
+            KeyKind::Ed25519 => &[OID_SIG_ED25519],
+            KeyKind::Rsa { .. } => {
+                &[OID_PKCS1_SHA256WITHRSA, OID_PKCS1_SHA384WITHRSA, OID_PKCS1_SHA512WITHRSA, OID_PKCS1_RSASSAPSS]
+            }
+        };
+        if !fitting.contains(algorithm) {
+            return Err(CsrError::SignatureAlgorithm(algorithm.to_id_string()));
+        }
+        // Possession of the private key.
+        csr.verify_signature().map_err(|_| CsrError::Signature)?;
+        Ok(Self { username, key })
+    }
+
+    /// The common name.
+    pub fn username(&self) -> &Username {
+        &self.username
+    }
+
+    /// The key to certify.
+    pub fn key(&self) -> &PublicKey {
+        &self.key
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair};
+
+    use super::*;
+
+    fn request(name: DistinguishedName) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = name;
+        params.serialize_request(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+
+    fn named(value: impl Into<DnValue>) -> Vec<u8> {
+        let mut name = DistinguishedName::new();
+        name.push(DnType::CommonName, value);
+        request(name)
+    }
+
+    fn refusal(pem: &[u8]) -> String {
+        VerifiedCsr::from_pem(pem).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_admitted_kind_of_key_from_openssl_is_admitted() {
+        for (pem, kind) in [
+            (&include_bytes!("testdata/p256.csr.pem")[..], KeyKind::P256),
+            (include_bytes!("testdata/p384.csr.pem"), KeyKind::P384),
+            (include_bytes!("testdata/ed25519.csr.pem"), KeyKind::Ed25519),
+            (include_bytes!("testdata/rsa2048.csr.pem"), KeyKind::Rsa { bits: 2048 }),
+        ] {
+            let csr = VerifiedCsr::from_pem(pem).unwrap();
+            assert_eq!((csr.key().kind(), csr.username().as_str()), (kind, "press-7"));
+        }
+    }
+
+    #[test]
+    fn other_keys_are_refused_by_name() {
+        for (pem, name) in [
+            (&include_bytes!("testdata/p521.csr.pem")[..], "P-521"),
+            (include_bytes!("testdata/k256.csr.pem"), "secp256k1"),
+            (include_bytes!("testdata/rsa1024.csr.pem"), "RSA of 1024 bits"),
+            (include_bytes!("testdata/rsae3.csr.pem"), "RSA with an exponent other than 65537"),
+            (include_bytes!("testdata/rsapss.csr.pem"), "RSASSA-PSS"),
+            (include_bytes!("testdata/ed448.csr.pem"), "Ed448"),
+        ] {
+            let message = refusal(pem);
+            assert!(message.starts_with(&format!("a key of type {name} is not admitted")), "{message}");
+        }
+        assert!(refusal(include_bytes!("testdata/compressed.csr.pem")).contains("uncompressed"));
+    }
+
+    #[test]
+    fn a_signature_with_sha1_is_refused() {
+        assert!(matches!(
+            VerifiedCsr::from_pem(include_bytes!("testdata/rsasha1.csr.pem")),
+            Err(CsrError::SignatureAlgorithm(_))
+        ));
+    }
+
+    #[test]
+    fn a_request_for_a_ca_yields_a_name_and_a_key_only() {
+        let csr = VerifiedCsr::from_pem(include_bytes!("testdata/greedy.csr.pem")).unwrap();
+        assert_eq!(csr.username().as_str(), "press-7");
+    }
+
+    #[test]
+    fn a_request_signed_by_another_key_is_refused() {
+        let mut der = pem::only(include_bytes!("testdata/p256.csr.pem"), "CERTIFICATE REQUEST").unwrap();
+        let at = der.windows(7).position(|window| window == b"press-7").unwrap();
+        der[at..at + 7].copy_from_slice(b"press-8");
+        assert_eq!(VerifiedCsr::from_der(&der), Err(CsrError::Signature));
+    }
+
+    #[test]
+    fn a_subject_that_is_no_single_username_is_refused_by_name() {
+        use CommonNameError as E;
+
+        let error = |der: Vec<u8>| match VerifiedCsr::from_der(&der) {
+            Err(CsrError::CommonName(error)) => error,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(error(request(DistinguishedName::new())), E::Missing);
+        let mut two = DistinguishedName::new();
+        two.push(DnType::CommonName, "press-7");
+        two.push(DnType::CustomDnType(vec![2, 5, 4, 3]), "victim1");
+        assert_eq!(error(request(two)), E::Several(2));
+        assert_eq!(error(named("")), E::Empty);
+        assert_eq!(error(named("admin\0.evil")), E::Nul);
+        assert!(matches!(error(named("a/#")), E::Name(_)));
+        assert!(matches!(error(named("ab")), E::Name(_)));
+        assert!(matches!(error(named("pr\u{435}ss")), E::Name(_)), "a Cyrillic letter");
+        assert_eq!(error(named(DnValue::BmpString("press-7".try_into().unwrap()))), E::Encoding);
+        assert_eq!(error(named(DnValue::TeletexString("press-7".try_into().unwrap()))), E::Encoding);
+        assert_eq!(error(named(DnValue::Ia5String("press-7".try_into().unwrap()))), E::Encoding);
+        assert_eq!(error(named(DnValue::UniversalString("press-7".try_into().unwrap()))), E::Encoding);
+        assert!(VerifiedCsr::from_der(&named(DnValue::PrintableString("press-7".try_into().unwrap()))).is_ok());
+    }
+
+    #[test]
+    fn texts_that_are_not_one_request_are_refused() {
+        let good = include_str!("testdata/p256.csr.pem");
+        assert!(VerifiedCsr::from_pem(format!("{good}{good}").as_bytes()).is_err());
+        assert!(VerifiedCsr::from_pem(good.replace("CERTIFICATE REQUEST", "CERTIFICATE").as_bytes()).is_err());
+        assert_eq!(VerifiedCsr::from_pem(&vec![b'-'; MAX_CSR_SIZE + 1]), Err(CsrError::TooLarge(MAX_CSR_SIZE + 1)));
+        let mut der = pem::only(good.as_bytes(), "CERTIFICATE REQUEST").unwrap();
+        der.push(0);
+        assert_eq!(VerifiedCsr::from_der(&der), Err(CsrError::Der(DerError::Trailing)));
+        assert!(VerifiedCsr::from_pem(good.replace('\n', "\r\n").as_bytes()).is_ok(), "CRLF is fine");
+    }
+
+    #[test]
+    fn a_deep_request_does_not_exhaust_a_small_stack() {
+        let mut der = vec![0x05, 0x00];
+        while der.len() < MAX_CSR_SIZE - 8 {
+            der = der::element(der::SEQUENCE, &[&der]);
+        }
+        let verdict = std::thread::Builder::new()
+            .stack_size(128 * 1024)
+            .spawn(move || VerifiedCsr::from_der(&der))
+            .unwrap()
+            .join()
+            .unwrap();
+        assert_eq!(verdict, Err(CsrError::Der(DerError::Depth)));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let _ = VerifiedCsr::from_pem(&bytes);
+            let _ = VerifiedCsr::from_der(&bytes);
+        }
+
+        #[test]
+        fn a_changed_byte_is_refused_or_changes_nothing(at: prop::sample::Index, byte: u8) {
+            let good = pem::only(include_bytes!("testdata/p256.csr.pem"), "CERTIFICATE REQUEST").unwrap();
+            let mut der = good.clone();
+            let at = at.index(der.len());
+            der[at] = byte;
+            // The count of unused bits of the signature is not signed; nothing else may change and pass.
+            if let Ok(changed) = VerifiedCsr::from_der(&der) {
+                prop_assert_eq!(changed, VerifiedCsr::from_der(&good).unwrap());
+            }
+        }
+    }
+}

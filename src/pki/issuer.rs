@@ -1,0 +1,150 @@
+//! The certificate that we sign with, seen from outside: no private key here.
+//!
+//! Entering: DER. Leaving: what an issued certificate needs of its issuer, byte for byte, or why it cannot be one.
+
+use jiff::Timestamp;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::FromDer;
+
+use super::der::{self, DerError};
+use super::{KeyError, KeyKind, PublicKey};
+
+/// Why a certificate cannot issue others. The fault is the operator's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IssuerError {
+    /// Not DER.
+    #[error("it is not valid DER: {0}")]
+    Der(#[from] DerError),
+    /// DER, but no certificate.
+    #[error("it is not an X.509 v3 certificate")]
+    Structure,
+    /// basicConstraints absent or CA:FALSE.
+    #[error("it is not the certificate of a CA (basicConstraints lacks CA:TRUE)")]
+    NotCa,
+    /// keyUsage without keyCertSign.
+    #[error("its key usage does not admit signing certificates (keyCertSign)")]
+    KeyUsage,
+    /// The key.
+    #[error("{0}")]
+    Key(#[from] KeyError),
+    /// A date out of range.
+    #[error("its validity is out of range")]
+    Validity,
+}
+
+/// A CA certificate, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerCertificate {
+    der: Vec<u8>,
+    subject: Vec<u8>,
+    issuer: Vec<u8>,
+    key: PublicKey,
+    key_identifier: Vec<u8>,
+    not_before: Timestamp,
+    not_after: Timestamp,
+}
+
+impl IssuerCertificate {
+    /// Checks that the certificate is one of a CA, with an admitted key. Dates are read, not judged.
+    pub fn from_der(certificate: &[u8]) -> Result<Self, IssuerError> {
+        der::check(certificate)?;
+        let Ok(([], parsed)) = X509Certificate::from_der(certificate) else {
+            return Err(IssuerError::Structure);
+        };
+        // RFC 5280 4.2.1.9: without basicConstraints no key may verify certificates.
+        let ca = parsed.basic_constraints().map_err(|_| IssuerError::Structure)?.is_some_and(|it| it.value.ca);
+        if !ca {
+            return Err(IssuerError::NotCa);
+        }
+        if parsed.key_usage().map_err(|_| IssuerError::Structure)?.is_some_and(|it| !it.value.key_cert_sign()) {
+            return Err(IssuerError::KeyUsage);
+        }
+        let key = PublicKey::admit(parsed.public_key())?;
+        // RFC 5280 4.2.1.1: our AKI must be the issuer's SKI, however that was made.
+        let key_identifier = parsed
+            .iter_extensions()
+            .find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::SubjectKeyIdentifier(identifier) => Some(identifier.0.to_vec()),
+                _ => None,
+            })
+            .unwrap_or_else(|| key.identifier());
+        Ok(Self {
+            der: certificate.to_vec(),
+            subject: parsed.subject().as_raw().to_vec(),
+            issuer: parsed.issuer().as_raw().to_vec(),
+            key,
+            key_identifier,
+            not_before: timestamp(parsed.validity().not_before.timestamp())?,
+            not_after: timestamp(parsed.validity().not_after.timestamp())?,
+        })
+    }
+
+    /// The certificate.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// The subject, DER: the issuer name of what it issues.
+    pub fn subject_der(&self) -> &[u8] {
+        &self.subject
+    }
+
+    /// Its key.
+    pub fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// Its SKI; where it has none, the identifier that RFC 7093 gives for its key.
+    pub fn key_identifier(&self) -> &[u8] {
+        &self.key_identifier
+    }
+
+    /// Start of validity.
+    pub fn not_before(&self) -> Timestamp {
+        self.not_before
+    }
+
+    /// End of validity.
+    pub fn not_after(&self) -> Timestamp {
+        self.not_after
+    }
+
+    /// Does it issue itself? Then it is a root.
+    pub fn is_root(&self) -> bool {
+        self.subject == self.issuer
+    }
+
+    /// Is `certificate` (DER) signed by this issuer's key, and does it name it?
+    pub fn has_issued(&self, certificate: &[u8]) -> bool {
+        if der::check(certificate).is_err() {
+            return false;
+        }
+        let (Ok(([], certificate)), Ok((_, own))) =
+            (X509Certificate::from_der(certificate), X509Certificate::from_der(&self.der))
+        else {
+            return false;
+        };
+        certificate.issuer().as_raw() == self.subject && certificate.verify_signature(Some(own.public_key())).is_ok()
+    }
+
+    /// The AlgorithmIdentifier of what this key signs, DER content of the sequence included.
+    pub(super) fn signature_algorithm(&self) -> Vec<u8> {
+        let content: &[u8] = match self.key.kind() {
+            // ecdsa-with-SHA256 and -SHA384, RFC 5758 3.2: no parameters.
+            KeyKind::P256 => b"\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02",
+            KeyKind::P384 => b"\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x03",
+            // RFC 8410.
+            KeyKind::Ed25519 => b"\x06\x03\x2b\x65\x70",
+            // sha256WithRSAEncryption, RFC 4055 5: NULL.
+            KeyKind::Rsa { .. } => b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b\x05\x00",
+        };
+        der::element(der::SEQUENCE, &[content])
+    }
+}
+
+/// Seconds since 1970, as certificates count them.
+pub(super) fn timestamp(seconds: i64) -> Result<Timestamp, IssuerError> {
+    Timestamp::from_second(seconds).map_err(|_| IssuerError::Validity)
+}

@@ -1,0 +1,72 @@
+//! Certificates: which requests are admitted, what is issued, and what a peer's certificate says.
+//!
+//! ```text
+//! PEM text -> VerifiedCsr -> PreparedCertificate -> (Signer) -> IssuedCertificate -> CertificateRecord
+//!                 |
+//!                 +-> PublicKey -> PairingCode          DER of a TLS peer -> PeerCertificate
+//! ```
+//!
+//! Pure but for `signer.rs`, which holds private keys, draws random numbers and touches files. Each arrow is a
+//! type that only the check before it can make: nothing is signed that did not pass all of them.
+
+mod csr;
+mod der;
+mod issuer;
+mod key;
+mod pairing;
+mod peer;
+mod pem;
+mod prepared;
+pub mod signer;
+mod subject;
+
+pub use csr::{CsrError, MAX_CSR_SIZE, VerifiedCsr};
+pub use issuer::{IssuerCertificate, IssuerError};
+pub use key::{KeyError, KeyKind, PublicKey};
+pub use pairing::{PairingCode, PairingCodeError};
+pub use peer::{PeerCertificate, PeerError};
+pub use pem::encode as pem;
+pub use prepared::{
+    BACKDATE, DEFAULT_VALIDITY, IssuedCertificate, PreparedCertificate, ProfileError, SerialNumber, ServerName,
+};
+pub use signer::{CertificateAuthority, ServerCertificate, SignerError};
+pub use subject::CommonNameError;
+
+use std::fmt::Write as _;
+
+/// Who signs: the certificate authority, or a double that fails on purpose.
+pub trait Signer: Send + Sync {
+    /// The certificate that the signatures will be verified with.
+    fn issuer(&self) -> &IssuerCertificate;
+
+    /// A fresh serial number.
+    fn draw_serial(&self) -> Result<SerialNumber, SignerError>;
+
+    /// Redeems a prepared certificate: signed, parsed again and compared with what was prepared.
+    fn sign(&self, prepared: PreparedCertificate) -> Result<IssuedCertificate, SignerError>;
+
+    /// Certificates between an issued one and the root, PEM, nearest first; empty when the issuer is the root.
+    fn chain_pem(&self) -> &str;
+
+    /// The trust bundle, PEM.
+    fn bundle_pem(&self) -> &str;
+}
+
+/// Lower-case hexadecimal without separators, as certificate records hold it.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// SHA-256.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    let mut out = [0; 32];
+    for (to, from) in out.iter_mut().zip(digest.as_ref()) {
+        *to = *from;
+    }
+    out
+}

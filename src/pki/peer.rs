@@ -1,0 +1,154 @@
+//! The certificate of a peer whose chain, validity and possession TLS has verified already.
+//!
+//! Entering: its DER. Leaving: the identity that it claims and what its record is found by. Never: trust. Whether an
+//! issued certificate is on record, revoked, or good for that user is asked elsewhere.
+
+use jiff::Timestamp;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+use super::{CommonNameError, IssuerCertificate, der, issuer, subject};
+use crate::access::Username;
+
+/// Why a certificate cannot be read at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerError {
+    /// TLS admitted what our parser does not: refused.
+    #[error("the certificate cannot be read; ask for a new one")]
+    Malformed,
+}
+
+/// A peer's certificate, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCertificate {
+    der: Vec<u8>,
+    username: Result<Username, CommonNameError>,
+    serial: String,
+    fingerprint: String,
+    not_before: Timestamp,
+    not_after: Timestamp,
+}
+
+impl PeerCertificate {
+    /// Reads a certificate.
+    pub fn from_der(certificate: &[u8]) -> Result<Self, PeerError> {
+        der::check(certificate).map_err(|_| PeerError::Malformed)?;
+        let Ok(([], parsed)) = X509Certificate::from_der(certificate) else {
+            return Err(PeerError::Malformed);
+        };
+        let time = |seconds| issuer::timestamp(seconds).map_err(|_| PeerError::Malformed);
+        Ok(Self {
+            der: certificate.to_vec(),
+            username: subject::username(parsed.subject()),
+            serial: super::hex(der::strip_zeros(parsed.raw_serial())),
+            fingerprint: super::hex(&super::sha256(certificate)),
+            not_before: time(parsed.validity().not_before.timestamp())?,
+            not_after: time(parsed.validity().not_after.timestamp())?,
+        })
+    }
+
+    /// The certificate, DER.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// The identity that its only common name is, or why it is none.
+    pub fn username(&self) -> Result<&Username, &CommonNameError> {
+        self.username.as_ref()
+    }
+
+    /// Serial number, lower-case hexadecimal.
+    pub fn serial(&self) -> &str {
+        &self.serial
+    }
+
+    /// SHA-256 of the DER, lower-case hexadecimal.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Start of validity.
+    pub fn not_before(&self) -> Timestamp {
+        self.not_before
+    }
+
+    /// End of validity: a session never outlives it.
+    pub fn not_after(&self) -> Timestamp {
+        self.not_after
+    }
+
+    /// Is it within its validity? TLS asked at the handshake; CONNECT may come later.
+    pub fn is_valid_at(&self, now: Timestamp) -> bool {
+        self.not_before <= now && now < self.not_after
+    }
+
+    /// Was it signed by this issuer? Only then must it be on record.
+    pub fn is_issued_by(&self, issuer: &IssuerCertificate) -> bool {
+        issuer.has_issued(&self.der)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair};
+
+    use super::*;
+
+    fn certificate(name: DistinguishedName) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = name;
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+
+    fn claim(der: &[u8]) -> Result<Username, CommonNameError> {
+        PeerCertificate::from_der(der).unwrap().username
+    }
+
+    fn named(value: impl Into<DnValue>) -> Vec<u8> {
+        let mut name = DistinguishedName::new();
+        name.push(DnType::CommonName, value);
+        certificate(name)
+    }
+
+    #[test]
+    fn a_subject_that_is_no_single_username_is_refused_by_name() {
+        use CommonNameError as E;
+
+        assert_eq!(claim(&named("press-7")).unwrap().as_str(), "press-7");
+        assert_eq!(claim(&certificate(DistinguishedName::new())), Err(E::Missing));
+        assert_eq!(claim(&named("")), Err(E::Empty));
+        assert_eq!(claim(&named("press-7\0.evil.example")), Err(E::Nul));
+        assert!(matches!(claim(&named("press-7 ")), Err(E::Name(_))));
+        assert!(matches!(claim(&named("press/7")), Err(E::Name(_))));
+        assert_eq!(claim(&named(DnValue::BmpString("press-7".try_into().unwrap()))), Err(E::Encoding));
+        assert_eq!(claim(&named(DnValue::TeletexString("press-7".try_into().unwrap()))), Err(E::Encoding));
+    }
+
+    /// rcgen keeps one value per type, so the second name is given by its object identifier.
+    #[test]
+    fn two_common_names_are_refused_in_either_order() {
+        for (first, second) in [("press-7", "victim1"), ("victim1", "press-7")] {
+            let mut name = DistinguishedName::new();
+            name.push(DnType::CommonName, first);
+            name.push(DnType::CustomDnType(vec![2, 5, 4, 3]), second);
+            assert_eq!(claim(&certificate(name)), Err(CommonNameError::Several(2)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let _ = PeerCertificate::from_der(&bytes);
+        }
+
+        #[test]
+        fn a_changed_byte_never_panics(at: prop::sample::Index, byte: u8) {
+            let mut der = named("press-7");
+            let at = at.index(der.len());
+            der[at] = byte;
+            let _ = PeerCertificate::from_der(&der);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! From a published message to the mailboxes of the sessions that subscribed.
+//!
+//! There is no router thread: whoever publishes does the match and the hand-over itself. Enters: permitted messages
+//! and subscriptions. Leaves: deliveries in mailboxes, retained messages. Whether a session may *receive* a message is
+//! not decided here but at its delivery, under the rules of that moment.
+
+mod index;
+mod mailbox;
+mod retained;
+mod trie;
+
+use std::{collections::HashMap, sync::Arc};
+
+pub use mailbox::{Mailbox, MailboxLimits, Pushed};
+pub use retained::{RetainedLimits, RetainedMessage};
+
+use self::{
+    index::{Index, Recipient},
+    mailbox::Shared,
+    retained::Retained,
+};
+use crate::{
+    access::UserId,
+    clock::Instant,
+    mqtt::{ClientId, QoS, ReasonCode, TopicFilter, TopicName},
+    session::{Delivery, Message, RouteOutcome, SessionNumber, SubscriptionNumber},
+};
+
+/// Topics that one connection remembers the recipients of, and how many recipients in all (64 bytes each).
+const REMEMBERED_TOPICS: usize = 128;
+const REMEMBERED_RECIPIENTS: usize = 16_384;
+
+/// Recipients of the topics that one connection published to lately. Good for as long as no subscription changes.
+#[derive(Debug, Default)]
+pub(crate) struct RouteMemory {
+    generation: u64,
+    recipients: usize,
+    topics: HashMap<TopicName, Arc<[Recipient]>>,
+}
+
+/// What became of a routed message, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Routed {
+    /// Sessions whose subscriptions match.
+    pub(crate) matched: usize,
+    /// Deliveries that found their mailbox full.
+    pub(crate) dropped: usize,
+}
+
+/// The subscription index and the retained messages of one broker.
+#[derive(Debug)]
+pub(crate) struct Router {
+    index: Index,
+    retained: Retained,
+}
+
+impl Router {
+    pub(crate) fn new(limits: RetainedLimits) -> Self {
+        Self { index: Index::new(), retained: Retained::new(limits) }
+    }
+
+    /// Adds a subscription, or replaces the session's one to the same filter.
+    pub(crate) fn subscribe(
+        &self,
+        filter: &TopicFilter,
+        session: SessionNumber,
+        number: SubscriptionNumber,
+        qos: QoS,
+        mailbox: &Arc<Mailbox>,
+    ) {
+        self.index.insert(filter, session, number, qos, Arc::clone(mailbox));
+    }
+
+    /// Takes a subscription out.
+    pub(crate) fn unsubscribe(&self, filter: &TopicFilter, session: SessionNumber, number: SubscriptionNumber) {
+        self.index.remove(filter, session, number);
+    }
+
+    /// Retained messages for a new subscription.
+    pub(crate) fn retained(&self, filter: &TopicFilter, now: Instant) -> Vec<RetainedMessage> {
+        self.retained.matching(filter, now)
+    }
+
+    /// Drops retained messages that `keep` does not want.
+    pub(crate) fn sweep_retained(&self, keep: impl Fn(&RetainedMessage) -> bool) {
+        self.retained.retain(keep);
+    }
+
+    /// Subscriptions, retained messages, retained bytes.
+    pub(crate) fn sizes(&self) -> (usize, usize, usize) {
+        let (messages, bytes) = self.retained.size();
+        (self.index.len(), messages, bytes)
+    }
+
+    /// Retains the message if it asks for that, and puts it into every matching mailbox.
+    ///
+    /// # Errors
+    /// With the reason code for the publisher, before anybody got the message.
+    pub(crate) fn route(
+        &self,
+        message: &Arc<Message>,
+        publisher: Option<(UserId, &ClientId)>,
+        memory: &mut RouteMemory,
+    ) -> Result<Routed, ReasonCode> {
+        if message.retain {
+            self.retained.store(message, publisher).map_err(|_| ReasonCode::QuotaExceeded)?;
+        }
+        let recipients = self.recipients(&message.topic, memory);
+        let mut shared = Shared::new(message);
+        let mut routed = Routed { matched: recipients.len(), dropped: 0 };
+        for recipient in recipients.iter() {
+            let qos = message.qos.min(recipient.qos);
+            let pushed = recipient.mailbox.push(&mut shared, qos, &recipient.matched);
+            routed.dropped += usize::from(pushed == Pushed::Full);
+        }
+        Ok(routed)
+    }
+
+    fn recipients(&self, topic: &TopicName, memory: &mut RouteMemory) -> Arc<[Recipient]> {
+        let generation = self.index.generation();
+        if memory.generation != generation
+            || memory.topics.len() >= REMEMBERED_TOPICS
+            || memory.recipients >= REMEMBERED_RECIPIENTS
+        {
+            *memory = RouteMemory { generation, ..RouteMemory::default() };
+        }
+        if let Some(known) = memory.topics.get(topic) {
+            return Arc::clone(known);
+        }
+        // Read before the index is: a change in between makes this entry out of date, never too new.
+        let found: Arc<[Recipient]> = self.index.recipients(topic).into();
+        // A topic of its own memory: the key must not hold a read buffer.
+        if let Ok(key) = TopicName::try_from(topic.as_str()) {
+            memory.recipients += found.len();
+            memory.topics.insert(key, Arc::clone(&found));
+        }
+        found
+    }
+}
+
+impl Routed {
+    /// As the session wants it.
+    pub(crate) fn outcome(result: Result<Self, ReasonCode>) -> RouteOutcome {
+        match result {
+            Ok(Self { matched: 0, .. }) => RouteOutcome::NoSubscribers,
+            Ok(_) => RouteOutcome::Delivered,
+            Err(code) => RouteOutcome::Failed(code),
+        }
+    }
+}
+
+/// A retained message as a delivery to one subscription.
+pub(crate) fn retained_delivery(entry: &RetainedMessage, number: SubscriptionNumber) -> Delivery {
+    Delivery {
+        message: Arc::clone(&entry.message),
+        matched: smallvec::smallvec![crate::session::Matched { number }],
+        retained: true,
+    }
+}

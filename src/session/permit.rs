@@ -1,0 +1,62 @@
+//! May this topic be published to, and as what does it go out?
+//!
+//! The topic of a PUBLISH or a Will enters as the client wrote it; the topic to route leaves, with the conditions
+//! that the rules set. One function for PUBLISH, for the Will at CONNECT and for the Will when it fires.
+
+use bytestring::ByteString;
+
+use super::{RefusalCause, Settings};
+use crate::access::Authority;
+use crate::mqtt::{QoS, ReasonCode, TopicName};
+
+/// What the rules say to a topic, whatever the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Permit {
+    /// Yes, up to here.
+    Granted { topic: TopicName, max_qos: QoS, retain: bool },
+    /// No. The topic has the prefix where that was possible.
+    Refused { topic: TopicName, cause: RefusalCause, reason_code: ReasonCode },
+}
+
+impl Permit {
+    /// For the topic as the client wrote it. Keeps `topic` itself where there is no prefix.
+    pub(super) fn of(topic: &TopicName, authority: &Authority, settings: &Settings) -> Self {
+        let refused = |topic: TopicName, cause, reason_code| Self::Refused { topic, cause, reason_code };
+        if topic.is_reserved() {
+            // Whatever the rules say: `$` topics are the broker's. Registry operations never get here.
+            return refused(topic.clone(), RefusalCause::Reserved, ReasonCode::NotAuthorized);
+        }
+        let Some(topic) = prefixed(authority.publish_prefix(), topic) else {
+            return refused(topic.clone(), RefusalCause::TopicTooLong, ReasonCode::TopicNameInvalid);
+        };
+        if topic.levels().nth(settings.topic_levels).is_some() {
+            return refused(topic, RefusalCause::TopicTooLong, ReasonCode::TopicNameInvalid);
+        }
+        match authority.may_publish(&topic) {
+            Some((max_qos, retain)) => Self::Granted { topic, max_qos, retain },
+            None => refused(topic, RefusalCause::Rules, ReasonCode::NotAuthorized),
+        }
+    }
+
+    /// Applies the conditions to one message.
+    pub(super) fn admit(self, qos: QoS, retain: bool) -> Result<TopicName, (TopicName, RefusalCause, ReasonCode)> {
+        match self {
+            Self::Granted { topic, max_qos, .. } if qos > max_qos => {
+                Err((topic, RefusalCause::QoS, ReasonCode::NotAuthorized))
+            }
+            Self::Granted { topic, retain: false, .. } if retain => {
+                Err((topic, RefusalCause::Retain, ReasonCode::NotAuthorized))
+            }
+            Self::Granted { topic, .. } => Ok(topic),
+            Self::Refused { topic, cause, reason_code } => Err((topic, cause, reason_code)),
+        }
+    }
+}
+
+/// `None`: longer than a topic may be. `[MQTT-4.7.3-3]`
+fn prefixed(prefix: Option<&str>, topic: &TopicName) -> Option<TopicName> {
+    match prefix {
+        None => Some(topic.clone()),
+        Some(prefix) => TopicName::try_from(ByteString::from([prefix, topic.as_str()].concat())).ok(),
+    }
+}

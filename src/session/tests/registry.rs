@@ -1,0 +1,141 @@
+//! The registry's operations, and sessions that may do nothing else.
+
+use super::*;
+
+fn requests(outputs: &[Output]) -> Vec<RegistryRequest> {
+    let pick = |output: &Output| if let Output::Registry(request) = output { Some(request.clone()) } else { None };
+    outputs.iter().filter_map(pick).collect()
+}
+
+fn registering(version: ProtocolVersion) -> Bench {
+    let mut bench = Bench::of(Owner::Registration(4), &["allow read_write #"]);
+    bench.connect(&lasting(version));
+    bench
+}
+
+fn answer(bench: &mut Bench, response_topic: &str) -> (Disposition, Vec<Outgoing>) {
+    let answer = RegistryAnswer {
+        response_topic: topic(response_topic),
+        correlation_data: Some(Bytes::from_static(b"17")),
+        payload: Bytes::from_static(b"{}"),
+    };
+    let (disposition, outputs) = bench.give(|session, cx| session.handle_registry_answer(answer, cx));
+    (disposition, deliveries(&outputs))
+}
+
+#[test]
+fn an_operation_needs_no_rule_and_is_never_routed() {
+    for version in BOTH {
+        for mut bench in [Bench::connected(version, &[]), registering(version)] {
+            for (number, operation) in (1..).zip(RegistryOperation::ALL) {
+                let name = format!("$registry/{}", operation.as_str());
+                let outputs = bench.packet(Packet::Publish(publish(&name, QoS::AtLeastOnce, number)));
+                assert_eq!(sent(&outputs), [Packet::PubAck(ok(number))]);
+                let request = requests(&outputs).pop().unwrap();
+                assert_eq!(request.operation, operation);
+                assert_eq!(request.response_topic, topic(&format!("{name}/response")));
+                assert!(routed(&outputs).is_empty() && refusals(&outputs).is_empty());
+            }
+            let twice = publish("$registry/whoami", QoS::ExactlyOnce, 9);
+            assert_eq!(requests(&bench.packet(Packet::Publish(twice.clone()))).len(), 1);
+            assert!(requests(&bench.packet(Packet::Publish(twice))).is_empty());
+        }
+    }
+}
+
+#[test]
+fn the_response_topic_counts_only_in_the_answer_space_of_the_operation() {
+    let mut bench = Bench::connected(ProtocolVersion::V5, &[]);
+    for (asked, used) in [
+        ("$registry/whoami/response/7", "$registry/whoami/response/7"),
+        ("$registry/whoami/response", "$registry/whoami/response"),
+        ("$registry/whoami/responses", "$registry/whoami/response"),
+        ("$registry/ca/response/7", "$registry/whoami/response"),
+        ("victim/topic", "$registry/whoami/response"),
+    ] {
+        let properties = PublishProperties {
+            response_topic: Some(topic(asked)),
+            correlation_data: Some(Bytes::from_static(b"1")),
+            ..PublishProperties::default()
+        };
+        let outputs = bench.packet(Packet::Publish(Publish {
+            properties: Some(Box::new(properties)),
+            ..publish("$registry/whoami", QoS::AtMostOnce, 1)
+        }));
+        let request = requests(&outputs).pop().unwrap();
+        assert_eq!(request.response_topic, topic(used));
+        assert_eq!(request.correlation_data.as_deref(), Some(b"1".as_slice()));
+    }
+}
+
+#[test]
+fn an_answer_goes_to_a_matching_subscription_at_its_qos() {
+    for version in BOTH {
+        let mut bench = registering(version);
+        assert_eq!(answer(&mut bench, "$registry/ca/response").0, Disposition::NotWanted);
+        for text in ["$registry/+/response/#", "$registry/ca/response", "$registry/+/response", "$registry/ca/response/+"] {
+            let (code, outputs) = bench.subscribe_with(
+                text,
+                SubscriptionOptions { qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() },
+                None,
+            );
+            assert_eq!(code, ReasonCode::GrantedQoS1);
+            assert!(!outputs.iter().any(|output| matches!(output, Output::Subscribed { .. })), "not in the index");
+        }
+        let (disposition, deliveries) = answer(&mut bench, "$registry/ca/response");
+        assert_eq!((disposition, deliveries.len(), deliveries[0].qos), (Disposition::Sent, 1, QoS::AtLeastOnce));
+        let properties = deliveries[0].message.properties.as_deref();
+        if version == ProtocolVersion::V5 {
+            let properties = properties.unwrap();
+            assert_eq!(properties.correlation_data.as_deref(), Some(b"17".as_slice()));
+            assert_eq!(properties.content_type.as_deref(), Some("application/json"));
+        } else {
+            assert_eq!(properties, None);
+        }
+        assert!(bench.give(|session, cx| session.may_still_send(&deliveries[0], cx)).0);
+    }
+}
+
+#[test]
+fn answers_wait_for_room_and_are_bounded() {
+    let mut bench = Bench::new(&[]);
+    let mut connect = clean(ProtocolVersion::V5);
+    connect.properties.receive_maximum = NonZeroU16::new(1);
+    bench.connect(&connect);
+    bench.subscribe("$registry/+/response/#", QoS::AtLeastOnce);
+    let dispositions: Vec<_> = (0..20).map(|_| answer(&mut bench, "$registry/ca/response").0).collect();
+    assert_eq!(dispositions[0], Disposition::Sent);
+    assert_eq!(dispositions[1..17], [Disposition::Waiting; 16]);
+    assert_eq!(dispositions[17..], [Disposition::NotNow; 3]);
+    for number in 1..17 {
+        assert_eq!(deliveries(&bench.packet(Packet::PubAck(ok(number)))).len(), 1);
+    }
+    assert!(deliveries(&bench.packet(Packet::PubAck(ok(17)))).is_empty());
+    assert!(bench.session.can_deliver());
+}
+
+#[test]
+fn a_registration_session_may_do_nothing_else() {
+    let mut bench = registering(ProtocolVersion::V5);
+    let retained = Publish { retain: true, ..publish("$registry/register", QoS::AtLeastOnce, 1) };
+    for bad in [publish("a", QoS::AtLeastOnce, 1), publish("$registry/admin/grant", QoS::AtLeastOnce, 1), retained] {
+        let outputs = bench.packet(Packet::Publish(bad));
+        let refused = (Action::Publish, RefusalCause::RegistrationSession, ReasonCode::NotAuthorized);
+        assert_eq!(refusals(&outputs), [refused]);
+        assert_eq!(sent(&outputs), [Packet::PubAck(ack(1, ReasonCode::NotAuthorized))]);
+        assert!(requests(&outputs).is_empty() && routed(&outputs).is_empty());
+    }
+    for text in ["a", "#", "$registry/#", "$registry/register/#", "$registry/events/#", "+/+/response/#"] {
+        assert_eq!(bench.subscribe(text, QoS::AtMostOnce), ReasonCode::NotAuthorized, "{text}");
+    }
+    bench.lose();
+    assert!(bench.session.is_over(), "no persistent session");
+}
+
+#[test]
+fn ordinary_rules_reach_the_operators_topics() {
+    let mut bench = Bench::connected(ProtocolVersion::V5, &["allow read $registry/#"]);
+    let (code, outputs) = bench.subscribe_with("$registry/events/#", SubscriptionOptions::default(), None);
+    assert_eq!(code, ReasonCode::Success);
+    assert!(outputs.iter().any(|output| matches!(output, Output::Subscribed { .. })));
+}
