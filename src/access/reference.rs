@@ -392,6 +392,14 @@ mod tests {
         authority(rules, "bob", Some(client_id.try_into().unwrap())).unwrap()
     }
 
+    #[test]
+    fn no_seed_of_the_fuzz_target_makes_the_engine_and_the_reference_disagree() {
+        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/access");
+        let seeds: Vec<_> = std::fs::read_dir(seeds).unwrap().map(|seed| seed.unwrap().path()).collect();
+        assert!(seeds.len() >= 10);
+        seeds.iter().for_each(|seed| differential(&std::fs::read(seed).unwrap()));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
 

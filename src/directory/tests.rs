@@ -1,8 +1,8 @@
 //! The properties of the directory: all or nothing, versions, ownership, order of publishing, restarts, many threads.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 

@@ -195,11 +195,8 @@ fn acknowledgements_that_answer_nothing() {
         bench.subscribe("a", QoS::ExactlyOnce);
         assert!(bench.packet(Packet::PubAck(ok(7))).is_empty());
         assert!(bench.packet(Packet::PubComp(ok(7))).is_empty());
-        let code = if version == ProtocolVersion::V5 {
-            ReasonCode::PacketIdentifierNotFound
-        } else {
-            ReasonCode::Success
-        };
+        let code =
+            if version == ProtocolVersion::V5 { ReasonCode::PacketIdentifierNotFound } else { ReasonCode::Success };
         assert_eq!(sent(&bench.packet(Packet::PubRec(ok(7)))), [Packet::PubRel(ack(7, code))]);
         bench.delivered(message("a", QoS::AtLeastOnce));
         assert_failed(&bench.packet(Packet::PubRec(ok(1))), version, ReasonCode::ProtocolError);

@@ -211,12 +211,7 @@ impl World {
                     assert_eq!(outgoing.dup, !self.ever_sent.insert(payload), "DUP tells of a resend");
                     assert!(self.now_sent.insert(payload), "sent twice on one connection");
                     let number = outgoing.packet_id.unwrap().0.get();
-                    self.to_client.push_back(Wire::Publish {
-                        number,
-                        payload,
-                        qos: outgoing.qos,
-                        dup: outgoing.dup,
-                    });
+                    self.to_client.push_back(Wire::Publish { number, payload, qos: outgoing.qos, dup: outgoing.dup });
                 }
                 Output::Route { message, ticket } => {
                     self.routed.push((message.qos, number_of(&message.payload)));

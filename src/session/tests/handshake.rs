@@ -17,11 +17,8 @@ fn a_client_identifier_with_wildcards_is_refused() {
 
 #[test]
 fn an_empty_client_identifier_needs_a_clean_session_in_3_1_1_alone() {
-    let empty = |version, clean_start| Connect {
-        client_id: ClientId::try_from("").unwrap(),
-        clean_start,
-        ..clean(version)
-    };
+    let empty =
+        |version, clean_start| Connect { client_id: ClientId::try_from("").unwrap(), clean_start, ..clean(version) };
     let rejection = check_connect(&empty(ProtocolVersion::V311, false)).unwrap_err();
     assert_eq!(rejection.reason_code, ReasonCode::ClientIdentifierNotValid); // [MQTT-3.1.3-8]
     assert!(check_connect(&empty(ProtocolVersion::V311, true)).is_ok());

@@ -286,7 +286,10 @@ fn disconnect(reason_code: ReasonCode) -> Packet {
 }
 
 fn sent(outputs: &[Output]) -> Vec<Packet> {
-    outputs.iter().filter_map(|output| if let Output::Send(packet) = output { Some(packet.clone()) } else { None }).collect()
+    outputs
+        .iter()
+        .filter_map(|output| if let Output::Send(packet) = output { Some(packet.clone()) } else { None })
+        .collect()
 }
 
 fn deliveries(outputs: &[Output]) -> Vec<Outgoing> {

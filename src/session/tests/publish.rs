@@ -29,11 +29,8 @@ fn a_permitted_message_is_routed_and_acknowledged_once_it_is_taken() {
             let Some(ticket) = outputs.iter().find_map(ticket) else { continue };
             let (_, outputs) =
                 bench.give(|session, cx| session.handle_accepted(ticket, RouteOutcome::NoSubscribers, cx));
-            let code = if version == ProtocolVersion::V5 {
-                ReasonCode::NoMatchingSubscribers
-            } else {
-                ReasonCode::Success
-            };
+            let code =
+                if version == ProtocolVersion::V5 { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
             assert_eq!(acked(&outputs), Some((qos == QoS::ExactlyOnce, 5, code)));
             bench.packet(Packet::PubRel(ok(5)));
         }
@@ -46,11 +43,19 @@ fn what_the_rules_forbid_is_refused_with_the_codes_of_the_access_model() {
     let retained = Publish { retain: true, ..publish("a", QoS::AtMostOnce, 1) };
     for (bad, cause, code) in [
         (publish("a", QoS::ExactlyOnce, 1), RefusalCause::QoS, ReasonCode::NotAuthorized),
-        (Publish { retain: true, ..publish("a", QoS::AtLeastOnce, 1) }, RefusalCause::Retain, ReasonCode::NotAuthorized),
+        (
+            Publish { retain: true, ..publish("a", QoS::AtLeastOnce, 1) },
+            RefusalCause::Retain,
+            ReasonCode::NotAuthorized,
+        ),
         (publish("b", QoS::AtLeastOnce, 1), RefusalCause::Rules, ReasonCode::NotAuthorized),
         (publish("$SYS/x", QoS::AtLeastOnce, 1), RefusalCause::Reserved, ReasonCode::NotAuthorized),
         (publish("$registry/admin/grant", QoS::ExactlyOnce, 1), RefusalCause::Reserved, ReasonCode::NotAuthorized),
-        (publish("$registry/register/response", QoS::AtLeastOnce, 1), RefusalCause::Reserved, ReasonCode::NotAuthorized),
+        (
+            publish("$registry/register/response", QoS::AtLeastOnce, 1),
+            RefusalCause::Reserved,
+            ReasonCode::NotAuthorized,
+        ),
         (publish(&"a/".repeat(128), QoS::AtLeastOnce, 1), RefusalCause::TopicTooLong, ReasonCode::TopicNameInvalid),
         (publish("b", QoS::AtMostOnce, 1), RefusalCause::Rules, ReasonCode::NotAuthorized),
         (retained, RefusalCause::Retain, ReasonCode::NotAuthorized),
@@ -144,11 +149,8 @@ fn a_refused_qos_2_publish_leaves_its_identifier_free() {
 fn pubrel_for_an_unknown_identifier() {
     for version in BOTH {
         let mut bench = Bench::connected(version, &[]);
-        let code = if version == ProtocolVersion::V5 {
-            ReasonCode::PacketIdentifierNotFound
-        } else {
-            ReasonCode::Success
-        };
+        let code =
+            if version == ProtocolVersion::V5 { ReasonCode::PacketIdentifierNotFound } else { ReasonCode::Success };
         assert_eq!(sent(&bench.packet(Packet::PubRel(ok(9)))), [Packet::PubComp(ack(9, code))]);
     }
 }

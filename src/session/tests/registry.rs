@@ -73,7 +73,9 @@ fn an_answer_goes_to_a_matching_subscription_at_its_qos() {
     for version in BOTH {
         let mut bench = registering(version);
         assert_eq!(answer(&mut bench, "$registry/ca/response").0, Disposition::NotWanted);
-        for text in ["$registry/+/response/#", "$registry/ca/response", "$registry/+/response", "$registry/ca/response/+"] {
+        for text in
+            ["$registry/+/response/#", "$registry/ca/response", "$registry/+/response", "$registry/ca/response/+"]
+        {
             let (code, outputs) = bench.subscribe_with(
                 text,
                 SubscriptionOptions { qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() },

@@ -134,10 +134,8 @@ fn what_is_kept_of_a_filter_is_not_the_read_buffer() {
     let mut bench = Bench::connected(ProtocolVersion::V5, &["allow read #"]);
     let text = ByteString::from("a/b");
     let address = text.as_ptr();
-    let wish = SubscribeFilter {
-        filter: TopicFilter::try_from(text).unwrap(),
-        options: SubscriptionOptions::default(),
-    };
+    let wish =
+        SubscribeFilter { filter: TopicFilter::try_from(text).unwrap(), options: SubscriptionOptions::default() };
     bench.packet(Packet::Subscribe(Subscribe {
         packet_id: id(1),
         filters: vec![wish],
