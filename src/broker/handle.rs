@@ -100,9 +100,8 @@ impl BrokerHandle {
             Some(authority) => {
                 let topic = match authority.publish_prefix() {
                     None => topic,
-                    Some(prefix) => {
-                        TopicName::try_from(format!("{prefix}{topic}").as_str()).map_err(|_| NotPublished::NotAuthorized)?
-                    }
+                    Some(prefix) => TopicName::try_from(format!("{prefix}{topic}").as_str())
+                        .map_err(|_| NotPublished::NotAuthorized)?,
                 };
                 let (most, may_retain) = authority.may_publish(&topic).ok_or(NotPublished::NotAuthorized)?;
                 if qos > most || (retain && !may_retain) {

@@ -120,15 +120,11 @@ pub(super) async fn admit(
 }
 
 /// A client without credentials, where it may enrol: a session that can do nothing else, for a bounded time.
-fn registration(
-    server: &Server,
-    peer: SocketAddr,
-    connection: u64,
-    connect: &Connect,
-) -> Result<Admitted, Rejection> {
-    let place = server.registrations.admit(peer.ip()).map_err(|_| {
-        rejection(ReasonCode::ServerBusy, "too many devices are enrolling: try again in some minutes")
-    })?;
+fn registration(server: &Server, peer: SocketAddr, connection: u64, connect: &Connect) -> Result<Admitted, Rejection> {
+    let place = server
+        .registrations
+        .admit(peer.ip())
+        .map_err(|_| rejection(ReasonCode::ServerBusy, "too many devices are enrolling: try again in some minutes"))?;
     server.metrics.authentications.inc(AuthenticationOutcome::Registration);
     let until = server.clock.instant().checked_add(server.settings.registration_lifetime);
     let (client_id, assigned_client_id) = client_id(connect);

@@ -40,7 +40,7 @@ use crate::{
     metrics::{Metrics, RefusedAction},
     mqtt::ReasonCode,
     registry::Registry,
-    router::{RetainedMessage, Router},
+    router::{MailboxLimits, RetainedMessage, Router},
     session::{self, Action, Context, EndCause, Owner, Refusal, SessionKey},
 };
 
@@ -84,6 +84,8 @@ pub(crate) struct Server {
     pub(crate) registry: Arc<Registry>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Bounds of a mailbox.
+    pub(crate) mailbox: MailboxLimits,
     pub(crate) settings: Settings,
 }
 
@@ -109,7 +111,7 @@ impl Server {
             Action::Will => RefusedAction::Will,
         });
         tracing::debug!(
-            owner = ?key.owner,
+            owner = %key.owner,
             client_id = %key.client_id,
             action = ?refusal.action,
             topic = %refusal.topic,
