@@ -397,7 +397,9 @@ mod tests {
         let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/access");
         let seeds: Vec<_> = std::fs::read_dir(seeds).unwrap().map(|seed| seed.unwrap().path()).collect();
         assert!(seeds.len() >= 10);
-        seeds.iter().for_each(|seed| differential(&std::fs::read(seed).unwrap()));
+        for seed in seeds {
+            differential(&std::fs::read(seed).unwrap());
+        }
     }
 
     proptest! {
