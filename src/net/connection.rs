@@ -520,17 +520,16 @@ impl Connection {
             return;
         }
         let policy = self.server.directory.policy();
-        match self.admitted.authority(&policy, self.server.clock.timestamp()) {
-            Some(authority) => self.authority = authority,
-            None => {
-                self.authority = Authority::none(policy.version());
-                let gone = matches!(self.key.owner, Owner::User(user) if policy.user(user).is_none());
-                gate.ended = Some(if gone {
-                    EndCause::Purged(ReasonCode::NotAuthorized)
-                } else {
-                    EndCause::Kicked(ReasonCode::NotAuthorized)
-                });
-            }
+        if let Some(authority) = self.admitted.authority(&policy, self.server.clock.timestamp()) {
+            self.authority = authority;
+        } else {
+            self.authority = Authority::none(policy.version());
+            let gone = matches!(self.key.owner, Owner::User(user) if policy.user(user).is_none());
+            gate.ended = Some(if gone {
+                EndCause::Purged(ReasonCode::NotAuthorized)
+            } else {
+                EndCause::Kicked(ReasonCode::NotAuthorized)
+            });
         }
         let cx = Context {
             authority: &self.authority,
