@@ -34,7 +34,7 @@ use super::{
     transport::Transport,
 };
 use crate::{
-    access::Authority,
+    access::{Authority, PolicyVersion},
     clock::Instant,
     metrics::ConnectionEnd,
     mqtt::{
@@ -241,6 +241,8 @@ struct Connection {
     key: SessionKey,
     admitted: Admitted,
     authority: Authority,
+    /// The policy that session and output buffer were last held against.
+    rules_seen: PolicyVersion,
     transport: Transport,
     decoder: Decoder,
     input: BytesMut,
@@ -302,6 +304,7 @@ impl Connection {
             cell: Arc::clone(&cell),
             key,
             admitted,
+            rules_seen: authority.version(),
             authority,
             transport,
             decoder,
@@ -516,11 +519,16 @@ impl Connection {
 
     /// Brings session and output buffer up to the current rules. After this, nothing that they forbid is written.
     fn follow_rules(&mut self, gate: &mut Gate) {
-        if self.server.directory.version() == self.authority.version() {
+        if self.server.directory.version() == self.rules_seen {
             return;
         }
         let policy = self.server.directory.policy();
+        self.rules_seen = policy.version();
         if let Some(authority) = self.admitted.authority(&policy, self.server.clock.timestamp()) {
+            if authority.is_same_as(&self.authority) {
+                // Somebody else's rules changed.
+                return;
+            }
             self.authority = authority;
         } else {
             self.authority = Authority::none(policy.version());
