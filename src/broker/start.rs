@@ -72,9 +72,10 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         Arc::clone(&store),
         Arc::clone(&directory),
         Arc::clone(&ca) as _,
-        Arc::clone(&hasher) as _,
+        Arc::new((Arc::clone(&hasher), password_policy)),
         Arc::clone(&clock),
-        settings::registry(&config, password_policy),
+        Arc::clone(&metrics),
+        settings::registry(&config),
     )?;
 
     let workers = config.workers.map_or_else(

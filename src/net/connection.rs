@@ -29,7 +29,7 @@ use super::{
     listener::Listener,
     login::{self, Admitted},
     output::OutputBuffer,
-    registry,
+    registry::{self, Mouth},
     sessions::{Gate, SessionCell},
     transport::Transport,
 };
@@ -248,6 +248,7 @@ struct Connection {
     input: BytesMut,
     read_size: usize,
     link: Link,
+    mouth: Arc<Mouth>,
     open_requests: Arc<AtomicUsize>,
 }
 
@@ -311,6 +312,7 @@ impl Connection {
             input,
             read_size: READ_SIZE.0,
             link: Link::new(connect.version),
+            mouth: Mouth::new(&cell, number),
             open_requests: Arc::default(),
             server,
         };
@@ -559,11 +561,11 @@ impl Connection {
             let busy = self.open_requests.fetch_add(1, Ordering::Relaxed) >= OPEN_REQUESTS;
             let asker = registry::Asker {
                 server: Arc::clone(&self.server),
-                cell: Arc::clone(&self.cell),
+                mouth: Arc::clone(&self.mouth),
                 connection: self.number,
-                owner: self.key.owner,
+                caller: self.admitted.caller(&self.server.directory.policy()),
                 source: self.peer.ip(),
-                listener: self.listener.name.clone(),
+                listener: self.listener.name.as_str().into(),
             };
             let open = Arc::clone(&self.open_requests);
             tokio::spawn(async move {
