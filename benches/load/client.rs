@@ -101,10 +101,10 @@ impl Client {
     /// A client whose link has been opened. CONNECT waits in its buffer.
     pub(crate) fn new(mut link: Link, role: Role, qos: u8, window: u16) -> Self {
         let login = (role.login.0.as_str(), role.login.1.as_str());
-        wire::connect(
-            &mut link.out,
-            wire::Connect { client_id: &role.client_id, login: Some(login), clean_session: true, keep_alive: 0 },
-        );
+        // Not 0: rumqttd refuses that. 18 hours are as good, and no client here ever sends a PINGREQ.
+        let keep_alive = u16::MAX;
+        let connect = wire::Connect { client_id: &role.client_id, login: Some(login), clean_session: true, keep_alive };
+        wire::connect(&mut link.out, connect);
         let (subscribe, subscriber) = match role.subscribe {
             None => (None, None),
             Some((filter, first, count)) => {
@@ -224,7 +224,7 @@ impl Client {
                     self.state = State::Closed;
                 }
             }
-            Incoming::Pingresp => {}
+            Incoming::Unsuback | Incoming::Pingresp => {}
         }
     }
 

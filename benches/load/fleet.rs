@@ -223,23 +223,30 @@ impl Fleet {
         let publishers: Vec<usize> = (0..self.clients.len())
             .filter(|&index| self.clients.get(index).is_some_and(|client| client.publisher.is_some()))
             .collect();
+        let start = self.now();
         let ticking = Arc::new(AtomicBool::new(true));
         let mut ticker = None;
         if let Pace::Open { rate } = pace {
             let waker = Waker::new(self.poll.registry(), WAKER).map_err(|error| error.to_string())?;
-            // epoll counts in milliseconds, which is too coarse for a schedule: a thread that sleeps does better.
-            let interval = Duration::from_secs_f64((1.0 / rate).max(100e-6));
+            // epoll counts in milliseconds, which is too coarse for a schedule: a thread that sleeps until a message
+            // is due does better.
+            let step = Duration::from_secs_f64((1.0 / rate).max(100e-6));
             let ticking = Arc::clone(&ticking);
+            let start = self.epoch + Duration::from_nanos(start);
             ticker = Some(std::thread::spawn(move || {
+                let mut due = start;
                 while ticking.load(Ordering::Relaxed) {
-                    std::thread::sleep(interval);
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
                     if waker.wake().is_err() {
                         return;
+                    }
+                    while due <= Instant::now() {
+                        due += step;
                     }
                 }
             }));
         }
-        let result = self.pump(&publishers, duration, pace, fan, payload);
+        let result = self.pump(&publishers, start, duration, pace, fan, payload);
         ticking.store(false, Ordering::Relaxed);
         if let Some(ticker) = ticker {
             ticker.join().map_err(|_| "the ticker panicked")?;
@@ -250,13 +257,13 @@ impl Fleet {
     fn pump(
         &mut self,
         publishers: &[usize],
+        start: u64,
         duration: Duration,
         pace: Pace,
         fan: u64,
         payload: &mut [u8],
     ) -> Result<Outcome, String> {
         let mut events = Events::with_capacity(4096);
-        let start = self.now();
         let end = start + duration.as_nanos() as u64;
         let mut outcome = Outcome { publishing: 0.0, delivering: 0.0, given_up: 0, lateness: Histogram::new() };
         let mut sending = true;

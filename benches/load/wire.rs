@@ -12,6 +12,7 @@ const PUBREC: u8 = 0x50;
 const PUBREL: u8 = 0x60;
 const PUBCOMP: u8 = 0x70;
 const SUBACK: u8 = 0x90;
+const UNSUBACK: u8 = 0xB0;
 const PINGRESP: u8 = 0xD0;
 
 /// The acknowledgements, which differ in their first byte alone.
@@ -30,6 +31,7 @@ pub(crate) enum Incoming<'a> {
     Publish { qos: u8, duplicate: bool, packet_identifier: u16, topic: &'a [u8], payload: &'a [u8] },
     Ack(Ack, u16),
     Suback { packet_identifier: u16, codes: &'a [u8] },
+    Unsuback,
     Pingresp,
 }
 
@@ -86,6 +88,14 @@ pub(crate) fn subscribe(out: &mut Vec<u8>, packet_identifier: u16, filter: &str,
     out.extend_from_slice(&packet_identifier.to_be_bytes());
     string(out, filter.as_bytes());
     out.push(qos);
+}
+
+#[allow(dead_code, reason = "the load driver never unsubscribes, `failures` does")]
+pub(crate) fn unsubscribe(out: &mut Vec<u8>, packet_identifier: u16, filter: &str) {
+    out.push(0xA2);
+    remaining_length(out, 2 + 2 + filter.len());
+    out.extend_from_slice(&packet_identifier.to_be_bytes());
+    string(out, filter.as_bytes());
 }
 
 /// The head of a PUBLISH; exactly `payload_length` bytes of payload must follow it. `flags` are DUP (8) and RETAIN (1).
@@ -149,6 +159,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Option<(Incoming<'_>, usize)>, Malf
             let (packet_identifier, codes) = split_u16(body)?;
             Incoming::Suback { packet_identifier, codes }
         }
+        UNSUBACK => Incoming::Unsuback,
         PINGRESP => Incoming::Pingresp,
         _ => return Err(Malformed),
     };
