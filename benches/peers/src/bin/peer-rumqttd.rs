@@ -1,6 +1,6 @@
 //! rumqttd 0.20 as a server process: what the load driver and `failures` start when they measure it.
 //!
-//! In: a port for plain MQTT 3.1.1, optionally a port with certificate and key for TLS, and a file of `user:password`
+//! In: a port for plain MQTT 3.1.1, optionally one for MQTT 5, one with certificate and key for TLS, and a file of `user:password`
 //! lines. Out: a broker that runs until it is killed. It sets rumqttd up as its own example does, with two changes
 //! that favour it: no pause between accepted connections, and a larger payload limit. There is no access control to
 //! switch on beyond the static map of passwords: rumqttd has no permissions.
@@ -14,6 +14,7 @@ use rumqttd::{Broker, Config, ConnectionSettings, RouterConfig, ServerSettings, 
 #[derive(Default)]
 struct Arguments {
     port: Option<u16>,
+    port5: Option<u16>,
     tls_port: Option<u16>,
     certificate: Option<String>,
     key: Option<String>,
@@ -31,6 +32,7 @@ fn arguments() -> Result<Arguments, String> {
         let port = || value.parse::<u16>().map_err(|error| format!("`{word} {value}`: {error}"));
         match word.as_str() {
             "--port" => arguments.port = Some(port()?),
+            "--port5" => arguments.port5 = Some(port()?),
             "--tls-port" => arguments.tls_port = Some(port()?),
             "--certificate" => arguments.certificate = Some(value),
             "--key" => arguments.key = Some(value),
@@ -93,6 +95,8 @@ fn run() -> Result<(), String> {
             ..RouterConfig::default()
         },
         v4: Some(servers),
+        // rumqttd speaks one protocol version per listener.
+        v5: arguments.port5.map(|port| HashMap::from([("v5".to_owned(), settings("v5", port, None))])),
         ..Config::default()
     };
     let mut broker = Broker::new(config);

@@ -66,6 +66,30 @@ impl Client {
         }
     }
 
+    /// An MQTT 5 CONNECT, Clean Start and without properties, and its CONNACK.
+    pub fn connect5(door: &Door, client_id: &str) -> io::Result<Self> {
+        let mut client = Self::silent(door)?;
+        let mut fields: Vec<&str> = vec![client_id];
+        if let Some((user, password)) = &door.login {
+            fields.extend([user.as_str(), password.as_str()]);
+        }
+        let flags = if fields.len() > 1 { 0xC2 } else { 0x02 };
+        let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 5, flags, 2, 88, 0];
+        for field in fields {
+            body.extend_from_slice(&u16::try_from(field.len()).map_err(io::Error::other)?.to_be_bytes());
+            body.extend_from_slice(field.as_bytes());
+        }
+        let mut out = vec![0x10, u8::try_from(body.len()).map_err(io::Error::other)?];
+        // One byte of length is enough for the short names that are used here.
+        out.extend_from_slice(&body);
+        client.send(&out)?;
+        match client.receive(PATIENCE)? {
+            Some(Packet::Connack(0)) => Ok(client),
+            Some(other) => Err(io::Error::other(format!("CONNECT answered by {other:?}"))),
+            None => Err(io::Error::other("no CONNACK")),
+        }
+    }
+
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
     }
@@ -113,6 +137,16 @@ impl Client {
         let mut out = Vec::new();
         wire::disconnect(&mut out);
         self.send(&out)
+    }
+
+    /// DISCONNECT, then reads on until the broker closes, or for so long.
+    pub fn disconnect_and_wait(mut self, patience: Duration) -> io::Result<()> {
+        let mut out = Vec::new();
+        wire::disconnect(&mut out);
+        self.send(&out)?;
+        let until = Instant::now() + patience;
+        while let Ok(Some(_)) = self.receive(until.saturating_duration_since(Instant::now())) {}
+        Ok(())
     }
 
     /// The next packet; `None` when there is none in time; an error when the broker has closed.

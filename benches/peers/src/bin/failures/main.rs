@@ -21,7 +21,7 @@ use subject::{Recipe, Subject};
 
 const USAGE: &str = "usage: failures [--command CMD [--template FILE] | --address HOST:PORT [--pid N]]
                 [--login USER:PASSWORD] [--only NAME,...]
-  CMD and the template may hold {port}, {dir} and {config}; the filled template is written to {config}.
+  CMD and the template may hold {port}, {port5}, {dir} and {config}; the filled template is written to {config}.
   Without either, the peer-rumqttd that lies beside this program is started.";
 
 struct Arguments {
@@ -74,7 +74,7 @@ fn subject(arguments: &Arguments) -> Result<Subject, String> {
         Some(command) => command.clone(),
         None => {
             let own = std::env::current_exe().map_err(|error| error.to_string())?;
-            format!("{} --port {{port}}", own.with_file_name("peer-rumqttd").display())
+            format!("{} --port {{port}} --port5 {{port5}}", own.with_file_name("peer-rumqttd").display())
         }
     };
     let recipe = Recipe { command, template: arguments.template.clone() };

@@ -11,8 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// How to start a broker. `{port}`, `{dir}` and `{config}` stand for its port, its directory, and the file that
-/// the template, with the same placeholders filled in, is written to.
+/// How to start a broker. `{port}`, `{port5}`, `{dir}` and `{config}` stand for its port, a port for MQTT 5
+/// where that needs one of its own, its directory, and the file that the template, with the same placeholders filled in, is written to.
 #[derive(Clone)]
 pub struct Recipe {
     pub command: String,
@@ -21,6 +21,8 @@ pub struct Recipe {
 
 pub struct Subject {
     pub address: SocketAddr,
+    /// The same, unless MQTT 5 has a listener of its own.
+    pub address5: SocketAddr,
     process: Option<u32>,
     recipe: Option<Recipe>,
     child: Option<Child>,
@@ -30,13 +32,14 @@ pub struct Subject {
 impl Subject {
     /// A broker that somebody else started and ends.
     pub fn attached(address: SocketAddr, process: Option<u32>) -> Self {
-        Self { address, process, recipe: None, child: None, directory: PathBuf::new() }
+        Self { address, address5: address, process, recipe: None, child: None, directory: PathBuf::new() }
     }
 
     /// A broker of our own, started now.
     pub fn started(recipe: Recipe) -> io::Result<Self> {
         let mut subject = Self {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            address5: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             process: None,
             recipe: Some(recipe),
             child: None,
@@ -48,11 +51,13 @@ impl Subject {
 
     /// A new broker in a new directory; does nothing to one that is not ours.
     pub fn afresh(&mut self) -> io::Result<()> {
-        if self.recipe.is_none() {
-            return Ok(());
-        }
+        let Some(recipe) = &self.recipe else { return Ok(()) };
+        let own5 =
+            [Some(&recipe.command), recipe.template.as_ref()].into_iter().flatten().any(|t| t.contains("{port5}"));
         self.end();
-        self.address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr();
+        self.address = free()?;
+        self.address5 = if own5 { free()? } else { self.address };
         let name = format!("failures-{}-{}", std::process::id(), self.address.port());
         self.directory = std::env::temp_dir().join(name);
         fs::create_dir_all(&self.directory)?;
@@ -72,10 +77,12 @@ impl Subject {
     fn start(&mut self) -> io::Result<()> {
         let Some(recipe) = self.recipe.clone() else { return Ok(()) };
         let port = self.address.port().to_string();
+        let port5 = self.address5.port().to_string();
         let directory = self.directory.display().to_string();
         let configuration = self.directory.join("configuration");
         let fill = |text: &str| {
             text.replace("{port}", &port)
+                .replace("{port5}", &port5)
                 .replace("{dir}", &directory)
                 .replace("{config}", &configuration.display().to_string())
         };
