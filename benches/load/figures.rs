@@ -20,7 +20,7 @@ impl Histogram {
     }
 
     fn slot(value: u64) -> usize {
-        let shift = (63 - (value | 1).leading_zeros()).saturating_sub(STEPS);
+        let shift = (value | 1).ilog2().saturating_sub(STEPS);
         // Below 2^STEPS the slot is the value; above, the power of two and the STEPS bits after the leading one.
         (u64::from(shift) << STEPS) as usize + (value >> shift) as usize
     }

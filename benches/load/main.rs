@@ -40,6 +40,7 @@ use scenario::{Case, Scenario, Sizes, Transport};
 /// Measures MQTT brokers side by side.
 #[derive(Parser)]
 #[command(name = "load")]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 struct Arguments {
     /// Scenarios, separated by commas; all when absent.
     #[arg(long, value_delimiter = ',', value_enum)]
@@ -106,6 +107,10 @@ struct Arguments {
     /// Leave out brokers whose program cannot be run, instead of ending.
     #[arg(long)]
     skip_missing: bool,
+    /// End with an error when anything went wrong with the first broker: a message lost, repeated or out of order, a
+    /// connection cut, a measurement that could not be made.
+    #[arg(long)]
+    strict: bool,
     /// `cargo bench` passes it.
     #[arg(long, hide = true)]
     bench: bool,
@@ -222,6 +227,10 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             }
         }
         println!("{}", report::table(case, &brokers, &results));
+    }
+    let faults = results.iter().filter(|((_, position), trials)| *position == 0 && report::faulty(trials)).count();
+    if arguments.strict && faults > 0 {
+        return Err(format!("{} had faults in {faults} cases", brokers[0].name()).into());
     }
     Ok(())
 }

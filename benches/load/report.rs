@@ -60,7 +60,7 @@ fn short(value: f64) -> String {
         size if size >= 1e4 => (value / 1e3, "k"),
         _ => (value, ""),
     };
-    let digits = if value.abs() >= 100.0 || value == value.trunc() {
+    let digits = if value.abs() >= 100.0 || value.fract().abs() < 1e-9 {
         0
     } else if value.abs() >= 10.0 {
         1
@@ -134,6 +134,11 @@ const FAULTS: [(&str, &str); 9] = [
     ("failed", "failed"),
     ("given_up", "waits given up"),
 ];
+
+/// Whether anything went wrong in these trials.
+pub(crate) fn faulty(trials: &[Result<Figures, String>]) -> bool {
+    trials.iter().any(Result::is_err) || FAULTS.iter().any(|(figure, _)| sum(trials, figure) > 0.0)
+}
 
 /// The table of one case.
 pub(crate) fn table(case: Case, brokers: &[Kind], results: &Results) -> String {

@@ -180,7 +180,7 @@ fn roles(scenario: Scenario, sizes: &Sizes, users: usize) -> (Vec<Role>, Vec<Rol
 fn messages(case: Case, target: Target, sizes: &Sizes, users: usize, process: &str) -> Result<Figures, String> {
     let mut fleet = Fleet::new(target).map_err(|error| error.to_string())?;
     let (subscribers, publishers, fan) = roles(case.scenario, sizes, users);
-    fleet.connect_all(subscribers.into_iter().chain(publishers).collect(), Duration::from_secs(60))?;
+    fleet.connect_all(subscribers.into_iter().chain(publishers).collect(), Duration::from_mins(1))?;
     let pace = if case.scenario == Scenario::Latency {
         fleet.tally.latency = Some(Histogram::new());
         Pace::Open { rate: sizes.latency_rate }
@@ -339,7 +339,7 @@ fn idle(target: Target, sizes: &Sizes, users: usize, process: &str) -> Result<Fi
         })
         .collect();
     let meter = Meter::start(process);
-    fleet.connect_all(roles, Duration::from_secs(120))?;
+    fleet.connect_all(roles, Duration::from_mins(2))?;
     let mut figures = Figures::new();
     let connections = f64::from(sizes.idle_connections);
     meter.stop(connections, &mut figures);

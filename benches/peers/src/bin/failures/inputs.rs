@@ -499,7 +499,7 @@ fn crash_and_restart(subject: &mut Subject, login: Login<'_>) -> io::Result<Obse
         publisher.expect(|packet| *packet == Packet::Ack(Ack::Puback, identifier), "PUBACK")?;
     }
     // Time for what is written with a delay.
-    thread::sleep(Duration::from_secs(1));
+    thread::sleep(Duration::from_secs(3));
     if !subject.crash_and_restart()? {
         return Ok(Observed {
             verdict: Verdict::Open,
