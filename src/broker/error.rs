@@ -7,6 +7,7 @@ use crate::{
     directory::DirectoryError,
     net::TlsError,
     pki::SignerError,
+    registry::RegistryError,
     store::StoreError,
 };
 
@@ -53,9 +54,9 @@ pub enum StartError {
     /// Users and roles.
     #[error("{0}")]
     Directory(#[from] DirectoryError),
-    /// Requests of devices.
+    /// The client registry.
     #[error("{0}")]
-    Registry(#[from] crate::registry::RegistryError),
+    Registry(#[from] RegistryError),
     /// The CA or the server certificate.
     #[error("{0}")]
     Certificate(#[from] SignerError),

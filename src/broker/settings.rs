@@ -10,6 +10,7 @@ use crate::{
     authn::{Argon2Parameters, HasherSettings, PasswordPolicy},
     config::{self, Config},
     net,
+    registry::{self, RateLimit},
     router::{MailboxLimits, RetainedLimits},
     session::{self, DeniedPublish, PartialSubscription},
     store,
@@ -105,16 +106,18 @@ pub(super) fn durability(config: &Config) -> Option<store::Durability> {
     }
 }
 
-pub(super) fn registry(config: &Config) -> crate::registry::Settings {
-    let registry = &config.registry;
-    let per_minute = registry.requests_per_minute.max(1);
-    crate::registry::Settings {
-        unlock_for: registry.unlock_for,
-        pending_ttl: registry.pending_ttl,
-        max_pending: registry.max_pending,
-        max_pending_per_source: registry.max_pending_per_source,
+pub(super) fn registry(config: &Config) -> registry::Settings {
+    let settings = config.registry;
+    registry::Settings {
+        unlock_for: settings.unlock_for,
+        pending_ttl: settings.pending_ttl,
+        max_pending: settings.max_pending,
+        max_pending_per_source: settings.max_pending_per_source,
         validity: config.ca.validity,
-        rate: crate::registry::RateLimit { burst: per_minute, every: Duration::from_mins(1) / per_minute },
-        ..crate::registry::Settings::default()
+        rate: RateLimit {
+            burst: settings.requests_per_minute,
+            every: Duration::from_mins(1) / settings.requests_per_minute.max(1),
+        },
+        ..registry::Settings::default()
     }
 }

@@ -122,3 +122,9 @@ impl From<(MessageError, Option<Value>)> for Answer {
         Self::error(status, state, error.word(), error.to_string()).with_id(id)
     }
 }
+
+impl From<(MessageError, Option<Value>)> for Box<Answer> {
+    fn from(refused: (MessageError, Option<Value>)) -> Self {
+        Self::new(refused.into())
+    }
+}

@@ -139,7 +139,7 @@ pub(super) enum Removal {
 }
 
 /// Why no decision can be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Undecidable {
     NotFound,
     NotPending(&'static str),

@@ -16,7 +16,7 @@ const LIMITS: Limits = Limits {
     max_pending: 4,
     max_pending_per_source: 3,
     denied_for: Duration::from_secs(2000),
-    silence: Duration::from_secs(60),
+    silence: Duration::from_mins(1),
 };
 
 /// What a device proves itself with: numbers of a key and of a password.
@@ -26,7 +26,7 @@ struct Proof {
     password: Option<u8>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Op {
     Ask {
         name: u8,

@@ -189,10 +189,7 @@ fn parse<'a, T: Deserialize<'a>>(
     }
     serde_json::from_slice(payload).map_err(|error| {
         // The message may quote what was sent: not all of it is needed.
-        let mut text: String = error.to_string().chars().take(200).collect();
-        if matches!(error.classify(), serde_json::error::Category::Eof) && payload.is_empty() {
-            text = "it is empty".to_owned();
-        }
+        let text = error.to_string().chars().take(200).collect();
         (MessageError::Json(text), find_id(payload))
     })
 }

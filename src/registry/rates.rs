@@ -40,8 +40,9 @@ impl Rates {
         let full_at = if known { self.full_at.get(&source).copied() } else { self.others };
         let full_at = full_at.filter(|at| *at > now).unwrap_or(now);
         let backlog = full_at.saturating_duration_since(now);
-        if backlog + self.limit.every > burst {
-            return Err(backlog + self.limit.every - burst);
+        let early = (backlog + self.limit.every).saturating_sub(burst);
+        if !early.is_zero() {
+            return Err(early);
         }
         let next = full_at.checked_add(self.limit.every.saturating_mul(cost)).unwrap_or(full_at);
         if known {

@@ -100,7 +100,7 @@ impl Registry {
     pub async fn register(&self, payload: &[u8], content_type: Option<&str>, origin: &Origin) -> Answer {
         let answer = match self.limit(origin) {
             Ok(()) => self.serve(payload, content_type, origin).await,
-            Err(answer) => answer,
+            Err(answer) => *answer,
         };
         self.count(&answer);
         answer
@@ -109,7 +109,7 @@ impl Registry {
     /// `$registry/ca`: the trust bundle.
     pub fn ca(&self, payload: &[u8], content_type: Option<&str>, origin: &Origin) -> Answer {
         let answer = self.limit(origin).and_then(|()| Ok(parse_question(payload, content_type)?)).map_or_else(
-            |refused| refused,
+            |refused| *refused,
             |id| Answer { ca: Some(self.0.signer.bundle_pem().to_owned()), ..Answer::new(200, "ok") }.with_id(id),
         );
         self.count(&answer);
@@ -127,7 +127,16 @@ impl Registry {
         let answer = self
             .limit(origin)
             .and_then(|()| Ok(parse_question(payload, content_type)?))
-            .map_or_else(|refused| refused, |id| self.identity(caller).with_id(id));
+            .map_or_else(|refused| *refused, |id| self.identity(caller).with_id(id));
+        self.count(&answer);
+        answer
+    }
+
+    /// Too many requests of this connection are being worked on.
+    pub fn busy(&self, payload: &[u8], content_type: Option<&str>) -> Answer {
+        let id = parse_question(payload, content_type).unwrap_or_else(|(_, id)| id);
+        let message = "wait for the answers to your earlier requests".to_owned();
+        let answer = Answer::error(429, "refused", "busy", message).with_id(id);
         self.count(&answer);
         answer
     }
@@ -135,17 +144,17 @@ impl Registry {
     /// An operation that this version does not have: `challenge` and `renew`.
     pub fn unsupported(&self, payload: &[u8], content_type: Option<&str>, operation: &str) -> Answer {
         // Its fields are not looked at, so only an `id` of an otherwise empty message is echoed.
-        let id = parse_question(payload, content_type).map_or_else(|(_, id)| id, |id| id);
+        let id = parse_question(payload, content_type).unwrap_or_else(|(_, id)| id);
         let message = format!("`{operation}` is not available in this version; `register`, `whoami` and `ca` are");
         let answer = Answer::error(400, "invalid", "unsupported", message).with_id(id);
         self.count(&answer);
         answer
     }
 
-    fn limit(&self, origin: &Origin) -> Result<(), Answer> {
+    fn limit(&self, origin: &Origin) -> Result<(), Box<Answer>> {
         self.0.rates.lock().take(origin.source.into(), 1, self.0.clock.instant()).map_err(|after| {
             let message = "too many messages from this address; send it again after `retry_after` seconds";
-            Answer::error(429, "refused", "rate", message).retry_after(after)
+            Box::new(Answer::error(429, "refused", "rate", message).retry_after(after))
         })
     }
 
@@ -173,10 +182,8 @@ impl Registry {
                 (outcome, facts)
             });
             let outcome;
-            (outcome, facts) = match step.await {
-                Ok(it) => it,
-                Err(_) => return Answer::failed(),
-            };
+            let Ok(done) = step.await else { return Answer::failed() };
+            (outcome, facts) = done;
             let Some(password) = message.password.as_ref().map(SecretString::expose_secret) else {
                 return match outcome {
                     Outcome::Answer(answer) => *answer,
@@ -442,13 +449,16 @@ impl Outcome {
 
 /// Random numbers for a request that may come to be; the pairing code is the key's where there is one.
 fn draw(csr: Option<&VerifiedCsr>) -> Result<Drawn, getrandom::Error> {
-    let pairing_code = match csr {
-        Some(csr) => PairingCode::of_key(csr.key()),
-        None => {
-            let mut bytes = [0; 10];
-            getrandom::fill(&mut bytes)?;
-            PairingCode::from_bytes(bytes)
-        }
+    let pairing_code = if let Some(csr) = csr {
+        PairingCode::of_key(csr.key())
+    } else {
+        let mut bytes = [0; 10];
+        getrandom::fill(&mut bytes)?;
+        PairingCode::from_bytes(bytes)
     };
     Ok(Drawn { id: RequestId(Uuid::now_v7()), pairing_code })
 }
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;
