@@ -1,5 +1,7 @@
 //! How long one packet takes: decoding and encoding, from a 64-byte QoS 0 PUBLISH to a CONNECT with everything.
 
+#![expect(clippy::expect_used, reason = "the inputs are constants")]
+
 use std::hint::black_box;
 
 use bytes::{Bytes, BytesMut};

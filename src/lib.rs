@@ -3,11 +3,13 @@
 pub mod access;
 pub mod admin;
 pub mod authn;
+pub mod broker;
 pub mod clock;
 pub mod config;
 pub mod directory;
 pub mod metrics;
 pub mod mqtt;
+pub mod net;
 pub mod pki;
 pub mod registry;
 pub mod router;

@@ -25,7 +25,6 @@ use crate::mqtt::{Packet, PacketType, QoS, ReasonCode};
 
 mod labels;
 
-use labels::QosLabel;
 pub use labels::{
     AuthenticationOutcome, ConnectionEnd, ConnectionRefusal, DropCause, Label, RefusedAction, RegistryBadInput,
     RegistryOutcome,
@@ -430,7 +429,7 @@ impl Drop for OpenConnection {
 
 impl HotCounters {
     fn publish(&self, direction: usize, qos: QoS, payload_bytes: usize) {
-        add(self.publish.get(direction), QosLabel::from(qos).index(), 1);
+        add(self.publish.get(direction), qos.index(), 1);
         add(Some(&self.payload), direction, count(payload_bytes));
     }
 }
@@ -491,7 +490,7 @@ impl Collector for HotCollector {
             self.family::<PacketType>(&mut encoder, packets, "MQTT control packets by type.", |shard, packet| {
                 shard.packets.get(at)?.get(packet)
             })?;
-            self.family::<QosLabel>(&mut encoder, publish, "PUBLISH packets by quality of service.", |shard, qos| {
+            self.family::<QoS>(&mut encoder, publish, "PUBLISH packets by quality of service.", |shard, qos| {
                 shard.publish.get(at)?.get(qos)
             })?;
             let (bytes_help, payload_help) = ("Bytes on the wire, inside TLS.", "Bytes of PUBLISH payloads.");
@@ -621,7 +620,7 @@ mod tests {
         check::<ConnectionEnd>();
         check::<AuthenticationOutcome>();
         check::<PacketType>();
-        check::<QosLabel>();
+        check::<QoS>();
         assert_eq!(PacketType::ALL.len(), HotCounters::default().packets[0].len());
     }
 }

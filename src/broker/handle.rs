@@ -4,7 +4,6 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 
 use crate::{
     access::{Authority, SubscribeVerdict, UserId},
@@ -12,7 +11,7 @@ use crate::{
     mqtt::{ClientId, QoS, TopicFilter, TopicName},
     net::Server,
     registry::Registry,
-    router::{Mailbox, MailboxLimits, RouteMemory},
+    router::{Mailbox, RouteMemory},
     session::{Message, Publisher, SessionNumber, SubscriptionNumber},
 };
 
@@ -100,9 +99,8 @@ impl BrokerHandle {
             Some(authority) => {
                 let topic = match authority.publish_prefix() {
                     None => topic,
-                    Some(prefix) => {
-                        TopicName::try_from(format!("{prefix}{topic}").as_str()).map_err(|_| NotPublished::NotAuthorized)?
-                    }
+                    Some(prefix) => TopicName::try_from(format!("{prefix}{topic}").as_str())
+                        .map_err(|_| NotPublished::NotAuthorized)?,
                 };
                 let (most, may_retain) = authority.may_publish(&topic).ok_or(NotPublished::NotAuthorized)?;
                 if qos > most || (retain && !may_retain) {

@@ -7,6 +7,7 @@ mod error;
 mod handle;
 mod settings;
 mod start;
+mod tasks;
 
 use std::{
     net::SocketAddr,

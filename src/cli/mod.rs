@@ -110,7 +110,7 @@ pub(crate) fn run() -> ExitCode {
 fn execute(arguments: Arguments, shell: &mut Shell<'_>) -> Result<(), Failure> {
     let path = arguments.config.or_else(default_config);
     match arguments.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::serve(&load(path)?),
+        Command::Serve => serve::serve(load(path)?, shell),
         Command::Config(ConfigCommand::Check) => configuration::check(load(path), shell),
         Command::Remote(remote) => {
             let socket = match (arguments.socket, path) {

@@ -69,8 +69,16 @@ labels! {
     RegistryBadInput "input" {
         Json = "json", Csr = "csr", Username = "username", Password = "password", TooLarge = "too_large", Other = "other",
     }
-    /// QoS as a label value.
-    QosLabel "qos" { AtMostOnce = "0", AtLeastOnce = "1", ExactlyOnce = "2" }
+}
+
+impl Label for QoS {
+    const NAME: &'static str = "qos";
+    const ALL: &'static [(Self, &'static str)] =
+        &[(Self::AtMostOnce, "0"), (Self::AtLeastOnce, "1"), (Self::ExactlyOnce, "2")];
+
+    fn index(self) -> usize {
+        self as usize
+    }
 }
 
 impl Label for PacketType {
@@ -95,15 +103,5 @@ impl Label for PacketType {
 
     fn index(self) -> usize {
         usize::from(self as u8) - 1 // the types count from 1
-    }
-}
-
-impl From<QoS> for QosLabel {
-    fn from(qos: QoS) -> Self {
-        match qos {
-            QoS::AtMostOnce => Self::AtMostOnce,
-            QoS::AtLeastOnce => Self::AtLeastOnce,
-            QoS::ExactlyOnce => Self::ExactlyOnce,
-        }
     }
 }

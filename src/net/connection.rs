@@ -29,19 +29,19 @@ use super::{
     listener::Listener,
     login::{self, Admitted},
     output::OutputBuffer,
-    registry,
+    registry::{self, Mouth},
     sessions::{Gate, SessionCell},
     transport::Transport,
 };
 use crate::{
-    access::Authority,
+    access::{Authority, PolicyVersion},
     clock::Instant,
-    metrics::ConnectionRefusal,
+    metrics::ConnectionEnd,
     mqtt::{
         Connect, Packet, ProtocolVersion, ReasonCode,
         codec::{DecodeError, Decoder, Limits, Role},
     },
-    session::{CloseReason, Context, EndCause, Output, Owner, Rejection, SessionKey},
+    session::{CloseReason, Context, EndCause, Output, Owner, Rejection, SessionKey, check_will},
 };
 
 /// The largest CONNECT: nobody has proven anything yet, so one connection may not hold more. Will message, user name
@@ -69,7 +69,7 @@ pub(super) async fn serve(
     deadline: time::Instant,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let _open = listener.metrics.opened();
+    let _open = server.metrics.connection_opened(&listener.name);
     let number = server.sessions.next_number();
     let limits = Limits { maximum_packet_size: CONNECT_SIZE.min(server.settings.session.maximum_packet_size.get()) };
     let mut decoder = Decoder::new(Role::Server, limits);
@@ -82,14 +82,14 @@ pub(super) async fn serve(
     let connect = match first {
         Ok(Ok(connect)) => connect,
         Ok(Err(NoConnect::Io(error))) => {
-            listener.metrics.refused(ConnectionRefusal::Protocol);
+            server.metrics.connect_missing();
             tracing::debug!(%peer, %error, "the connection ended before CONNECT");
             return;
         }
         Ok(Err(NoConnect::Decode(error))) => {
-            server.metrics.malformed.inc(error.reason_code);
+            server.metrics.malformed(error.reason_code);
             tracing::debug!(%peer, %error, "not a CONNECT that can be read");
-            listener.metrics.refused(ConnectionRefusal::Protocol);
+            server.metrics.connect_refused(error.reason_code);
             if let Some(version) = error.version {
                 let rejection =
                     Rejection { reason_code: error.reason_code, explanation: error.explanation, refusal: None };
@@ -98,7 +98,7 @@ pub(super) async fn serve(
             return;
         }
         Err(_) => {
-            listener.metrics.refused(ConnectionRefusal::ConnectTimeout);
+            server.metrics.connect_missing();
             tracing::debug!(%peer, "no CONNECT within limits.connect_timeout");
             return;
         }
@@ -113,22 +113,32 @@ pub(super) async fn serve(
     };
     let admitted = match admitted {
         Ok(Ok(admitted)) => admitted,
-        Ok(Err(rejection)) => return reject(&server, &listener, &mut transport, peer, &connect, &rejection).await,
+        Ok(Err(rejection)) => return reject(&server, &mut transport, peer, &connect, &rejection).await,
         Err(_) => {
             let rejection = Rejection {
                 reason_code: ReasonCode::ServerBusy,
                 explanation: "the identity could not be checked in time: try again later",
                 refusal: None,
             };
-            return reject(&server, &listener, &mut transport, peer, &connect, &rejection).await;
+            return reject(&server, &mut transport, peer, &connect, &rejection).await;
         }
     };
 
     let packet_size = admitted.settings(&server).maximum_packet_size.get();
     decoder.set_limits(Limits { maximum_packet_size: packet_size });
-    match Connection::attach(server.clone(), number, peer, listener.clone(), transport, input, decoder, &connect, admitted) {
+    match Connection::attach(
+        server.clone(),
+        number,
+        peer,
+        listener.clone(),
+        transport,
+        input,
+        decoder,
+        &connect,
+        admitted,
+    ) {
         Ok(connection) => connection.run(shutdown).await,
-        Err((mut transport, rejection)) => reject(&server, &listener, &mut transport, peer, &connect, &rejection).await,
+        Err((mut transport, rejection)) => reject(&server, &mut transport, peer, &connect, &rejection).await,
     }
 }
 
@@ -173,20 +183,12 @@ async fn refuse(transport: &mut Transport, version: ProtocolVersion, connack: cr
 
 async fn reject(
     server: &Server,
-    listener: &Listener,
     transport: &mut Transport,
     peer: SocketAddr,
     connect: &Connect,
     rejection: &Rejection,
 ) {
-    listener.metrics.refused(match rejection.reason_code {
-        _ if rejection.refusal.is_some() => ConnectionRefusal::Will,
-        ReasonCode::BadUserNameOrPassword => ConnectionRefusal::BadCredentials,
-        ReasonCode::NotAuthorized => ConnectionRefusal::NotAuthorized,
-        ReasonCode::ServerBusy | ReasonCode::QuotaExceeded => ConnectionRefusal::Busy,
-        ReasonCode::ClientIdentifierNotValid => ConnectionRefusal::ClientIdentifier,
-        _ => ConnectionRefusal::Protocol,
-    });
+    server.metrics.connect_refused(rejection.reason_code);
     tracing::info!(
         %peer,
         client_id = %connect.client_id,
@@ -239,11 +241,14 @@ struct Connection {
     key: SessionKey,
     admitted: Admitted,
     authority: Authority,
+    /// The policy that session and output buffer were last held against.
+    rules_seen: PolicyVersion,
     transport: Transport,
     decoder: Decoder,
     input: BytesMut,
     read_size: usize,
     link: Link,
+    mouth: Arc<Mouth>,
     open_requests: Arc<AtomicUsize>,
 }
 
@@ -282,7 +287,17 @@ impl Connection {
             };
             return Err((transport, rejection));
         };
-        let authority = Authority::none(crate::access::PolicyVersion::default());
+        let mut gate = cell.gate();
+        // The rules may have moved since the login: this moment's count.
+        let authority = match rules_of_now(&server, &admitted, connect) {
+            Ok(authority) => authority,
+            Err(rejection) => {
+                if gate.connection == 0 {
+                    link::leave(&server, &cell, &mut gate);
+                }
+                return Err((transport, rejection));
+            }
+        };
         let mut connection = Self {
             number,
             peer,
@@ -290,24 +305,17 @@ impl Connection {
             cell: Arc::clone(&cell),
             key,
             admitted,
+            rules_seen: authority.version(),
             authority,
             transport,
             decoder,
             input,
             read_size: READ_SIZE.0,
             link: Link::new(connect.version),
+            mouth: Mouth::new(&cell, number),
             open_requests: Arc::default(),
             server,
         };
-        let mut gate = cell.gate();
-        // The rules may have moved since the login: this moment's count.
-        if let Err(rejection) = connection.adopt_rules(connect) {
-            if !gate.session.is_attached() && gate.connection == 0 {
-                link::leave(&connection.server, &cell, &mut gate);
-            }
-            drop(gate);
-            return Err((connection.transport, rejection));
-        }
         let server = Arc::clone(&connection.server);
         let cx = Context {
             authority: &connection.authority,
@@ -336,17 +344,6 @@ impl Connection {
         Link::settle(&server, &cell, &mut gate, &cx, Some(&mut connection.link));
         drop(gate);
         Ok(connection)
-    }
-
-    /// Takes the rules of this moment for the CONNECT.
-    fn adopt_rules(&mut self, connect: &Connect) -> Result<(), Rejection> {
-        let policy = self.server.directory.policy();
-        self.authority = self.admitted.authority(&policy, self.server.clock.timestamp()).ok_or(Rejection {
-            reason_code: ReasonCode::NotAuthorized,
-            explanation: "this user may not connect",
-            refusal: None,
-        })?;
-        crate::session::check_will(connect, self.key.owner, &self.authority, self.admitted.settings(&self.server))
     }
 
     async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
@@ -415,6 +412,7 @@ impl Connection {
             match self.transport.try_read(&mut self.input) {
                 Ok(0) => return Err(EndCause::ConnectionLost),
                 Ok(read) => {
+                    self.server.metrics.bytes_read(read);
                     budget = budget.saturating_sub(read);
                     if read >= self.read_size {
                         self.read_size = (self.read_size * 2).min(READ_SIZE.1);
@@ -486,7 +484,9 @@ impl Connection {
             link.closing.get_or_insert(CloseReason::Ended(cause));
         }
         let more_deliveries = link.deliver(&server, &cell, &mut gate, &cx);
+        let before = link.output.len();
         let written = link.output.write(&mut self.transport)?;
+        server.metrics.bytes_written(before - link.output.len());
         if link.closing.is_some() {
             // Detached by the session itself: what it leaves is settled while the gate is held.
             if gate.session.is_attached() {
@@ -521,21 +521,25 @@ impl Connection {
 
     /// Brings session and output buffer up to the current rules. After this, nothing that they forbid is written.
     fn follow_rules(&mut self, gate: &mut Gate) {
-        if self.server.directory.version() == self.authority.version() {
+        if self.server.directory.version() == self.rules_seen {
             return;
         }
         let policy = self.server.directory.policy();
-        match self.admitted.authority(&policy, self.server.clock.timestamp()) {
-            Some(authority) => self.authority = authority,
-            None => {
-                self.authority = Authority::none(policy.version());
-                let gone = matches!(self.key.owner, Owner::User(user) if policy.user(user).is_none());
-                gate.ended = Some(if gone {
-                    EndCause::Purged(ReasonCode::NotAuthorized)
-                } else {
-                    EndCause::Kicked(ReasonCode::NotAuthorized)
-                });
+        self.rules_seen = policy.version();
+        if let Some(authority) = self.admitted.authority(&policy, self.server.clock.timestamp()) {
+            if authority.is_same_as(&self.authority) {
+                // Somebody else's rules changed.
+                return;
             }
+            self.authority = authority;
+        } else {
+            self.authority = Authority::none(policy.version());
+            let gone = matches!(self.key.owner, Owner::User(user) if policy.user(user).is_none());
+            gate.ended = Some(if gone {
+                EndCause::Purged(ReasonCode::NotAuthorized)
+            } else {
+                EndCause::Kicked(ReasonCode::NotAuthorized)
+            });
         }
         let cx = Context {
             authority: &self.authority,
@@ -546,7 +550,7 @@ impl Connection {
         let mut undelivered = Vec::new();
         self.link.output.retain(|outgoing| gate.session.may_still_send(outgoing, &cx), |id| undelivered.push(id));
         for packet_id in undelivered {
-            gate.session.handle_undelivered(packet_id);
+            gate.session.handle_undelivered(packet_id, &cx);
         }
         Link::settle(&self.server, &self.cell, gate, &cx, Some(&mut self.link));
     }
@@ -557,11 +561,11 @@ impl Connection {
             let busy = self.open_requests.fetch_add(1, Ordering::Relaxed) >= OPEN_REQUESTS;
             let asker = registry::Asker {
                 server: Arc::clone(&self.server),
-                cell: Arc::clone(&self.cell),
+                mouth: Arc::clone(&self.mouth),
                 connection: self.number,
-                owner: self.key.owner,
+                caller: self.admitted.caller(&self.server.directory.policy()),
                 source: self.peer.ip(),
-                listener: self.listener.name.clone(),
+                listener: self.listener.name.as_str().into(),
             };
             let open = Arc::clone(&self.open_requests);
             tokio::spawn(async move {
@@ -573,6 +577,7 @@ impl Connection {
 
     async fn farewell(mut self) {
         let reason = self.link.closing.unwrap_or(CloseReason::Ended(EndCause::ConnectionLost));
+        self.server.metrics.connections_ended.inc(connection_end(reason));
         tracing::debug!(peer = %self.peer, client_id = %self.key.client_id, ?reason, "connection ended");
         match reason {
             CloseReason::Ended(EndCause::ConnectionLost) => {}
@@ -604,6 +609,18 @@ impl Drop for Connection {
     }
 }
 
+/// The rights of this moment, if they admit the CONNECT and its Will.
+fn rules_of_now(server: &Server, admitted: &Admitted, connect: &Connect) -> Result<Authority, Rejection> {
+    let policy = server.directory.policy();
+    let authority = admitted.authority(&policy, server.clock.timestamp()).ok_or(Rejection {
+        reason_code: ReasonCode::NotAuthorized,
+        explanation: "this user may not connect",
+        refusal: None,
+    })?;
+    check_will(connect, admitted.key.owner, &authority, admitted.settings(server))?;
+    Ok(authority)
+}
+
 /// Decodes and handles what has arrived. Says whether complete packets may still be waiting.
 fn handle_input(
     server: &Server,
@@ -614,7 +631,6 @@ fn handle_input(
     decoder: &mut Decoder,
     input: &mut BytesMut,
 ) -> bool {
-    let counters = server.metrics.hot();
     for _ in 0..TURN_PACKETS {
         if link.closing.is_some() {
             return false;
@@ -622,18 +638,14 @@ fn handle_input(
         if link.output.len() >= HIGH_WATER || !gate.session.can_receive() {
             return !input.is_empty();
         }
-        let before = input.len();
         match decoder.decode(input) {
             Ok(Some(packet)) => {
-                counters.received(packet.packet_type(), before - input.len());
-                if let Packet::Publish(publish) = &packet {
-                    counters.publish_received(publish.qos);
-                }
+                server.metrics.packet_received(&packet);
                 gate.session.handle_packet(packet, cx);
             }
             Ok(None) => return false,
             Err(error) => {
-                server.metrics.malformed.inc(error.reason_code);
+                server.metrics.malformed(error.reason_code);
                 tracing::debug!(client_id = %gate.session.key().client_id, %error, "malformed packet");
                 gate.session.handle_end(EndCause::Malformed(error.reason_code), cx);
             }
@@ -659,6 +671,28 @@ fn last_packet(
         }
     }
     last
+}
+
+/// Why it ended, in the words of the metrics.
+fn connection_end(reason: CloseReason) -> ConnectionEnd {
+    match reason {
+        CloseReason::Client => ConnectionEnd::Client,
+        CloseReason::KeepAliveTimeout => ConnectionEnd::KeepAlive,
+        CloseReason::TimeIsUp(_) => ConnectionEnd::Expired,
+        CloseReason::Protocol(..) | CloseReason::Ended(EndCause::Malformed(_)) => ConnectionEnd::Protocol,
+        CloseReason::PublishDenied => ConnectionEnd::PublishRefused,
+        CloseReason::PacketTooLargeForClient => ConnectionEnd::PacketTooLarge,
+        CloseReason::PublishFailed(_) => ConnectionEnd::Other,
+        CloseReason::Ended(cause) => match cause {
+            EndCause::ConnectionLost => ConnectionEnd::Lost,
+            EndCause::TakenOver => ConnectionEnd::TakenOver,
+            EndCause::Shutdown => ConnectionEnd::ShuttingDown,
+            EndCause::Kicked(ReasonCode::AdministrativeAction) | EndCause::Purged(ReasonCode::AdministrativeAction) => {
+                ConnectionEnd::Operator
+            }
+            _ => ConnectionEnd::Access,
+        },
+    }
 }
 
 /// Sets the timer to the time that the session wants, unless it will ring early enough to look again.

@@ -10,14 +10,19 @@ use super::{
 use crate::{
     clock::Instant,
     metrics::{DropCause, RefusedAction},
-    mqtt::{PacketType, ProtocolVersion},
+    mqtt::{ProtocolVersion, QoS},
     router::{RetainedMessage, RouteMemory, Routed, retained_delivery},
-    session::{CloseReason, Context, Delivery, Disposition, EndCause, Output, Owner, RegistryRequest, SubscriptionNumber},
+    session::{
+        CloseReason, Context, Delivery, Disposition, EndCause, Output, Owner, RegistryRequest, SubscriptionNumber,
+    },
 };
 
 /// No more deliveries are encoded while this many bytes wait for the socket. Large enough for one efficient write,
 /// small enough that a change of the rules leaves little to take back.
 pub(super) const HIGH_WATER: usize = 64 * 1024;
+
+/// QoS 1 and 2 messages with smaller payloads (bytes) are copied out of the read buffer that they arrived in.
+const DETACH_BELOW: usize = 16 * 1024;
 
 /// The outgoing half of a connection.
 #[derive(Debug)]
@@ -72,7 +77,7 @@ impl Link {
             Output::Send(packet) => {
                 let Some(link) = link else { return };
                 match link.output.push(&packet) {
-                    Ok(length) => server.metrics.hot().sent(packet.packet_type(), length),
+                    Ok(()) => server.metrics.packet_sent(&packet),
                     Err(error) => {
                         tracing::error!(%error, "a packet of the broker cannot be encoded");
                         link.closing.get_or_insert(CloseReason::PacketTooLargeForClient);
@@ -81,17 +86,13 @@ impl Link {
             }
             Output::Deliver(outgoing) => {
                 let Some(link) = link else { return };
-                let (packet_id, qos) = (outgoing.packet_id, outgoing.qos);
+                let (packet_id, qos, length) = (outgoing.packet_id, outgoing.qos, outgoing.message.payload.len());
                 match link.output.push_delivery(outgoing) {
-                    Ok(length) => {
-                        let counters = server.metrics.hot();
-                        counters.sent(PacketType::Publish, length);
-                        counters.publish_sent(qos);
-                    }
+                    Ok(()) => server.metrics.publish_sent(qos, length),
                     Err(error) => {
                         tracing::warn!(%error, "a message cannot be encoded for its receiver, and is dropped");
                         if let Some(packet_id) = packet_id {
-                            gate.session.handle_undelivered(packet_id);
+                            gate.session.handle_undelivered(packet_id, cx);
                         }
                     }
                 }
@@ -103,6 +104,13 @@ impl Link {
                 let publisher = match key.owner {
                     Owner::User(user) => Some((user, &key.client_id)),
                     Owner::Registration(_) => None,
+                };
+                // What somebody has to acknowledge may wait long, and must not hold a whole read buffer meanwhile. A
+                // large payload is most of its buffer anyway.
+                let message = if message.qos > QoS::AtMostOnce && message.payload.len() < DETACH_BELOW {
+                    Arc::new(message.detached())
+                } else {
+                    message
                 };
                 let routed = server.router.route(&message, publisher, memory);
                 if let Ok(Routed { dropped: 1.., .. }) = routed {
@@ -140,7 +148,13 @@ impl Link {
     }
 
     /// Gives the session what waits for it, while it and the output buffer have room. Says whether more is waiting.
-    pub(super) fn deliver(&mut self, server: &Server, cell: &Arc<SessionCell>, gate: &mut Gate, cx: &Context<'_>) -> bool {
+    pub(super) fn deliver(
+        &mut self,
+        server: &Server,
+        cell: &Arc<SessionCell>,
+        gate: &mut Gate,
+        cx: &Context<'_>,
+    ) -> bool {
         while self.closing.is_none() && gate.session.can_deliver() {
             if self.output.len() >= HIGH_WATER {
                 return true;
@@ -148,7 +162,7 @@ impl Link {
             let Some(delivery) = self.next_delivery(server, cell) else { return false };
             let disposition = gate.session.handle_delivery(delivery, cx);
             match disposition {
-                Disposition::Sent | Disposition::NotWanted | Disposition::NotNow => {}
+                Disposition::Sent | Disposition::Waiting | Disposition::NotWanted | Disposition::NotNow => {}
                 Disposition::Withheld => server.metrics.refused.inc(RefusedAction::Receive),
                 Disposition::Expired => server.metrics.dropped.inc(DropCause::Expired),
                 Disposition::TooLarge => server.metrics.dropped.inc(DropCause::TooLarge),

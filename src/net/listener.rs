@@ -13,10 +13,7 @@ use tokio::{
 };
 
 use super::{Server, admission::Turned, connection, tls::TlsAcceptor, transport::Transport};
-use crate::{
-    access::Username,
-    metrics::{ConnectionRefusal, ListenerMetrics},
-};
+use crate::{access::Username, metrics::ConnectionRefusal};
 
 /// What a connection has to know of the listener it came through.
 #[derive(Debug)]
@@ -29,8 +26,6 @@ pub(crate) struct Listener {
     pub(crate) registration: bool,
     /// Name of the user whom clients without credentials are.
     pub(crate) anonymous: Option<Username>,
-    /// What is counted for it.
-    pub(crate) metrics: ListenerMetrics,
 }
 
 /// After the file limit is hit: long enough not to spin, short enough for clients that retry.
@@ -52,6 +47,7 @@ pub(crate) async fn run(
             Ok((stream, peer)) => admit(stream, peer, &listener, &server, &shutdown),
             Err(error) if belongs_to_one_connection(&error) => {}
             Err(error) => {
+                server.metrics.accept_failed();
                 tracing::warn!(listener = listener.name, %error, "no further connection can be accepted; trying again");
                 sleep(ACCEPT_PAUSE).await;
             }
@@ -77,9 +73,9 @@ fn admit(
     let place = match server.admission.admit(peer.ip()) {
         Ok(place) => place,
         Err(turned) => {
-            listener.metrics.refused(match turned {
-                Turned::Full => ConnectionRefusal::Limit,
-                Turned::Address => ConnectionRefusal::AddressLimit,
+            server.metrics.connections_refused.inc(match turned {
+                Turned::Full => ConnectionRefusal::Connections,
+                Turned::Address => ConnectionRefusal::ConnectionsPerAddress,
             });
             return;
         }
@@ -112,12 +108,11 @@ fn admit(
         match timeout_at(deadline, opened).await {
             Ok(Ok(transport)) => connection::serve(transport, peer, listener, shared, deadline, shutdown).await,
             Ok(Err(error)) => {
-                shared.metrics.tls_handshake_failures.inc();
-                listener.metrics.refused(ConnectionRefusal::TlsHandshake);
+                shared.metrics.handshake_failed();
                 tracing::debug!(listener = listener.name, %peer, %error, "TLS handshake failed");
             }
             Err(_) => {
-                listener.metrics.refused(ConnectionRefusal::ConnectTimeout);
+                shared.metrics.handshake_failed();
                 tracing::debug!(listener = listener.name, %peer, "handshake took longer than limits.connect_timeout");
             }
         }

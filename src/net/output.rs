@@ -44,42 +44,20 @@ impl OutputBuffer {
         self.bytes.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// Encodes a control packet; its length in bytes.
-    pub(super) fn push(&mut self, packet: &Packet) -> Result<usize, EncodeError> {
+    pub(super) fn push(&mut self, packet: &Packet) -> Result<(), EncodeError> {
         let before = self.bytes.len();
         codec::encode(packet, self.version, &mut self.bytes)?;
         let length = self.bytes.len() - before;
         self.packets.push_back(Encoded { length, delivery: None });
-        Ok(length)
+        Ok(())
     }
 
-    /// Encodes a message; its length in bytes.
-    pub(super) fn push_delivery(&mut self, outgoing: Outgoing) -> Result<usize, EncodeError> {
+    pub(super) fn push_delivery(&mut self, outgoing: Outgoing) -> Result<(), EncodeError> {
         let before = self.bytes.len();
-        let message = &outgoing.message;
-        let properties = outgoing.properties();
-        codec::encode_publish(
-            &codec::PublishParts {
-                dup: outgoing.dup,
-                qos: outgoing.qos,
-                retain: outgoing.retain,
-                topic: &message.topic,
-                packet_id: outgoing.packet_id,
-                payload: &message.payload,
-                properties: properties.as_deref(),
-                subscription_identifiers: &outgoing.subscription_identifiers,
-            },
-            self.version,
-            &mut self.bytes,
-        )?;
-        drop(properties);
+        codec::encode_publish(&outgoing.parts(), self.version, &mut self.bytes)?;
         let length = self.bytes.len() - before;
         self.packets.push_back(Encoded { length, delivery: Some(outgoing) });
-        Ok(length)
+        Ok(())
     }
 
     /// Writes as much as the socket takes; says whether everything is with the kernel.
@@ -245,7 +223,7 @@ mod tests {
             // And it stays consistent: writing the rest empties it.
             let rest = buffer.len();
             buffer.written(rest);
-            prop_assert!(buffer.is_empty() && buffer.packets.is_empty());
+            prop_assert!(buffer.bytes.is_empty() && buffer.packets.is_empty());
         }
 
         #[test]

@@ -92,8 +92,7 @@ impl TlsAcceptor {
             } else {
                 verifier.allow_unauthenticated()
             };
-            let verifier =
-                verifier.build().map_err(|error| TlsError::Unusable("trust anchor", error.to_string()))?;
+            let verifier = verifier.build().map_err(|error| TlsError::Unusable("trust anchor", error.to_string()))?;
             builder.with_client_cert_verifier(verifier)
         };
         let mut config = builder.with_single_cert(chain, key).map_err(unusable("server certificate or its key"))?;

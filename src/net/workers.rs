@@ -10,15 +10,17 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use parking_lot::Mutex;
 use tokio::{
     runtime::{Builder, Handle},
     sync::watch,
 };
 
-/// The threads that serve connections. Dropping it stops them.
+/// Threads that run tasks.
 #[derive(Debug)]
 pub(crate) struct Workers {
-    workers: Vec<Worker>,
+    all: Vec<Worker>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     stop: watch::Sender<bool>,
 }
 
@@ -26,7 +28,6 @@ pub(crate) struct Workers {
 struct Worker {
     handle: Handle,
     load: Arc<AtomicUsize>,
-    thread: Option<JoinHandle<()>>,
 }
 
 /// Counts a task against its worker for as long as it lives.
@@ -40,21 +41,24 @@ impl Drop for Load {
 
 impl Workers {
     /// Starts `count` threads (at least one).
-    pub(crate) fn start(count: usize) -> io::Result<Self> {
+    pub(crate) fn start(name: &str, count: usize) -> io::Result<Self> {
         let (stop, _) = watch::channel(false);
-        let workers = (0..count.max(1))
+        let mut threads = Vec::new();
+        let all = (0..count.max(1))
             .map(|number| {
                 let runtime = Builder::new_current_thread().enable_all().event_interval(127).build()?;
                 let handle = runtime.handle().clone();
                 let mut stopped = stop.subscribe();
-                let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                threads.push(thread::Builder::new().name(format!("{name}-{number}")).spawn(move || {
                     // An error means that the sender is gone, which also is the end.
                     runtime.block_on(async move { drop(stopped.wait_for(|stop| *stop).await) });
-                })?;
-                Ok(Worker { handle, load: Arc::default(), thread: Some(thread) })
+                    // What still blocks (a commit, a hash) ends on its own.
+                    runtime.shutdown_background();
+                })?);
+                Ok(Worker { handle, load: Arc::default() })
             })
             .collect::<io::Result<_>>()?;
-        Ok(Self { workers, stop })
+        Ok(Self { all, threads: Mutex::new(threads), stop })
     }
 
     /// Runs a task on the worker that has the fewest.
@@ -63,7 +67,7 @@ impl Workers {
         F: Future<Output = ()> + Send + 'static,
     {
         // INVARIANT: there is at least one worker.
-        let Some(worker) = self.workers.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed)) else { return };
+        let Some(worker) = self.all.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed)) else { return };
         worker.load.fetch_add(1, Ordering::Relaxed);
         let load = Load(Arc::clone(&worker.load));
         worker.handle.spawn(async move {
@@ -71,17 +75,27 @@ impl Workers {
             task.await;
         });
     }
-}
 
-impl Drop for Workers {
-    fn drop(&mut self) {
+    /// Tasks that have not ended.
+    pub(crate) fn tasks(&self) -> usize {
+        self.all.iter().map(|worker| worker.load.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Drops every task and ends the threads.
+    pub(crate) fn stop(&self) {
         self.stop.send_replace(true);
         let current = thread::current().id();
-        for thread in self.workers.iter_mut().filter_map(|worker| worker.thread.take()) {
+        for thread in self.threads.lock().drain(..) {
             // The last owner may be a task on a worker, which cannot wait for itself.
             if thread.thread().id() != current && thread.join().is_err() {
                 tracing::error!("a worker thread panicked");
             }
         }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.stop();
     }
 }

@@ -29,7 +29,7 @@ pub use pem::encode as pem;
 pub use prepared::{
     BACKDATE, DEFAULT_VALIDITY, IssuedCertificate, PreparedCertificate, ProfileError, SerialNumber, ServerName,
 };
-pub use signer::{CertificateAuthority, ServerCertificate, SignerError};
+pub use signer::{CertificateAuthority, Origin, ServerCertificate, SignerError};
 pub use subject::CommonNameError;
 
 use std::fmt::Write as _;

@@ -132,6 +132,15 @@ impl Registry {
         answer
     }
 
+    /// Too many requests of this connection are being worked on.
+    pub fn busy(&self, payload: &[u8], content_type: Option<&str>) -> Answer {
+        let id = parse_question(payload, content_type).unwrap_or_else(|(_, id)| id);
+        let message = "wait for the answers to your earlier requests".to_owned();
+        let answer = Answer::error(429, "refused", "busy", message).with_id(id);
+        self.count(&answer);
+        answer
+    }
+
     /// An operation that this version does not have: `challenge` and `renew`.
     pub fn unsupported(&self, payload: &[u8], content_type: Option<&str>, operation: &str) -> Answer {
         // Its fields are not looked at, so only an `id` of an otherwise empty message is echoed.

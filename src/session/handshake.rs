@@ -8,10 +8,11 @@ use std::num::NonZeroU16;
 use bytestring::ByteString;
 
 use super::permit::Permit;
+use super::size::packet_fits;
 use super::{Action, Owner, Refusal, RefusalCause, SessionKey, Settings};
 use crate::access::Authority;
 use crate::clock::Instant;
-use crate::mqtt::{ConnAck, ConnAckProperties, Connect, ProtocolVersion, ReasonCode};
+use crate::mqtt::{ConnAck, ConnAckProperties, Connect, Packet, ProtocolVersion, ReasonCode};
 
 /// A CONNECT that is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +26,19 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// The packet to send before closing. `[MQTT-3.2.2-6]` `[MQTT-3.2.2-7]`
+    /// The packet to send to this client before closing, without the sentence where the client does not take that
+    /// much. `[MQTT-3.2.2-19]`
+    pub fn connack_for(&self, connect: &Connect) -> ConnAck {
+        let connack = self.connack();
+        let packet = Packet::ConnAck(Box::new(connack.clone()));
+        if packet_fits(&packet, connect.version, connect.properties.maximum_packet_size) {
+            return connack;
+        }
+        let properties = ConnAckProperties { reason_string: None, ..connack.properties };
+        ConnAck { properties, ..connack }
+    }
+
+    /// The packet to send before closing, where no CONNECT could be read. `[MQTT-3.2.2-6]` `[MQTT-3.2.2-7]`
     pub fn connack(&self) -> ConnAck {
         ConnAck {
             session_present: false,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 
+use super::cache::TopicCache;
 use super::handshake::{connack, granted_expiry, granted_keep_alive};
 use super::machine::{Absence, Connection, Phase};
 use super::message::{detach_properties, detach_topic};
@@ -143,6 +144,9 @@ impl Session {
         }
         self.inbound.detach();
         self.outbound.detach();
+        // An absent session costs no more than what it must keep.
+        self.publish_cache = TopicCache::new();
+        self.receive_cache = TopicCache::new();
         let expires = match connection.expiry {
             u32::MAX => None, // never; so is what the clock cannot tell
             seconds => cx.now.checked_add(Duration::from_secs(u64::from(seconds))),
@@ -175,8 +179,6 @@ impl Session {
         }
         self.inbound.clear();
         self.outbound.clear();
-        self.publish_cache = super::cache::TopicCache::new();
-        self.receive_cache = super::cache::TopicCache::new();
     }
 
     /// If the rules of this moment permit it. `[MQTT-3.1.2-8]`

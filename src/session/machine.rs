@@ -23,6 +23,15 @@ pub enum Owner {
     Registration(u64),
 }
 
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::User(id) => id.fmt(f),
+            Self::Registration(connection) => write!(f, "registration:{connection}"),
+        }
+    }
+}
+
 /// What a session is found by. `[MQTT-3.1.3-2]`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SessionKey {

@@ -32,6 +32,11 @@ pub struct Publisher {
     pub session: SessionNumber,
 }
 
+impl SubscriptionNumber {
+    /// For a subscriber that has only one.
+    pub(crate) const FIRST: Self = Self { slot: 0, generation: 0 };
+}
+
 impl Publisher {
     /// The broker itself.
     pub const SYSTEM: Self = Self { user: None, session: SessionNumber(0) };

@@ -10,6 +10,36 @@
 //! - The router's mailbox is the queue of a session. While [`Session::can_deliver`] says yes, the shell hands over the
 //!   next [`Delivery`]. The session itself holds only what is in flight, and that is bounded by the window.
 //! - After [`Output::Close`] the session is detached; [`Session::is_over`] says whether anything of it is to be kept.
+//!
+//! ```
+//! use portcullis::access::{Authority, PolicyVersion};
+//! use portcullis::clock::{Clock, SystemClock};
+//! use portcullis::mqtt::{ClientId, Connect, ConnectProperties, Packet, ProtocolVersion};
+//! use portcullis::session::{Context, Output, Owner, Session, SessionKey, SessionNumber, Settings, Terms, check_connect};
+//!
+//! let connect = Connect {
+//!     version: ProtocolVersion::V5,
+//!     clean_start: true,
+//!     keep_alive: 60,
+//!     client_id: ClientId::try_from("pump-7").unwrap(),
+//!     will: None,
+//!     username: None,
+//!     password: None,
+//!     properties: ConnectProperties::default(),
+//! };
+//! check_connect(&connect).unwrap();
+//!
+//! let authority = Authority::none(PolicyVersion::default());
+//! let cx = Context { authority: &authority, now: SystemClock.instant(), settings: &Settings::default() };
+//! let key = SessionKey { owner: Owner::Registration(1), client_id: connect.client_id.clone() };
+//! let mut session = Session::new(key, SessionNumber(1));
+//! session.handle_connect(&connect, &Terms::default(), &cx);
+//! assert!(matches!(session.poll_output(), Some(Output::Send(Packet::ConnAck(_)))));
+//!
+//! session.handle_packet(Packet::PingReq, &cx);
+//! assert!(matches!(session.poll_output(), Some(Output::Send(Packet::PingResp))));
+//! assert!(session.poll_output().is_none());
+//! ```
 
 mod cache;
 mod deliver;

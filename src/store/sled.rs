@@ -54,8 +54,19 @@ pub struct SledStore {
     synced: Condvar,
     /// The log, for `fdatasync`.
     log: File,
-    /// Holds the lock that keeps a second broker out; dropped last.
-    _lock: File,
+    /// Keeps a second broker out; dropped last.
+    _lock: Lock,
+}
+
+/// The lock of the broker, beside sled's own, which lingers: this one is taken at once or not at all.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would not do: a child process that is just being started holds the same open file for a moment.
+        // An error has no consequence but that moment.
+        let _ = self.0.unlock();
+    }
 }
 
 /// How far commits have come. INVARIANT: `synced <= applied`; at most one thread flushes.
@@ -259,8 +270,7 @@ fn make_directory(path: &Path) -> Result<(), StoreError> {
     set_mode(path, 0o700)
 }
 
-/// The lock of the broker, beside sled's own: taken at once or not at all, and given back when the file is closed.
-fn lock(path: &Path) -> Result<File, StoreError> {
+fn lock(path: &Path) -> Result<Lock, StoreError> {
     let file_path = path.join("lock");
     let file = fs::OpenOptions::new()
         .create(true)
@@ -269,7 +279,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         .open(&file_path)
         .map_err(|error| StoreError::access("cannot open", &file_path, error))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(fs::TryLockError::WouldBlock) => Err(StoreError::Locked(path.to_owned())),
         Err(fs::TryLockError::Error(error)) => Err(StoreError::access("cannot lock", file_path, error)),
     }

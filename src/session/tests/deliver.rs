@@ -34,7 +34,6 @@ fn overlapping_subscriptions_make_one_copy_with_the_highest_qos_and_every_identi
     assert_eq!(identifiers, [1, 2]); // [MQTT-3.3.4-4]
     bench.lose();
     bench.connect(&lasting(ProtocolVersion::V311));
-    bench.packet(Packet::PubAck(ok(1)));
     assert!(bench.delivered(message("a/b", QoS::AtMostOnce)).subscription_identifiers.is_empty());
 }
 

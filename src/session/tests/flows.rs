@@ -63,14 +63,15 @@ struct Client {
     receive_maximum: usize,
     open: BTreeSet<u16>,
     quota: usize,
-    unanswered: VecDeque<u16>,
+    /// In the order of their PUBLISHes, QoS 1 and QoS 2 each for itself. `[MQTT-4.6.0-2]` `[MQTT-4.6.0-3]`
+    unanswered: [VecDeque<u16>; 2],
 }
 
 impl Client {
     fn connected(&mut self, receive_maximum: u16) -> Vec<Packet> {
         self.receive_maximum = usize::from(receive_maximum);
         self.open.clear();
-        self.unanswered.clear();
+        self.unanswered = Default::default();
         self.quota = OURS;
         let unfinished = self.unfinished.clone();
         let (released, waiting): (Vec<_>, Vec<_>) = unfinished.into_iter().partition(|message| message.released);
@@ -83,7 +84,7 @@ impl Client {
 
     fn send(&mut self, message: &Unfinished, dup: bool) -> Packet {
         self.quota -= 1;
-        self.unanswered.push_back(message.number);
+        self.unanswered[usize::from(message.qos == QoS::ExactlyOnce)].push_back(message.number);
         let payload = Bytes::copy_from_slice(&message.payload.to_be_bytes());
         Packet::Publish(Publish { dup, payload, ..publish("up", message.qos, message.number) })
     }
@@ -92,7 +93,8 @@ impl Client {
         if self.quota == 0 || self.unfinished.len() >= OURS {
             return None;
         }
-        let number = (1..).find(|number| self.unfinished.iter().all(|message| message.number != *number)).unwrap();
+        let number =
+            (1..=u16::MAX).find(|number| self.unfinished.iter().all(|message| message.number != *number)).unwrap();
         let payload = u32::try_from(self.published.len()).unwrap();
         let message = Unfinished { number, payload, qos, released: false };
         self.published.push((qos, payload));
@@ -124,14 +126,14 @@ impl Client {
             }
             Wire::Packet(Packet::PubAck(ack)) => {
                 assert!(!ack.reason_code.is_error());
-                self.answered(ack.packet_id.0.get());
+                self.answered(ack.packet_id.0.get(), false);
                 self.finish(ack.packet_id.0.get());
                 None
             }
             Wire::Packet(Packet::PubRec(ack)) => {
                 assert!(!ack.reason_code.is_error());
                 let number = ack.packet_id.0.get();
-                self.answered(number);
+                self.answered(number, true);
                 self.unfinished.iter_mut().find(|message| message.number == number).unwrap().released = true;
                 Some(Packet::PubRel(ok(number)))
             }
@@ -143,8 +145,9 @@ impl Client {
         }
     }
 
-    fn answered(&mut self, number: u16) {
-        assert_eq!(self.unanswered.pop_front(), Some(number), "acknowledged out of order");
+    fn answered(&mut self, number: u16, exactly_once: bool) {
+        let expected = self.unanswered[usize::from(exactly_once)].pop_front();
+        assert_eq!(expected, Some(number), "acknowledged out of order");
     }
 
     fn finish(&mut self, number: u16) {
@@ -255,7 +258,7 @@ impl World {
                 if !self.tickets.is_empty() {
                     let ticket = self.tickets.remove(index.index(self.tickets.len()));
                     let outcome = RouteOutcome::Delivered;
-                    let (_, outputs) = self.bench.give(|session, cx| session.handle_accepted(ticket, outcome, cx));
+                    let ((), outputs) = self.bench.give(|session, cx| session.handle_accepted(ticket, outcome, cx));
                     self.take(outputs);
                 }
             }
@@ -295,7 +298,7 @@ impl World {
             self.step(Step::ClientReads);
             if let Some(ticket) = self.tickets.pop() {
                 let outcome = RouteOutcome::Delivered;
-                let (_, outputs) = self.bench.give(|session, cx| session.handle_accepted(ticket, outcome, cx));
+                let ((), outputs) = self.bench.give(|session, cx| session.handle_accepted(ticket, outcome, cx));
                 self.take(outputs);
             }
         }

@@ -28,7 +28,7 @@ fn silence_for_one_and_a_half_keep_alives_ends_the_connection() {
 
 #[test]
 fn keep_alive_zero_is_none() {
-    let mut bench = Bench::connected(ProtocolVersion::V311, &[]);
+    let bench = Bench::connected(ProtocolVersion::V311, &[]);
     assert_eq!(bench.session.poll_timeout(), None);
 }
 

@@ -141,11 +141,11 @@ impl Bench {
     }
 
     fn policy_changed(&mut self) -> Vec<Output> {
-        self.give(|session, cx| session.handle_policy(cx)).1
+        self.give(Session::handle_policy).1
     }
 
     fn timeout(&mut self) -> Vec<Output> {
-        self.give(|session, cx| session.handle_timeout(cx)).1
+        self.give(Session::handle_timeout).1
     }
 
     fn pass(&mut self, seconds: u64) {

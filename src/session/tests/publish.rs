@@ -27,7 +27,7 @@ fn a_permitted_message_is_routed_and_acknowledged_once_it_is_taken() {
             assert_eq!(routed(&outputs).len(), 1);
             assert_eq!(acked(&outputs), None, "not before the router has it");
             let Some(ticket) = outputs.iter().find_map(ticket) else { continue };
-            let (_, outputs) =
+            let ((), outputs) =
                 bench.give(|session, cx| session.handle_accepted(ticket, RouteOutcome::NoSubscribers, cx));
             let code =
                 if version == ProtocolVersion::V5 { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
@@ -134,7 +134,7 @@ fn a_repeat_before_the_router_answered_waits_for_its_answer() {
     bench.connect(&lasting(ProtocolVersion::V5));
     let outputs = bench.packet(Packet::Publish(Publish { dup: true, ..publish("a", QoS::ExactlyOnce, 3) }));
     assert!(routed(&outputs).is_empty() && sent(&outputs).is_empty());
-    let (_, outputs) = bench.give(|session, cx| session.handle_accepted(ticket, RouteOutcome::Delivered, cx));
+    let ((), outputs) = bench.give(|session, cx| session.handle_accepted(ticket, RouteOutcome::Delivered, cx));
     assert_eq!(acked(&outputs), Some((true, 3, ReasonCode::Success)));
 }
 
@@ -166,7 +166,7 @@ fn acknowledgements_keep_the_order_of_the_messages() {
     bench.packet(Packet::Publish(publish("forbidden", QoS::AtLeastOnce, 4)));
     let mut order = Vec::new();
     for ticket in [tickets[2], tickets[1], tickets[0]] {
-        let (_, outputs) = bench.give(|session, cx| session.handle_accepted(ticket, RouteOutcome::Delivered, cx));
+        let ((), outputs) = bench.give(|session, cx| session.handle_accepted(ticket, RouteOutcome::Delivered, cx));
         for packet in sent(&outputs) {
             let Packet::PubAck(ack) = packet else { panic!() };
             order.push(ack.packet_id.0.get());
@@ -209,7 +209,7 @@ fn a_router_that_fails_is_told_or_ends_a_3_1_1_connection() {
             let outputs = bench.packet(Packet::Publish(publish("a", qos, 1)));
             let ticket = outputs.iter().find_map(ticket).unwrap();
             let failed = RouteOutcome::Failed(ReasonCode::QuotaExceeded);
-            let (_, outputs) = bench.give(|session, cx| session.handle_accepted(ticket, failed, cx));
+            let ((), outputs) = bench.give(|session, cx| session.handle_accepted(ticket, failed, cx));
             if version == ProtocolVersion::V5 {
                 assert_eq!(acked(&outputs), Some((qos == QoS::ExactlyOnce, 1, ReasonCode::QuotaExceeded)));
             } else {
@@ -219,6 +219,18 @@ fn a_router_that_fails_is_told_or_ends_a_3_1_1_connection() {
             }
         }
     }
+}
+
+#[test]
+fn the_fate_of_an_earlier_connections_message_does_not_end_this_one() {
+    let mut bench = Bench::connected(ProtocolVersion::V311, &["allow write a"]);
+    let outputs = bench.packet(Packet::Publish(publish("a", QoS::ExactlyOnce, 1)));
+    let ticket = outputs.iter().find_map(ticket).unwrap();
+    bench.lose();
+    bench.connect(&lasting(ProtocolVersion::V311));
+    let failed = RouteOutcome::Failed(ReasonCode::QuotaExceeded);
+    assert!(bench.give(|session, cx| session.handle_accepted(ticket, failed, cx)).1.is_empty());
+    assert_eq!(routed(&bench.publish(publish("a", QoS::ExactlyOnce, 1))).len(), 1, "it was never taken");
 }
 
 #[test]

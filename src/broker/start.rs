@@ -1,0 +1,346 @@
+//! The start, in order: files, store, certificates, sockets, users of the configuration, first administrator, tasks.
+
+use std::{
+    fs,
+    io::{self, Write},
+    net::{IpAddr, SocketAddr},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use secrecy::{ExposeSecret, SecretString};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::watch;
+
+use super::{Broker, FirstAdmin, StartError, Started, settings, tasks};
+use crate::{
+    authn::{Authenticator, AuthenticatorSettings, Hasher, Lane, PasswordPolicy, Source},
+    clock::Clock,
+    config::{self, Config, ConfiguredPassword},
+    directory::{Directory, NewUser},
+    metrics::Metrics,
+    net::{Admission, ClientCertificate, Listener, Server, Sessions, TlsAcceptor, TlsSettings, Workers},
+    pki::{CertificateAuthority, Origin, ServerName},
+    registry::Registry,
+    router::Router,
+    store::{MemoryStore, SledStore, Store},
+};
+
+/// The file that the first password is written to when nobody is there to be shown it.
+const INITIAL_PASSWORD: &str = "initial-admin-password";
+
+/// Registration sessions at a time, in all and from one source: a flood of strangers leaves the rest of
+/// `limits.connections` to those who belong here.
+const REGISTRATION_SESSIONS: (usize, usize) = (1_000, 50);
+
+/// Sessions with and without a connection.
+const SESSIONS: usize = 1_000_000;
+
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: i32 = 4_096;
+
+pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: bool) -> Result<Broker, StartError> {
+    raise_file_limit();
+    make_private_directory(&config.data_dir)?;
+    let store = open_store(&config)?;
+    let directory = Arc::new(Directory::open(Arc::clone(&store), Arc::clone(&clock))?);
+    let metrics = Arc::new(Metrics::new());
+
+    let (ca, ca_origin) =
+        CertificateAuthority::load_or_create(&config.ca.certificate, &config.ca.key, clock.timestamp())?;
+    let ca = Arc::new(ca);
+
+    let bound = bind_listeners(&config, &ca, clock.timestamp())?;
+    let metrics_socket = config.metrics.bind.map(|address| bind("[metrics] bind", address)).transpose()?;
+    let admin_socket = tasks::bind_admin(&config.admin_socket())?;
+
+    let system = |action| move |source| StartError::System { action, source };
+    let hasher =
+        Arc::new(Hasher::start(settings::hasher(&config)?, Arc::clone(&metrics)).map_err(system("start a thread"))?);
+    let password_policy = settings::password_policy(&config)?;
+    let authenticator = Authenticator::new(
+        AuthenticatorSettings::default(),
+        Arc::clone(&hasher),
+        Arc::clone(&clock),
+        Arc::clone(&metrics),
+    )
+    .map_err(no_random)?;
+    reconcile(&config, &directory, &hasher, &password_policy).await?;
+    let first_admin = first_admin(&config, &directory, &hasher, &password_policy, show_password).await?;
+    let registry = Registry::open(
+        Arc::clone(&store),
+        Arc::clone(&directory),
+        Arc::clone(&ca) as _,
+        Arc::new((Arc::clone(&hasher), password_policy)),
+        Arc::clone(&clock),
+        Arc::clone(&metrics),
+        settings::registry(&config),
+    )?;
+
+    let workers = config.workers.map_or_else(
+        || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
+        std::num::NonZeroUsize::get,
+    );
+    let started = Started {
+        listeners: bound
+            .iter()
+            .map(|(socket, listener)| (listener.name.clone(), address_of(socket), listener.tls.is_some()))
+            .collect(),
+        trust_bundle: config.ca.certificate.clone(),
+        ca_made: ca_origin == Origin::Created,
+        admin_socket: config.admin_socket(),
+        metrics: metrics_socket.as_ref().map(address_of),
+        first_admin,
+    };
+    let server = Arc::new(Server {
+        workers: Workers::start("worker", workers).map_err(system("start a thread"))?,
+        admission: Admission::new(config.limits.connections, config.limits.connections_per_address),
+        registrations: Admission::new(REGISTRATION_SESSIONS.0, REGISTRATION_SESSIONS.1),
+        sessions: Sessions::new(settings::mailbox(&config), SESSIONS),
+        router: Router::new(settings::retained(&config)),
+        directory,
+        authenticator: Arc::new(authenticator),
+        registry: Arc::new(registry),
+        clock,
+        metrics,
+        mailbox: settings::mailbox(&config),
+        settings: settings::net(&config),
+    });
+    let control = Workers::start("control", 1).map_err(system("start a thread"))?;
+    let (shutdown, _) = watch::channel(false);
+    tasks::run(tasks::Parts {
+        server: &server,
+        control: &control,
+        shutdown: &shutdown,
+        listeners: bound,
+        metrics_socket,
+        admin_socket,
+        hasher,
+        password_policy,
+        initial_password: config.data_dir.join(INITIAL_PASSWORD),
+    });
+    Ok(Broker { server, started, shutdown, control, admin_socket: config.admin_socket() })
+}
+
+fn no_random(error: impl std::fmt::Display) -> StartError {
+    StartError::Setting(format!("the operating system gives no random numbers: {error}"))
+}
+
+/// As many open files as the system lets us have: each connection is one.
+fn raise_file_limit() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => tracing::debug!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
+    }
+}
+
+fn make_private_directory(path: &Path) -> Result<(), StartError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| StartError::File {
+        action: "make the data directory",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    let Some(durability) = settings::durability(config) else { return Ok(Arc::new(MemoryStore::new())) };
+    let path = config.data_dir.join("store");
+    match SledStore::open(&path, durability) {
+        Ok(store) => Ok(Arc::new(store)),
+        Err(source) => Err(StartError::Store { path, source }),
+    }
+}
+
+/// A listening socket that no runtime owns yet.
+fn bind(listener: &str, address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
+    let open = || -> io::Result<std::net::TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // A restart must not wait for the old connections' last minutes.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    open().map_err(|source| StartError::Bind { listener: listener.to_owned(), address, source })
+}
+
+/// A bound socket always has an address.
+fn address_of(socket: &std::net::TcpListener) -> SocketAddr {
+    socket.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+}
+
+fn bind_listeners(
+    config: &Config,
+    ca: &CertificateAuthority,
+    now: crate::clock::Timestamp,
+) -> Result<Vec<(std::net::TcpListener, Arc<Listener>)>, StartError> {
+    let certificate = if config.listeners.iter().any(|listener| listener.tls) {
+        Some(ca.server_certificate(&config.tls.certificate, &config.tls.key, &server_names(), now)?)
+    } else {
+        None
+    };
+    config
+        .listeners
+        .iter()
+        .map(|listener| {
+            let tls = match &certificate {
+                Some(certificate) if listener.tls => Some(
+                    TlsAcceptor::new(&TlsSettings {
+                        chain: certificate.chain(),
+                        key: certificate.key_der(),
+                        client_anchors: ca.anchors(),
+                        client_certificate: match listener.client_certificate {
+                            config::ClientCertificate::Off => ClientCertificate::Off,
+                            config::ClientCertificate::Optional => ClientCertificate::Optional,
+                            config::ClientCertificate::Required => ClientCertificate::Required,
+                        },
+                        tls12: config.tls.min_version == config::TlsVersion::V1_2,
+                    })
+                    .map_err(|source| StartError::Tls { listener: listener.name.clone(), source })?,
+                ),
+                _ => None,
+            };
+            let socket = bind(&listener.name, listener.bind)?;
+            let shared = Listener {
+                name: listener.name.clone(),
+                tls,
+                registration: listener.registration,
+                anonymous: listener.anonymous.clone(),
+            };
+            Ok((socket, Arc::new(shared)))
+        })
+        .collect()
+}
+
+/// The names by which this machine is reached: what a made certificate holds.
+fn server_names() -> Vec<ServerName> {
+    let mut names = vec![ServerName::Dns("localhost".to_owned())];
+    if let Some(name) =
+        fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| fs::read_to_string("/etc/hostname").ok())
+    {
+        let name = name.trim().to_ascii_lowercase();
+        if !name.is_empty()
+            && name
+                .split('.')
+                .all(|label| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
+        {
+            names.push(ServerName::Dns(name));
+        }
+    }
+    let mut addresses = vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)];
+    match if_addrs::get_if_addrs() {
+        Ok(interfaces) => addresses.extend(interfaces.into_iter().map(|interface| interface.ip()).filter(is_lasting)),
+        Err(error) => tracing::warn!(%error, "the interface addresses are unknown: the server certificate lacks them"),
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    names.extend(addresses.into_iter().map(ServerName::Address));
+    names.dedup();
+    names
+}
+
+/// Link-local IPv6 addresses are of no use without a zone.
+fn is_lasting(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+    }
+}
+
+/// Makes the users and roles of the configuration what the file says.
+async fn reconcile(
+    config: &Config,
+    directory: &Directory,
+    hasher: &Hasher,
+    password_policy: &PasswordPolicy,
+) -> Result<(), StartError> {
+    let mut users = Vec::with_capacity(config.users.len());
+    for user in &config.users {
+        let password_hash = match &user.password {
+            None => None,
+            Some(ConfiguredPassword::Hash(hash)) => Some(hash.expose_secret().to_owned()),
+            Some(ConfiguredPassword::Plain(password)) => {
+                let policy = directory.policy();
+                let stored = policy.user_named(&user.username).and_then(|user| user.password_hash.as_deref());
+                Some(hash_of(user.username.as_str(), password, stored, hasher, password_policy).await?)
+            }
+        };
+        users.push(NewUser {
+            username: user.username.clone(),
+            description: user.description.clone(),
+            enabled: user.enabled,
+            auth: user.auth,
+            password_hash,
+            certificates: Vec::new(),
+            roles: user.roles.clone(),
+            permissions: user.permissions.clone(),
+            publish_prefix: user.publish_prefix.clone(),
+            client_id: user.client_id.clone(),
+            expires_at: user.expires_at,
+        });
+    }
+    directory.reconcile(config.roles.clone(), users)?;
+    Ok(())
+}
+
+/// The hash on record where it is still of this password, so that a start with the same file changes nothing.
+async fn hash_of(
+    username: &str,
+    password: &SecretString,
+    stored: Option<&str>,
+    hasher: &Hasher,
+    policy: &PasswordPolicy,
+) -> Result<String, StartError> {
+    let text = password.expose_secret();
+    policy.check(text).map_err(|source| StartError::WeakPassword { username: username.to_owned(), source })?;
+    if let Some(stored) = stored
+        && hasher.verify(Lane::Administration, Source::Local, text.as_bytes(), Some(stored)).await == Ok(true)
+    {
+        return Ok(stored.to_owned());
+    }
+    match hasher.hash(Lane::Administration, Source::Local, text.as_bytes()).await {
+        Ok(hash) => Ok(hash.as_str().to_owned()),
+        Err(source) => Err(StartError::Hash { username: username.to_owned(), source }),
+    }
+}
+
+/// At the very first start: an administrator with a password that is drawn, or given by a file.
+async fn first_admin(
+    config: &Config,
+    directory: &Directory,
+    hasher: &Hasher,
+    policy: &PasswordPolicy,
+    show: bool,
+) -> Result<Option<FirstAdmin>, StartError> {
+    if directory.has_admin() {
+        return Ok(None);
+    }
+    let (password, first) = if let Some(password) = &config.admin.password {
+        (password.clone(), FirstAdmin::Given)
+    } else {
+        let password = policy.draw().map_err(no_random)?;
+        let first = if show {
+            FirstAdmin::Shown(password.clone())
+        } else {
+            FirstAdmin::Written(write_initial_password(&config.data_dir, &password)?)
+        };
+        (password, first)
+    };
+    directory.create_first_admin(hash_of("admin", &password, None, hasher, policy).await?)?;
+    Ok(Some(first))
+}
+
+fn write_initial_password(data_dir: &Path, password: &SecretString) -> Result<PathBuf, StartError> {
+    let path = data_dir.join(INITIAL_PASSWORD);
+    let write = || -> io::Result<()> {
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        // A file of an earlier, interrupted start keeps the mode that it had.
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        writeln!(file, "{}", password.expose_secret())?;
+        file.sync_all()
+    };
+    write().map_err(|source| StartError::File { action: "write the first password to", path: path.clone(), source })?;
+    Ok(path)
+}

@@ -1,0 +1,176 @@
+//! What runs beside the connections: listeners, clocks, administration, metrics.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::{Notify, watch},
+    task,
+};
+
+use super::{StartError, remove_socket};
+use crate::{
+    access::Username,
+    admin,
+    authn::{Hasher, PasswordPolicy},
+    clock::Timestamp,
+    directory::{PolicyChange, PolicyListener},
+    net::{self, Listener, Server, Workers},
+};
+
+pub(super) struct Parts<'a> {
+    pub(super) server: &'a Arc<Server>,
+    pub(super) control: &'a Workers,
+    pub(super) shutdown: &'a watch::Sender<bool>,
+    pub(super) listeners: Vec<(std::net::TcpListener, Arc<Listener>)>,
+    pub(super) metrics_socket: Option<std::net::TcpListener>,
+    pub(super) admin_socket: std::os::unix::net::UnixListener,
+    pub(super) hasher: Arc<Hasher>,
+    pub(super) password_policy: PasswordPolicy,
+    pub(super) initial_password: PathBuf,
+}
+
+/// The longest that a clock sleeps without a look.
+const CLOCK_PAUSE: Duration = Duration::from_secs(1);
+
+/// The socket of the command line: only its owner may connect. The directory around it is private too, so that nobody
+/// slips in between bind and chmod.
+pub(super) fn bind_admin(path: &Path) -> Result<std::os::unix::net::UnixListener, StartError> {
+    let bind = || -> io::Result<std::os::unix::net::UnixListener> {
+        // The store's lock is held: a socket that is there was left by a broker that was killed.
+        remove_socket(path);
+        let socket = std::os::unix::net::UnixListener::bind(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    };
+    bind().map_err(|source| StartError::AdminSocket { path: path.to_owned(), source })
+}
+
+/// Passes changes of the rules on, without keeping the broker alive.
+struct OnPolicyChange {
+    server: Weak<Server>,
+    expiry: Arc<Notify>,
+    initial_password: PathBuf,
+}
+
+impl PolicyListener for OnPolicyChange {
+    fn policy_changed(&self, change: &PolicyChange) {
+        if let Some(server) = self.server.upgrade() {
+            server.policy_changed(change);
+        }
+        self.expiry.notify_one();
+        if password_of_admin(&change.old) != password_of_admin(&change.new) {
+            match fs::remove_file(&self.initial_password) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %self.initial_password.display(), %error, "the file with the first password could not be removed");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn password_of_admin(policy: &crate::access::Policy) -> Option<&str> {
+    let admin: Username = "admin".parse().ok()?;
+    policy.user_named(&admin)?.password_hash.as_deref()
+}
+
+pub(super) fn run(parts: Parts<'_>) {
+    let Parts { server, control, shutdown, .. } = parts;
+    let expiry = Arc::new(Notify::new());
+    server.directory.set_listener(Arc::new(OnPolicyChange {
+        server: Arc::downgrade(server),
+        expiry: Arc::clone(&expiry),
+        initial_password: parts.initial_password,
+    }));
+    for (socket, listener) in parts.listeners {
+        let (server, stopped) = (Arc::clone(server), shutdown.subscribe());
+        control.spawn(async move {
+            match TcpListener::from_std(socket) {
+                Ok(socket) => net::listen(socket, listener, server, stopped).await,
+                Err(error) => tracing::error!(listener = listener.name, %error, "the listener could not be started"),
+            }
+        });
+    }
+    control.spawn(Arc::clone(server).look_after_sessions(shutdown.subscribe()));
+    control.spawn(expire_rules(Arc::clone(server), expiry, shutdown.subscribe()));
+    control.spawn(tick_registry(Arc::clone(server), shutdown.subscribe()));
+
+    let admin = admin::State {
+        directory: Arc::clone(&server.directory),
+        registry: Arc::clone(&server.registry),
+        hasher: parts.hasher,
+        password_policy: parts.password_policy,
+    };
+    let (socket, mut stopped) = (parts.admin_socket, shutdown.subscribe());
+    control.spawn(async move {
+        let served = async {
+            let socket = UnixListener::from_std(socket)?;
+            admin::serve(socket, admin, async move { drop(stopped.wait_for(|stop| *stop).await) }).await
+        };
+        if let Err(error) = served.await {
+            tracing::error!(%error, "the admin socket has failed");
+        }
+    });
+    if let Some(socket) = parts.metrics_socket {
+        let (metrics, mut stopped) = (Arc::clone(&server.metrics), shutdown.subscribe());
+        control.spawn(async move {
+            let served = async {
+                let socket = TcpListener::from_std(socket)?;
+                admin::serve_metrics(socket, metrics, async move { drop(stopped.wait_for(|stop| *stop).await) }).await
+            };
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the metrics endpoint has failed");
+            }
+        });
+    }
+}
+
+/// The commits that the clock makes: time-boxed grants and users that end.
+async fn expire_rules(server: Arc<Server>, expiry: Arc<Notify>, mut shutdown: watch::Receiver<bool>) {
+    loop {
+        let now = server.clock.timestamp();
+        let pause = match server.directory.next_expiry() {
+            Some(at) if at <= now => {
+                let directory = Arc::clone(&server.directory);
+                match task::spawn_blocking(move || directory.expire(now)).await {
+                    Ok(Ok(_)) => continue,
+                    Ok(Err(error)) => tracing::error!(%error, "what has lapsed could not be taken out of force"),
+                    Err(error) => tracing::error!(%error, "what has lapsed could not be taken out of force"),
+                }
+                CLOCK_PAUSE
+            }
+            Some(at) => until(at, now).min(CLOCK_PAUSE),
+            None => CLOCK_PAUSE,
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = expiry.notified() => {}
+            _ = shutdown.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+fn until(at: Timestamp, now: Timestamp) -> Duration {
+    at.duration_since(now).try_into().unwrap_or_default()
+}
+
+/// Pending requests that lapse, unlocks that end.
+async fn tick_registry(server: Arc<Server>, mut shutdown: watch::Receiver<bool>) {
+    loop {
+        if let Err(error) = server.registry.tick().await {
+            tracing::error!(%error, "the registry's clock has failed");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(CLOCK_PAUSE) => {}
+            _ = shutdown.wait_for(|stop| *stop) => return,
+        }
+    }
+}
