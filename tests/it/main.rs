@@ -8,4 +8,7 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod client;
+mod connect;
+mod harness;
 mod vectors;
