@@ -433,6 +433,11 @@ impl Client {
         self.publish_packet(publish(topic, payload, qos)).await
     }
 
+    /// Publishes at QoS 0 without waiting for anything.
+    pub(crate) async fn publish_at_once(&mut self, topic: &str, payload: &str) {
+        self.send(Packet::Publish(publish(topic, payload, Q0))).await;
+    }
+
     /// Publishes, and is not refused.
     pub(crate) async fn publish(&mut self, topic: &str, payload: &str, qos: QoS) {
         let code = self.try_publish(topic, payload, qos).await;

@@ -11,4 +11,5 @@
 mod client;
 mod connect;
 mod harness;
+mod session;
 mod vectors;
