@@ -369,8 +369,12 @@ impl Policy {
         let moved = left.iter().chain(came).any(|rules| !rules.claims.is_empty());
         if moved {
             let groups = Arc::make_mut(&mut self.groups);
-            came.iter().for_each(|rules| groups.add(&rules.claims));
-            left.iter().for_each(|rules| groups.remove(&rules.claims));
+            for rules in came {
+                groups.add(&rules.claims);
+            }
+            for rules in left {
+                groups.remove(&rules.claims);
+            }
         }
     }
 
@@ -416,7 +420,7 @@ impl UserEntry {
             Some(Arc::new(RuleSet::compile(|| RuleHolder::User(name.clone()), &user.permissions, now)?))
         };
         let expired = user.expires_at.is_some_and(|end| end <= now);
-        Ok(Self { own, client_id, expired, user })
+        Ok(Self { user, own, client_id, expired })
     }
 
     fn is_tied(&self) -> bool {

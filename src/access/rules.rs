@@ -215,7 +215,7 @@ impl OverlapVisitor for Look<'_> {
         self.flow()
     }
 
-    fn subtree(&mut self, below: &Below, denies_only: bool) -> Option<ControlFlow<()>> {
+    fn subtree(&mut self, below: Below, denies_only: bool) -> Option<ControlFlow<()>> {
         self.found.denied |= below.denies();
         if !denies_only {
             self.found.grant = self.found.grant.max(below.grant(self.who));
@@ -224,16 +224,12 @@ impl OverlapVisitor for Look<'_> {
     }
 
     fn step(&mut self) -> ControlFlow<()> {
-        match self.steps.checked_sub(1) {
-            Some(left) => {
-                self.steps = left;
-                ControlFlow::Continue(())
-            }
-            None => {
-                self.found = Overlap { denied: true, grant: Grant::ALL };
-                ControlFlow::Break(())
-            }
-        }
+        let Some(left) = self.steps.checked_sub(1) else {
+            self.found = Overlap { denied: true, grant: Grant::ALL };
+            return ControlFlow::Break(());
+        };
+        self.steps = left;
+        ControlFlow::Continue(())
     }
 }
 
@@ -250,7 +246,7 @@ impl<F: FnMut(usize, bool)> OverlapVisitor for List<'_, F> {
         ControlFlow::Continue(())
     }
 
-    fn subtree(&mut self, _: &Below, _: bool) -> Option<ControlFlow<()>> {
+    fn subtree(&mut self, _: Below, _: bool) -> Option<ControlFlow<()>> {
         None
     }
 

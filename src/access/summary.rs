@@ -142,11 +142,11 @@ impl Below {
         Self { allow: [Grant::NONE, Grant::NONE, plain.max(client_id), username.max(both)], ..self }
     }
 
-    pub(super) fn denies(&self) -> bool {
+    pub(super) fn denies(self) -> bool {
         self.deny
     }
 
-    pub(super) fn grant(&self, who: Identity<'_>) -> Grant {
+    pub(super) fn grant(self, who: Identity<'_>) -> Grant {
         let [plain, username, client_id, both] = self.allow;
         let if_valued = |values: &[Value<'_>], grant: Grant| {
             if values.iter().any(|value| matches!(value, Value::Odd)) { Grant::NONE } else { grant }

@@ -70,7 +70,7 @@ pub(super) trait OverlapVisitor {
     /// Rules sit here.
     fn place(&mut self, place: Place<'_>) -> ControlFlow<()>;
     /// Everything under a node overlaps. `Some`: the summary was enough. `None`: visit each place.
-    fn subtree(&mut self, below: &Below, denies_only: bool) -> Option<ControlFlow<()>>;
+    fn subtree(&mut self, below: Below, denies_only: bool) -> Option<ControlFlow<()>>;
     /// One more step; `Break` gives up.
     fn step(&mut self) -> ControlFlow<()>;
 }
@@ -179,7 +179,7 @@ impl Trie {
                 None => visit_slot(&node.here, frame.denies_only, &mut visit)?,
                 Some(Asked::Rest) => {
                     visit_slot(&node.here, frame.denies_only, &mut visit)?;
-                    match visitor.subtree(&node.below, frame.denies_only) {
+                    match visitor.subtree(node.below, frame.denies_only) {
                         Some(flow) => {
                             flow?;
                             if guarded {

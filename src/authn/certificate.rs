@@ -5,6 +5,7 @@
 //! carries no authority: all that can change is asked again at every CONNECT and at every change of the user.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::Cause;
 use crate::access::{CertificateRecord, User, Username};
@@ -34,7 +35,8 @@ pub enum Anchor {
 }
 
 /// Usernames by pattern: `*` stands for any run of characters, none included.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct UsernamePattern(String);
 
 /// Why a string is no [`UsernamePattern`].
@@ -91,6 +93,12 @@ impl UsernamePattern {
                 },
             }
         }
+    }
+}
+
+impl From<UsernamePattern> for String {
+    fn from(pattern: UsernamePattern) -> String {
+        pattern.0
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     directory::DirectoryError,
     net::TlsError,
     pki::SignerError,
+    registry::RegistryError,
     store::StoreError,
 };
 
@@ -53,6 +54,9 @@ pub enum StartError {
     /// Users and roles.
     #[error("{0}")]
     Directory(#[from] DirectoryError),
+    /// The client registry.
+    #[error("{0}")]
+    Registry(#[from] RegistryError),
     /// The CA or the server certificate.
     #[error("{0}")]
     Certificate(#[from] SignerError),

@@ -4,7 +4,6 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 
 use crate::{
     access::{Authority, SubscribeVerdict, UserId},
@@ -12,7 +11,7 @@ use crate::{
     mqtt::{ClientId, QoS, TopicFilter, TopicName},
     net::Server,
     registry::Registry,
-    router::{Mailbox, MailboxLimits, RouteMemory},
+    router::{Mailbox, RouteMemory},
     session::{Message, Publisher, SessionNumber, SubscriptionNumber},
 };
 

@@ -10,6 +10,7 @@ use crate::{
     authn::{Argon2Parameters, HasherSettings, PasswordPolicy},
     config::{self, Config},
     net,
+    registry::{self, RateLimit},
     router::{MailboxLimits, RetainedLimits},
     session::{self, DeniedPublish, PartialSubscription},
     store,
@@ -105,6 +106,18 @@ pub(super) fn durability(config: &Config) -> Option<store::Durability> {
     }
 }
 
-pub(super) fn registry(_config: &Config, _policy: PasswordPolicy) -> crate::registry::Settings {
-    crate::registry::Settings
+pub(super) fn registry(config: &Config) -> registry::Settings {
+    let settings = config.registry;
+    registry::Settings {
+        unlock_for: settings.unlock_for,
+        pending_ttl: settings.pending_ttl,
+        max_pending: settings.max_pending,
+        max_pending_per_source: settings.max_pending_per_source,
+        validity: config.ca.validity,
+        rate: RateLimit {
+            burst: settings.requests_per_minute,
+            every: Duration::from_mins(1) / settings.requests_per_minute.max(1),
+        },
+        ..registry::Settings::default()
+    }
 }

@@ -65,16 +65,17 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         Arc::clone(&clock),
         Arc::clone(&metrics),
     )
-    .map_err(|error| StartError::Setting(format!("the operating system gives no random numbers: {error}")))?;
+    .map_err(no_random)?;
     reconcile(&config, &directory, &hasher, &password_policy).await?;
     let first_admin = first_admin(&config, &directory, &hasher, &password_policy, show_password).await?;
     let registry = Registry::open(
         Arc::clone(&store),
         Arc::clone(&directory),
         Arc::clone(&ca) as _,
-        Arc::clone(&hasher) as _,
+        Arc::new((Arc::clone(&hasher), password_policy)),
         Arc::clone(&clock),
-        settings::registry(&config, password_policy),
+        Arc::clone(&metrics),
+        settings::registry(&config),
     )?;
 
     let workers = config.workers.map_or_else(
@@ -120,6 +121,10 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         initial_password: config.data_dir.join(INITIAL_PASSWORD),
     });
     Ok(Broker { server, started, shutdown, control, admin_socket: config.admin_socket() })
+}
+
+fn no_random(error: impl std::fmt::Display) -> StartError {
+    StartError::Setting(format!("the operating system gives no random numbers: {error}"))
 }
 
 /// As many open files as the system lets us have: each connection is one.
@@ -312,19 +317,16 @@ async fn first_admin(
     if directory.has_admin() {
         return Ok(None);
     }
-    let (password, first) = match &config.admin.password {
-        Some(password) => (password.clone(), FirstAdmin::Given),
-        None => {
-            let password = policy.draw().map_err(|error| {
-                StartError::Setting(format!("the operating system gives no random numbers: {error}"))
-            })?;
-            let first = if show {
-                FirstAdmin::Shown(password.clone())
-            } else {
-                FirstAdmin::Written(write_initial_password(&config.data_dir, &password)?)
-            };
-            (password, first)
-        }
+    let (password, first) = if let Some(password) = &config.admin.password {
+        (password.clone(), FirstAdmin::Given)
+    } else {
+        let password = policy.draw().map_err(no_random)?;
+        let first = if show {
+            FirstAdmin::Shown(password.clone())
+        } else {
+            FirstAdmin::Written(write_initial_password(&config.data_dir, &password)?)
+        };
+        (password, first)
     };
     directory.create_first_admin(hash_of("admin", &password, None, hasher, policy).await?)?;
     Ok(Some(first))

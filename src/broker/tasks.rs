@@ -165,8 +165,7 @@ fn until(at: Timestamp, now: Timestamp) -> Duration {
 /// Pending requests that lapse, unlocks that end.
 async fn tick_registry(server: Arc<Server>, mut shutdown: watch::Receiver<bool>) {
     loop {
-        let registry = Arc::clone(&server.registry);
-        if let Err(error) = task::spawn_blocking(move || registry.tick()).await {
+        if let Err(error) = server.registry.tick().await {
             tracing::error!(%error, "the registry's clock has failed");
         }
         tokio::select! {

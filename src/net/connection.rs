@@ -29,12 +29,12 @@ use super::{
     listener::Listener,
     login::{self, Admitted},
     output::OutputBuffer,
-    registry,
+    registry::{self, Mouth},
     sessions::{Gate, SessionCell},
     transport::Transport,
 };
 use crate::{
-    access::Authority,
+    access::{Authority, PolicyVersion},
     clock::Instant,
     metrics::ConnectionEnd,
     mqtt::{
@@ -241,11 +241,14 @@ struct Connection {
     key: SessionKey,
     admitted: Admitted,
     authority: Authority,
+    /// The policy that session and output buffer were last held against.
+    rules_seen: PolicyVersion,
     transport: Transport,
     decoder: Decoder,
     input: BytesMut,
     read_size: usize,
     link: Link,
+    mouth: Arc<Mouth>,
     open_requests: Arc<AtomicUsize>,
 }
 
@@ -302,12 +305,14 @@ impl Connection {
             cell: Arc::clone(&cell),
             key,
             admitted,
+            rules_seen: authority.version(),
             authority,
             transport,
             decoder,
             input,
             read_size: READ_SIZE.0,
             link: Link::new(connect.version),
+            mouth: Mouth::new(&cell, number),
             open_requests: Arc::default(),
             server,
         };
@@ -516,21 +521,25 @@ impl Connection {
 
     /// Brings session and output buffer up to the current rules. After this, nothing that they forbid is written.
     fn follow_rules(&mut self, gate: &mut Gate) {
-        if self.server.directory.version() == self.authority.version() {
+        if self.server.directory.version() == self.rules_seen {
             return;
         }
         let policy = self.server.directory.policy();
-        match self.admitted.authority(&policy, self.server.clock.timestamp()) {
-            Some(authority) => self.authority = authority,
-            None => {
-                self.authority = Authority::none(policy.version());
-                let gone = matches!(self.key.owner, Owner::User(user) if policy.user(user).is_none());
-                gate.ended = Some(if gone {
-                    EndCause::Purged(ReasonCode::NotAuthorized)
-                } else {
-                    EndCause::Kicked(ReasonCode::NotAuthorized)
-                });
+        self.rules_seen = policy.version();
+        if let Some(authority) = self.admitted.authority(&policy, self.server.clock.timestamp()) {
+            if authority.is_same_as(&self.authority) {
+                // Somebody else's rules changed.
+                return;
             }
+            self.authority = authority;
+        } else {
+            self.authority = Authority::none(policy.version());
+            let gone = matches!(self.key.owner, Owner::User(user) if policy.user(user).is_none());
+            gate.ended = Some(if gone {
+                EndCause::Purged(ReasonCode::NotAuthorized)
+            } else {
+                EndCause::Kicked(ReasonCode::NotAuthorized)
+            });
         }
         let cx = Context {
             authority: &self.authority,
@@ -552,11 +561,11 @@ impl Connection {
             let busy = self.open_requests.fetch_add(1, Ordering::Relaxed) >= OPEN_REQUESTS;
             let asker = registry::Asker {
                 server: Arc::clone(&self.server),
-                cell: Arc::clone(&self.cell),
+                mouth: Arc::clone(&self.mouth),
                 connection: self.number,
-                owner: self.key.owner,
+                caller: self.admitted.caller(&self.server.directory.policy()),
                 source: self.peer.ip(),
-                listener: self.listener.name.clone(),
+                listener: self.listener.name.as_str().into(),
             };
             let open = Arc::clone(&self.open_requests);
             tokio::spawn(async move {

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     clock::Instant,
     metrics::{DropCause, RefusedAction},
-    mqtt::ProtocolVersion,
+    mqtt::{ProtocolVersion, QoS},
     router::{RetainedMessage, RouteMemory, Routed, retained_delivery},
     session::{
         CloseReason, Context, Delivery, Disposition, EndCause, Output, Owner, RegistryRequest, SubscriptionNumber,
@@ -20,6 +20,9 @@ use crate::{
 /// No more deliveries are encoded while this many bytes wait for the socket. Large enough for one efficient write,
 /// small enough that a change of the rules leaves little to take back.
 pub(super) const HIGH_WATER: usize = 64 * 1024;
+
+/// QoS 1 and 2 messages with smaller payloads (bytes) are copied out of the read buffer that they arrived in.
+const DETACH_BELOW: usize = 16 * 1024;
 
 /// The outgoing half of a connection.
 #[derive(Debug)]
@@ -101,6 +104,13 @@ impl Link {
                 let publisher = match key.owner {
                     Owner::User(user) => Some((user, &key.client_id)),
                     Owner::Registration(_) => None,
+                };
+                // What somebody has to acknowledge may wait long, and must not hold a whole read buffer meanwhile. A
+                // large payload is most of its buffer anyway.
+                let message = if message.qos > QoS::AtMostOnce && message.payload.len() < DETACH_BELOW {
+                    Arc::new(message.detached())
+                } else {
+                    message
                 };
                 let routed = server.router.route(&message, publisher, memory);
                 if let Ok(Routed { dropped: 1.., .. }) = routed {

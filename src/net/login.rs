@@ -13,6 +13,7 @@ use crate::{
     metrics::AuthenticationOutcome,
     mqtt::{ClientId, Connect, ReasonCode},
     pki::PeerCertificate,
+    registry::Caller,
     session::{Owner, Rejection, SessionKey, Settings, Terms, check_connect},
 };
 
@@ -31,6 +32,17 @@ impl Admitted {
     /// The limits that hold for it.
     pub(super) fn settings<'s>(&self, server: &'s Server) -> &'s Settings {
         if self.identity.is_some() { &server.settings.session } else { &server.settings.registration_session }
+    }
+
+    /// Who asks the registry; `None`: a registration session.
+    pub(super) fn caller(&self, policy: &Policy) -> Option<Caller> {
+        let identity = self.identity.as_ref()?;
+        let certificate = identity.certificate().and_then(|certificate| {
+            let records = &policy.user(identity.user())?.certificates;
+            let record = records.iter().find(|record| record.fingerprint == certificate.fingerprint)?;
+            Some((record.serial.clone(), record.not_after))
+        });
+        Some(Caller { user: identity.user(), certificate })
     }
 
     /// Its rights under this policy; `None`: it may not be connected any more.

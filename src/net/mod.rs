@@ -90,7 +90,7 @@ pub(crate) struct Server {
 }
 
 /// Retained messages that expired are looked for this often.
-const RETAINED_SWEEP: Duration = Duration::from_secs(60);
+const RETAINED_SWEEP: Duration = Duration::from_mins(1);
 
 impl Server {
     /// May this retained message be sent, as far as its publisher goes?
@@ -182,7 +182,7 @@ impl Server {
             let orphaned = || {
                 entry.publisher.as_ref().is_some_and(|(user, client_id)| !may_write(&policy, *user, client_id, entry))
             };
-            !entry.message.is_expired(now) && !(drop_orphans && orphaned())
+            !(entry.message.is_expired(now) || drop_orphans && orphaned())
         });
     }
 
@@ -195,9 +195,7 @@ impl Server {
         }
         let authority = Authority::none(policy.version());
         let cx = Context { authority: &authority, now: self.clock.instant(), settings: &self.settings.session };
-        gate.session.handle_end(EndCause::Purged(ReasonCode::NotAuthorized), &cx);
-        Link::settle(self, cell, &mut gate, &cx, None);
-        link::leave(self, cell, &mut gate);
+        link::purge(self, cell, &mut gate, EndCause::Purged(ReasonCode::NotAuthorized), &cx);
     }
 }
 

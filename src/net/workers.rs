@@ -19,7 +19,7 @@ use tokio::{
 /// Threads that run tasks.
 #[derive(Debug)]
 pub(crate) struct Workers {
-    workers: Vec<Worker>,
+    all: Vec<Worker>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     stop: watch::Sender<bool>,
 }
@@ -44,7 +44,7 @@ impl Workers {
     pub(crate) fn start(name: &str, count: usize) -> io::Result<Self> {
         let (stop, _) = watch::channel(false);
         let mut threads = Vec::new();
-        let workers = (0..count.max(1))
+        let all = (0..count.max(1))
             .map(|number| {
                 let runtime = Builder::new_current_thread().enable_all().event_interval(127).build()?;
                 let handle = runtime.handle().clone();
@@ -58,7 +58,7 @@ impl Workers {
                 Ok(Worker { handle, load: Arc::default() })
             })
             .collect::<io::Result<_>>()?;
-        Ok(Self { workers, threads: Mutex::new(threads), stop })
+        Ok(Self { all, threads: Mutex::new(threads), stop })
     }
 
     /// Runs a task on the worker that has the fewest.
@@ -67,7 +67,7 @@ impl Workers {
         F: Future<Output = ()> + Send + 'static,
     {
         // INVARIANT: there is at least one worker.
-        let Some(worker) = self.workers.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed)) else { return };
+        let Some(worker) = self.all.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed)) else { return };
         worker.load.fetch_add(1, Ordering::Relaxed);
         let load = Load(Arc::clone(&worker.load));
         worker.handle.spawn(async move {
@@ -78,7 +78,7 @@ impl Workers {
 
     /// Tasks that have not ended.
     pub(crate) fn tasks(&self) -> usize {
-        self.workers.iter().map(|worker| worker.load.load(Ordering::Relaxed)).sum()
+        self.all.iter().map(|worker| worker.load.load(Ordering::Relaxed)).sum()
     }
 
     /// Drops every task and ends the threads.

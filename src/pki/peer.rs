@@ -78,9 +78,9 @@ impl PeerCertificate {
         self.not_after
     }
 
-    /// Is it within its validity? TLS asked at the handshake; CONNECT may come later.
+    /// Is it within its validity, both ends included (RFC 5280 4.1.2.5)? TLS asked at the handshake; CONNECT may come later.
     pub fn is_valid_at(&self, now: Timestamp) -> bool {
-        self.not_before <= now && now < self.not_after
+        self.not_before <= now && now <= self.not_after
     }
 
     /// Was it signed by this issuer? Only then must it be on record.

@@ -1,24 +1,41 @@
-//! placeholder
-use crate::{
-    authn::Hasher,
-    clock::Clock,
-    directory::{Directory, DirectoryError},
-    pki::CertificateAuthority,
-    store::Store,
-};
-use std::sync::Arc;
-pub struct Settings;
-pub struct Registry;
-impl Registry {
-    pub fn open(
-        _s: Arc<dyn Store>,
-        _d: Arc<Directory>,
-        _c: Arc<CertificateAuthority>,
-        _h: Arc<Hasher>,
-        _k: Arc<dyn Clock>,
-        _x: Settings,
-    ) -> Result<Self, DirectoryError> {
-        Ok(Self)
-    }
-    pub fn tick(&self) {}
+//! The registration authority: how a device that nobody has configured becomes a known identity.
+//!
+//! ```text
+//!   bytes --message--> RegisterMessage --core.examine--> Step --(argon2)--> Step ... --> changes + verdict
+//!                                                            changes --store--> core.apply
+//!   operator --grant--> pki signs, directory commits user + certificate + request together --> answer pushed
+//! ```
+//!
+//! `core` and `lock` decide, and are pure: time, randomness, users and what argon2 says are parameters. `service` and
+//! `commit` are the shell around them. The decision is an operator's; what a device asks for is shown and never granted by asking.
+
+mod answer;
+mod commit;
+mod core;
+mod lock;
+mod message;
+mod operator;
+mod rates;
+mod request;
+mod service;
+mod settings;
+
+pub use answer::Answer;
+pub use lock::{MAX_UNLOCK, Network, NetworkError, UnlockTerms};
+pub use message::{MAX_CONTEXT, MAX_ID, MAX_PAYLOAD, MAX_WISHES};
+pub use operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError, RegistryErrorKind, StateFilter};
+pub use rates::RateLimit;
+pub use request::{Door, RequestId, RequestView, State};
+pub use service::Registry;
+pub use settings::{AnswerSink, Caller, Hashing, Origin, PasswordHasher, ReturnPath, Settings};
+
+use jiff::Timestamp;
+
+use crate::clock::Instant;
+
+/// Both clocks at one moment: the monotonic one for the lock and the rates, the other for what is on record.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    instant: Instant,
+    wall: Timestamp,
 }

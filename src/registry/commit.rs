@@ -1,0 +1,391 @@
+//! What the registry does off the I/O threads: it makes changes durable, decides, answers and pushes.
+//!
+//! Entering: changes that the core has named, orders of operators. Leaving: store batches and directory transactions; answers for
+//! devices. INVARIANT: what the core holds is on disk. Never: a decision in two transactions.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use aws_lc_rs::hmac;
+use parking_lot::Mutex;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
+use tokio::sync::{Semaphore, broadcast};
+use uuid::Uuid;
+
+use super::Now;
+use super::answer::Answer;
+use super::core::{Change, Core, Refused, Removal, Unusable, Verdict};
+use super::lock::Lock;
+use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError};
+use super::rates::Rates;
+use super::request::{Details, Request, RequestId, RequestView, State};
+use super::settings::{AnswerSink, PasswordHasher, ReturnPath, Settings};
+use crate::access::{ManagedBy, RoleName, UserId};
+use crate::clock::{Clock, Duration};
+use crate::directory::{self, Actor, Directory, Expected, NewUser, Transaction};
+use crate::metrics::Metrics;
+use crate::pki::{IssuedCertificate, PreparedCertificate, Signer, VerifiedCsr};
+use crate::store::{Batch, Store, Table};
+
+pub(super) const REQUESTS: Table<Uuid, Request> = Table::new("registry_requests", 1);
+const DETAILS: Table<Uuid, Details> = Table::new("registry_details", 1);
+
+/// Connections that one request remembers to push its decision to.
+const ASKERS: usize = 8;
+
+/// When to come back while a request is pending, while the door is shut, and when there is no place.
+pub(super) const POLL: Duration = Duration::from_secs(30);
+const LOCKED: Duration = Duration::from_mins(1);
+const FULL: Duration = Duration::from_mins(1);
+
+/// Longest reason and comment, in bytes.
+const MAX_TEXT: usize = 1024;
+
+/// A connection that waits for a decision.
+pub(super) struct Asker {
+    pub(super) connection: u64,
+    pub(super) sink: Weak<dyn AnswerSink>,
+    pub(super) path: ReturnPath,
+    pub(super) id: Option<Value>,
+}
+
+/// What all handles of a registry share.
+pub(super) struct Inner {
+    // Lock order: `state`, then whatever the store and the directory lock. Held across their commits, so that what is in
+    // memory and what is on disk go the same way; only threads that may block take it.
+    pub(super) state: Mutex<Shared>,
+    pub(super) rates: Mutex<Rates>,
+    pub(super) jobs: Semaphore,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) signer: Arc<dyn Signer>,
+    pub(super) hasher: Arc<dyn PasswordHasher>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) settings: Settings,
+    pub(super) tag_key: hmac::Key,
+    pub(super) events: broadcast::Sender<Event>,
+}
+
+/// What changes.
+pub(super) struct Shared {
+    pub(super) core: Core,
+    pub(super) askers: HashMap<RequestId, Vec<Asker>>,
+}
+
+impl Shared {
+    /// From now on the connection is told the decision; of one connection, the latest message counts.
+    pub(super) fn wait(&mut self, id: RequestId, asker: Asker) {
+        let askers = self.askers.entry(id).or_default();
+        askers.retain(|other| other.connection != asker.connection && other.sink.strong_count() > 0);
+        if askers.len() >= ASKERS {
+            askers.remove(0);
+        }
+        askers.push(asker);
+    }
+
+    /// Forgets the connections that are gone.
+    pub(super) fn forget_gone(&mut self) {
+        self.askers.retain(|_, askers| {
+            askers.retain(|asker| asker.sink.strong_count() > 0);
+            !askers.is_empty()
+        });
+    }
+}
+
+impl Inner {
+    pub(super) fn now(&self) -> Now {
+        Now { instant: self.clock.instant(), wall: self.clock.timestamp() }
+    }
+
+    /// A keyed hash of a password, good for telling whether it is the one of before.
+    pub(super) fn tag(&self, password: &SecretString) -> [u8; 32] {
+        let tag = hmac::sign(&self.tag_key, password.expose_secret().as_bytes());
+        let mut out = [0; 32];
+        for (to, from) in out.iter_mut().zip(tag.as_ref()) {
+            *to = *from;
+        }
+        out
+    }
+
+    pub(super) fn details(&self, id: RequestId) -> Result<Details, RegistryError> {
+        Ok(DETAILS.get(&*self.store, &id.0)?.unwrap_or_default())
+    }
+
+    /// Writes the changes to the store, then makes them. `details` are those of the request that is inserted, if one is.
+    pub(super) fn carry_out(
+        &self,
+        state: &mut Shared,
+        changes: Vec<Change>,
+        details: Option<&Details>,
+        now: Now,
+    ) -> Result<(), RegistryError> {
+        let mut batch = Batch::new();
+        let mut told = Vec::new();
+        for change in &changes {
+            match change {
+                Change::Insert(request) => {
+                    let details = details.cloned().unwrap_or_default();
+                    batch.put(&REQUESTS, &request.id.0, request)?;
+                    batch.put(&DETAILS, &request.id.0, &details)?;
+                    told.push((EventKind::Requested, RequestView::new(request, details)));
+                }
+                Change::Put(request) => batch.put(&REQUESTS, &request.id.0, request)?,
+                Change::Remove { id, why } => {
+                    batch.delete(&REQUESTS, &id.0)?;
+                    let event = match why {
+                        Removal::Expired => Some(EventKind::Expired),
+                        Removal::Displaced => Some(EventKind::Displaced),
+                        Removal::Forgotten | Removal::UserGone => None,
+                    };
+                    if let (Some(event), Some(request)) = (event, state.core.get(*id)) {
+                        told.push((event, RequestView::new(request, self.details(*id)?)));
+                    }
+                    batch.delete(&DETAILS, &id.0)?;
+                }
+                Change::Seen { .. } => {}
+            }
+        }
+        if !batch.is_empty() {
+            self.store.commit(batch)?;
+        }
+        self.apply(state, changes);
+        for (event, view) in told {
+            self.tell(event, now, Some(view));
+        }
+        Ok(())
+    }
+
+    fn apply(&self, state: &mut Shared, changes: Vec<Change>) {
+        for change in changes {
+            if let Change::Remove { id, .. } = change {
+                state.askers.remove(&id);
+            }
+            state.core.apply(change);
+        }
+        self.metrics.registry_pending.set(i64::try_from(state.core.pending()).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn tell(&self, event: EventKind, now: Now, request: Option<RequestView>) {
+        // An error says that nobody listens.
+        let _ = self.events.send(Event { at: now.wall, event, request: request.map(Arc::new) });
+    }
+
+    pub(super) fn status(&self, state: &Shared) -> LockStatus {
+        let (until, remaining, terms) = match state.core.lock() {
+            Lock::Locked => (None, None, None),
+            Lock::Open { until_wall, remaining, terms, .. } => (Some(*until_wall), *remaining, Some(terms.clone())),
+        };
+        LockStatus {
+            locked: terms.is_none(),
+            until,
+            remaining,
+            terms,
+            pending: state.core.pending(),
+            max_pending: self.settings.max_pending,
+        }
+    }
+
+    /// May this actor decide? The place where delegation will compare what is granted with what the actor holds; until then
+    /// only administrators, and those who own the machine, get past it.
+    pub(super) fn may_decide(&self, actor: &Actor) -> Result<(), RegistryError> {
+        let Actor::User { id, .. } = actor else { return Ok(()) };
+        let admin = RoleName::admin();
+        let is_admin = self.directory.policy().user(*id).is_some_and(|user| user.roles.contains(&admin));
+        if is_admin { Ok(()) } else { Err(RegistryError::NotAllowed) }
+    }
+
+    pub(super) fn grant(&self, id: RequestId, terms: GrantTerms, actor: &Actor) -> Result<RequestView, RegistryError> {
+        self.may_decide(actor)?;
+        let now = self.now();
+        if terms.expires_at.is_some_and(|at| at <= now.wall) {
+            return Err(RegistryError::Invalid("`expires_at` must lie in the future"));
+        }
+        if terms.comment.as_ref().is_some_and(|text| text.len() > MAX_TEXT) {
+            return Err(RegistryError::Invalid("a comment has at most 1024 bytes"));
+        }
+        let mut state = self.state.lock();
+        let request = state.core.grantable(id, terms.unpaired, now);
+        let mut request = request.map_err(|why| RegistryError::undecidable(id, why))?.clone();
+        let mut details = self.details(id)?;
+        let issued = self.issue(&request, &details, now)?;
+        let user = UserId(Uuid::now_v7());
+        let new = NewUser {
+            description: terms.comment.clone().unwrap_or_default(),
+            auth: request.auth(),
+            password_hash: request.password_hash.take(),
+            certificates: issued.iter().map(IssuedCertificate::record).collect(),
+            roles: terms.roles,
+            permissions: terms.permissions,
+            publish_prefix: terms.publish_prefix,
+            expires_at: terms.expires_at,
+            ..NewUser::named(request.username.clone())
+        };
+        request.state = State::Granted {
+            user,
+            serial: issued.as_ref().map(|issued| issued.serial().to_owned()),
+            by: actor.to_string(),
+            at: now.wall,
+            comment: terms.comment,
+        };
+        details.certificate = issued.map(|issued| issued.pem().to_owned());
+        let mut records = Batch::new();
+        records.put(&REQUESTS, &id.0, &request)?;
+        records.put(&DETAILS, &id.0, &details)?;
+        let user = Box::new(new.into_user(user, ManagedBy::Registry));
+        let changes = vec![directory::Change::PutUser { user, expected: Expected::Absent }];
+        // INVARIANT: user, roles, certificate and decision are one transaction. A listener of the directory must not call us.
+        self.directory.commit(Transaction { changes, records }, actor)?;
+        let view = RequestView::new(&request, details);
+        self.apply(&mut state, vec![Change::Put(Box::new(request))]);
+        tracing::info!("request {id} of `{}` was granted by {actor}", view.username);
+        self.tell(EventKind::Granted, now, Some(view.clone()));
+        self.push(state, id, now);
+        Ok(view)
+    }
+
+    /// The certificate of a request with a CSR. The CSR is checked again: what is signed comes from a check, not from the disk.
+    fn issue(
+        &self,
+        request: &Request,
+        details: &Details,
+        now: Now,
+    ) -> Result<Option<IssuedCertificate>, RegistryError> {
+        let Some(key) = &request.key else { return Ok(None) };
+        let csr = details.csr.as_deref().and_then(|text| VerifiedCsr::from_pem(text.as_bytes()).ok());
+        let csr = csr.filter(|csr| csr.key().fingerprint() == *key && *csr.username() == request.username).ok_or_else(
+            || RegistryError::Damaged(format!("the CSR of request `{}` is not the one on record", request.id)),
+        )?;
+        let serial = self.signer.draw_serial()?;
+        let prepared =
+            PreparedCertificate::client(&csr, self.signer.issuer(), serial, now.wall, self.settings.validity)
+                .map_err(crate::pki::SignerError::from)?;
+        tracing::info!("signing certificate {} for `{}`", serial.hex(), request.username);
+        Ok(Some(self.signer.sign(prepared)?))
+    }
+
+    pub(super) fn deny(&self, id: RequestId, reason: String, actor: &Actor) -> Result<RequestView, RegistryError> {
+        self.may_decide(actor)?;
+        if reason.len() > MAX_TEXT {
+            return Err(RegistryError::Invalid("a reason has at most 1024 bytes"));
+        }
+        let now = self.now();
+        let mut state = self.state.lock();
+        let changes = state.core.deny(id, reason, actor.to_string(), now);
+        let changes = changes.map_err(|why| RegistryError::undecidable(id, why))?;
+        self.carry_out(&mut state, changes, None, now)?;
+        let request = state.core.get(id).cloned().ok_or(RegistryError::NotFound(id))?;
+        let view = RequestView::new(&request, self.details(id)?);
+        tracing::info!("request {id} of `{}` was denied by {actor}", view.username);
+        self.tell(EventKind::Denied, now, Some(view.clone()));
+        self.push(state, id, now);
+        Ok(view)
+    }
+
+    /// Tells the decision to everybody who is connected and waits for it.
+    fn push(&self, mut state: parking_lot::MutexGuard<'_, Shared>, id: RequestId, now: Now) {
+        let askers = state.askers.remove(&id).unwrap_or_default();
+        let answer = if askers.is_empty() {
+            None
+        } else {
+            let policy = self.directory.policy();
+            state.core.verdict(id, &*policy, now).map(|verdict| self.answer(&state.core, verdict))
+        };
+        drop(state);
+        if let Some(answer) = answer {
+            for asker in askers {
+                if let Some(sink) = asker.sink.upgrade() {
+                    sink.answer(&answer.clone().with_id(asker.id), &asker.path);
+                }
+            }
+        }
+    }
+
+    /// The answer that a verdict is.
+    pub(super) fn answer(&self, core: &Core, verdict: Verdict) -> Answer {
+        match verdict {
+            Verdict::Pending(id) => {
+                let Some(request) = core.get(id) else { return Answer::failed() };
+                Answer {
+                    username: Some(request.username.clone()),
+                    pairing_code: Some(request.pairing_code),
+                    expires_at: Some(request.expires_at),
+                    ..Answer::new(202, "pending")
+                }
+                .retry_after(POLL)
+            }
+            Verdict::Granted { id, user, certificate } => {
+                let mut answer = Answer { username: Some(user.username.clone()), ..Answer::new(201, "granted") };
+                if let Some(record) = certificate {
+                    let pem = match self.details(id) {
+                        Ok(details) => details.certificate,
+                        Err(error) => {
+                            tracing::error!("a certificate on record cannot be read: {error}");
+                            None
+                        }
+                    };
+                    let Some(pem) = pem else { return Answer::failed() };
+                    answer.certificate = Some(pem);
+                    answer.chain = Some(self.signer.chain_pem().to_owned());
+                    answer.ca = Some(self.signer.bundle_pem().to_owned());
+                    answer.serial = Some(record.serial);
+                    answer.not_after = Some(record.not_after);
+                }
+                answer
+            }
+            Verdict::Denied { reason } => {
+                let message = if reason.is_empty() {
+                    "the operator denied this request; ask them why".to_owned()
+                } else {
+                    format!("the operator denied this request: {reason}")
+                };
+                Answer { reason: Some(reason), ..Answer::error(403, "denied", "denied", message) }
+            }
+            Verdict::Unusable(why) => unusable(why),
+            Verdict::Refused(why) => refused(why),
+        }
+    }
+}
+
+fn unusable(why: Unusable) -> Answer {
+    let ask = "ask its operator";
+    match why {
+        Unusable::Disabled => Answer::error(403, "denied", "disabled", format!("this identity is disabled; {ask}")),
+        Unusable::Expired => Answer::error(403, "denied", "expired", format!("this identity has expired; {ask}")),
+        Unusable::Revoked => {
+            Answer::error(403, "denied", "revoked", format!("the certificate of this identity was revoked; {ask}"))
+        }
+        Unusable::CertificateExpired => {
+            let message = format!("the certificate of this identity has expired; {ask} to let it register anew");
+            Answer::error(409, "conflict", "certificate_expired", message)
+        }
+    }
+}
+
+fn refused(why: Refused) -> Answer {
+    match why {
+        Refused::Locked => {
+            let message = "the registry is locked; ask the operator to unlock it, then send this again";
+            Answer::error(423, "locked", "locked", message).retry_after(LOCKED)
+        }
+        Refused::NameTaken => Answer::error(
+            409,
+            "conflict",
+            "name_taken",
+            "this username belongs to another identity; choose another one",
+        ),
+        Refused::NamePending => {
+            let message = "this username is pending with another proof; choose another one, or ask the operator to deny that request";
+            Answer::error(409, "conflict", "name_pending", message)
+        }
+        Refused::KeyInUse => {
+            let message = "this public key is in use by another identity; make a new key";
+            Answer::error(409, "conflict", "key_in_use", message)
+        }
+        Refused::Full => {
+            let message = "too many requests wait for a decision; send it again after `retry_after` seconds";
+            Answer::error(429, "refused", "full", message).retry_after(FULL)
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! What a device says: the JSON of `register`, checked field by field.
+//!
+//! Entering: bytes of anybody, at most 16 KiB. Leaving: a [`RegisterMessage`] whose parts are all of their types, or a
+//! [`MessageError`] with a stable word and a sentence. Never: a secret or a whole payload in an error.
+
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::access::{Permission, RoleName, Username};
+use crate::pki::{CsrError, VerifiedCsr};
+
+/// Largest payload of a registry operation, in bytes.
+pub const MAX_PAYLOAD: usize = 16 * 1024;
+
+/// Largest `context`, in bytes of compact JSON.
+pub const MAX_CONTEXT: usize = 4 * 1024;
+
+/// Most roles, and most permissions, that a device may ask for.
+pub const MAX_WISHES: usize = 32;
+
+/// Longest `id` that is echoed, in bytes of JSON.
+pub const MAX_ID: usize = 128;
+
+/// A registration, checked.
+pub(super) struct RegisterMessage {
+    pub(super) username: Username,
+    pub(super) password: Option<SecretString>,
+    /// The text and what it proves.
+    pub(super) csr: Option<(String, VerifiedCsr)>,
+    pub(super) context: Option<Value>,
+    pub(super) roles: Vec<RoleName>,
+    pub(super) permissions: Vec<Permission>,
+    /// To echo: a string or a number.
+    pub(super) id: Option<Value>,
+}
+
+/// Why a message is refused. The fault is the client's, always.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub(super) enum MessageError {
+    #[error("the message has {0} bytes; send at most 16384")]
+    TooLarge(usize),
+    #[error("the message is not the JSON of this operation: {0}")]
+    Json(String),
+    #[error("`id` must be a string or a number of at most 128 bytes")]
+    Id,
+    #[error("`username` is no username: {0}")]
+    Username(crate::access::NameError),
+    #[error("the username `{0}` is reserved; choose another one")]
+    Reserved(Username),
+    #[error("give a `csr` or a `password`, or both")]
+    NoProof,
+    #[error("{0}")]
+    Csr(#[from] CsrError),
+    #[error("the common name (CN) of the CSR is `{0}`, which is not the `username`; make them equal")]
+    CommonName(Username),
+    #[error("`context` has {0} bytes; send at most 4096")]
+    Context(usize),
+    #[error("`{0}` has more than 32 entries; ask for less")]
+    Wishes(&'static str),
+    #[error("`token`: claim tokens are not available in this version; leave the field out")]
+    Token,
+    #[error("the content type `{0}` is not available in this version; send JSON")]
+    ContentType(String),
+}
+
+impl MessageError {
+    /// HTTP's number.
+    pub(super) fn status(&self) -> u16 {
+        match self {
+            Self::TooLarge(_) | Self::Context(_) | Self::Csr(CsrError::TooLarge(_)) => 413,
+            _ => 400,
+        }
+    }
+
+    /// A stable word for programs.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::TooLarge(_) | Self::Context(_) => "too_large",
+            Self::Json(_) | Self::Id | Self::Wishes(_) => "malformed",
+            Self::Username(_) => "username",
+            Self::Reserved(_) => "username_reserved",
+            Self::NoProof => "no_proof",
+            Self::Csr(error) => error.word(),
+            Self::CommonName(_) => "common_name",
+            Self::Token | Self::ContentType(_) => "unsupported",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    username: String,
+    password: Option<SecretText>,
+    csr: Option<String>,
+    context: Option<Value>,
+    roles: Option<Vec<RoleName>>,
+    permissions: Option<Vec<Permission>>,
+    token: Option<SecretText>,
+    id: Option<Value>,
+}
+
+/// Goes from the parser into a [`SecretString`], which wipes it.
+#[derive(Deserialize)]
+#[serde(from = "String")]
+struct SecretText(SecretString);
+
+impl From<String> for SecretText {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl RegisterMessage {
+    /// Reads a message. An error comes with the `id` to echo, where one could be found.
+    pub(super) fn parse(payload: &[u8], content_type: Option<&str>) -> Result<Self, (MessageError, Option<Value>)> {
+        // The username comes before everything that costs: a CSR of a reserved name is not verified.
+        let wire: Wire = parse(payload, content_type)?;
+        let id = echo(wire.id).map_err(|error| (error, None))?;
+        let refuse = |error| (error, id.clone());
+        let username: Username = wire.username.parse().map_err(|error| refuse(MessageError::Username(error)))?;
+        if username.is_reserved() {
+            return Err(refuse(MessageError::Reserved(username)));
+        }
+        if wire.token.is_some() {
+            return Err(refuse(MessageError::Token));
+        }
+        let context_size = wire.context.as_ref().map_or(0, |context| context.to_string().len());
+        if context_size > MAX_CONTEXT {
+            return Err(refuse(MessageError::Context(context_size)));
+        }
+        let roles = wire.roles.unwrap_or_default();
+        let permissions = wire.permissions.unwrap_or_default();
+        for (name, count) in [("roles", roles.len()), ("permissions", permissions.len())] {
+            if count > MAX_WISHES {
+                return Err(refuse(MessageError::Wishes(name)));
+            }
+        }
+        if wire.csr.is_none() && wire.password.is_none() {
+            return Err(refuse(MessageError::NoProof));
+        }
+        let csr = match wire.csr {
+            None => None,
+            Some(text) => {
+                let verified = VerifiedCsr::from_pem(text.as_bytes()).map_err(|error| refuse(error.into()))?;
+                if *verified.username() != username {
+                    return Err(refuse(MessageError::CommonName(verified.username().clone())));
+                }
+                Some((text, verified))
+            }
+        };
+        let password = wire.password.map(|password| password.0);
+        Ok(Self { username, password, csr, context: wire.context, roles, permissions, id })
+    }
+}
+
+/// The only field of `whoami` and `ca`, whose payload may be empty too.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    id: Option<Value>,
+}
+
+/// Reads the message of an operation without parameters: the `id` to echo.
+pub(super) fn parse_question(
+    payload: &[u8],
+    content_type: Option<&str>,
+) -> Result<Option<Value>, (MessageError, Option<Value>)> {
+    if payload.is_empty() {
+        return Ok(None);
+    }
+    echo(parse::<Question>(payload, content_type)?.id).map_err(|error| (error, None))
+}
+
+fn parse<'a, T: Deserialize<'a>>(
+    payload: &'a [u8],
+    content_type: Option<&str>,
+) -> Result<T, (MessageError, Option<Value>)> {
+    if payload.len() > MAX_PAYLOAD {
+        return Err((MessageError::TooLarge(payload.len()), None));
+    }
+    if let Some(content_type) = content_type {
+        let essence = content_type.split(';').next().unwrap_or_default().trim();
+        if !essence.is_empty() && !essence.eq_ignore_ascii_case("application/json") {
+            return Err((MessageError::ContentType(essence.chars().take(80).collect()), find_id(payload)));
+        }
+    }
+    serde_json::from_slice(payload).map_err(|error| {
+        // The message may quote what was sent: not all of it is needed.
+        let text = error.to_string().chars().take(200).collect();
+        (MessageError::Json(text), find_id(payload))
+    })
+}
+
+fn echo(id: Option<Value>) -> Result<Option<Value>, MessageError> {
+    match id {
+        None | Some(Value::Null) => Ok(None),
+        Some(id @ (Value::String(_) | Value::Number(_))) if id.to_string().len() <= MAX_ID => Ok(Some(id)),
+        Some(_) => Err(MessageError::Id),
+    }
+}
+
+/// The `id` of a message that is otherwise wrong, so that its sender knows which one was refused.
+fn find_id(payload: &[u8]) -> Option<Value> {
+    let value: Value = serde_json::from_slice(payload).ok()?;
+    echo(value.get("id").cloned()).ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    const CSR: &str = include_str!("../pki/testdata/p256.csr.pem");
+
+    fn refusal(message: &Value) -> MessageError {
+        match RegisterMessage::parse(message.to_string().as_bytes(), None) {
+            Ok(_) => panic!("admitted: {message}"),
+            Err((error, _)) => error,
+        }
+    }
+
+    #[test]
+    fn a_message_with_every_field_is_read() {
+        let message = json!({
+            "username": "press-7", "csr": CSR, "password": "long enough it is", "context": {"line": 3},
+            "roles": ["sensor"], "permissions": [{"context": "mqtt", "operation": "readWrite", "resource": "a/#"}],
+            "id": 17,
+        });
+        let read = RegisterMessage::parse(message.to_string().as_bytes(), Some("application/json; charset=utf-8"));
+        let Ok(read) = read else { panic!("refused") };
+        assert_eq!((read.username.as_str(), read.id), ("press-7", Some(json!(17))));
+        assert!(read.csr.is_some() && read.password.is_some());
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_by_name_and_the_id_is_still_echoed() {
+        let message = json!({"username": "press-7", "csr": CSR, "usrname": 1, "id": "a"}).to_string();
+        let Err((error, id)) = RegisterMessage::parse(message.as_bytes(), None) else { panic!("admitted") };
+        assert!(error.to_string().contains("`usrname`"), "{error}");
+        assert_eq!((error.status(), error.word(), id), (400, "malformed", Some(json!("a"))));
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused_with_its_word() {
+        let base = json!({"username": "press-7", "csr": CSR});
+        let with = |field: &str, value: Value| {
+            let mut message = base.clone();
+            message[field] = value;
+            let error = refusal(&message);
+            (error.status(), error.word())
+        };
+        assert_eq!(with("username", json!("a/b")), (400, "username"));
+        assert_eq!(with("username", json!("Admin")), (400, "username_reserved"));
+        assert_eq!(with("username", json!("press-8")), (400, "common_name"));
+        assert_eq!(with("csr", json!("nothing")), (400, "csr_malformed"));
+        assert_eq!(with("csr", json!(null)), (400, "no_proof"));
+        assert_eq!(with("context", json!("x".repeat(MAX_CONTEXT))), (413, "too_large"));
+        assert_eq!(with("roles", json!(vec!["a"; MAX_WISHES + 1])), (400, "malformed"));
+        assert_eq!(with("roles", json!(["a b"])), (400, "malformed"));
+        assert_eq!(with("token", json!("x")), (400, "unsupported"));
+        assert_eq!(with("id", json!({})), (400, "malformed"));
+        assert_eq!(with("id", json!("x".repeat(MAX_ID))), (400, "malformed"));
+        assert_eq!(refusal(&json!("x".repeat(MAX_PAYLOAD))).status(), 413);
+        assert_eq!(refusal(&json!([])).word(), "malformed");
+        let twice = br#"{"username": "press-7", "username": "press-8", "password": "x"}"#;
+        assert!(RegisterMessage::parse(twice, None).is_err());
+        let cbor = RegisterMessage::parse(b"{}", Some("application/cbor")).err().unwrap().0;
+        assert_eq!((cbor.status(), cbor.word()), (400, "unsupported"));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = RegisterMessage::parse(&bytes, None);
+            let _ = parse_question(&bytes, None);
+        }
+    }
+}

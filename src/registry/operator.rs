@@ -1,0 +1,186 @@
+//! What operators say to the registry, and what it tells them.
+//!
+//! Entering: terms from REST and CLI, unknown fields refused. Leaving: events, the state of the lock, errors by who is at fault.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::core::Undecidable;
+use super::lock::UnlockTerms;
+use super::request::{RequestId, RequestView};
+use crate::access::{Permission, RoleName};
+use crate::directory::{self, DirectoryError};
+use crate::pki::SignerError;
+use crate::store::StoreError;
+
+/// What a granted request gets. Nothing of what the device asked for is in it unless the operator put it there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GrantTerms {
+    /// Roles that exist.
+    pub roles: Vec<RoleName>,
+    /// Rules of its own.
+    pub permissions: Vec<Permission>,
+    /// Put in front of every topic that it publishes to.
+    #[serde(alias = "mqttPublishPrefix", skip_serializing_if = "Option::is_none")]
+    pub publish_prefix: Option<String>,
+    /// End of the identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// For people: becomes the description of the user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// Grant although the device could not be shown its pairing code.
+    pub unpaired: bool,
+}
+
+/// Which requests to list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StateFilter {
+    /// Waiting for a decision.
+    Pending,
+    /// Became users.
+    Granted,
+    /// Turned down, not forgotten yet.
+    Denied,
+}
+
+/// How the door stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LockStatus {
+    /// Is it shut?
+    pub locked: bool,
+    /// When it shuts by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// New requests that it still admits, where they are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<u32>,
+    /// Its limits, while it is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terms: Option<UnlockTerms>,
+    /// Requests that wait for a decision.
+    pub pending: usize,
+    /// How many may.
+    pub max_pending: usize,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Event {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub event: EventKind,
+    /// About which request; absent for the lock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<Arc<RequestView>>,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A new request.
+    Requested,
+    /// It became a user.
+    Granted,
+    /// It was turned down.
+    Denied,
+    /// Nobody decided in time.
+    Expired,
+    /// It gave way to another one of its source.
+    Displaced,
+    /// The door was opened.
+    Unlocked,
+    /// The door was shut, or shut by itself.
+    Locked,
+}
+
+/// Why an operator's request is refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// No such request, or one that has lapsed.
+    #[error("there is no request `{0}`; it may have lapsed")]
+    NotFound(RequestId),
+    /// Somebody decided already.
+    #[error("the request `{id}` is {state} already")]
+    NotPending {
+        /// Which.
+        id: RequestId,
+        /// `granted` or `denied`.
+        state: &'static str,
+    },
+    /// The code could not be compared.
+    #[error(
+        "the device of request `{0}` could not be shown its pairing code; if you know that it is yours, grant it with `unpaired`"
+    )]
+    Unpaired(RequestId),
+    /// An actor who does not hold what is to be granted.
+    #[error("only a holder of the role `admin` may grant and deny")]
+    NotAllowed,
+    /// Out of range.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// The directory refuses: unknown role, taken name, a pattern that is none.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The CA cannot sign.
+    #[error("no certificate can be issued: {0}")]
+    Signer(#[from] SignerError),
+    /// The disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A record that does not fit the others, or a job that was cut off.
+    #[error("the registry is damaged: {0}")]
+    Damaged(String),
+}
+
+/// What kind of refusal it is; the doors turn it into their own status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegistryErrorKind {
+    /// 403.
+    Forbidden,
+    /// 404.
+    NotFound,
+    /// 409.
+    Conflict,
+    /// 422.
+    Invalid,
+    /// 500.
+    Internal,
+}
+
+impl RegistryError {
+    /// What kind of refusal it is.
+    pub fn kind(&self) -> RegistryErrorKind {
+        match self {
+            Self::NotFound(_) => RegistryErrorKind::NotFound,
+            Self::NotPending { .. } | Self::Unpaired(_) => RegistryErrorKind::Conflict,
+            Self::NotAllowed => RegistryErrorKind::Forbidden,
+            Self::Invalid(_) => RegistryErrorKind::Invalid,
+            Self::Directory(error) => match error.kind() {
+                // A role or a name that is missing is a fault of the terms, not of the request's address.
+                directory::ErrorKind::NotFound | directory::ErrorKind::Invalid => RegistryErrorKind::Invalid,
+                directory::ErrorKind::Conflict => RegistryErrorKind::Conflict,
+                directory::ErrorKind::Internal => RegistryErrorKind::Internal,
+            },
+            Self::Signer(_) | Self::Store(_) | Self::Damaged(_) => RegistryErrorKind::Internal,
+        }
+    }
+
+    pub(super) fn undecidable(id: RequestId, why: Undecidable) -> Self {
+        match why {
+            Undecidable::NotFound => Self::NotFound(id),
+            Undecidable::NotPending(state) => Self::NotPending { id, state },
+            Undecidable::Unpaired => Self::Unpaired(id),
+        }
+    }
+}

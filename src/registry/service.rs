@@ -1,0 +1,464 @@
+//! The shell around the core: it parses, asks argon2, writes to the store, signs, commits, answers and pushes.
+//!
+//! Entering: messages of devices and orders of operators. Leaving: answers, also later and unasked to who is still connected; events.
+//! Everything that blocks runs off the I/O threads. Never: an answer before what it says is durable.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use aws_lc_rs::hmac;
+use parking_lot::Mutex;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::{Semaphore, broadcast};
+use uuid::Uuid;
+
+use super::answer::Answer;
+use super::commit::{Asker, Inner, POLL, REQUESTS, Shared};
+use super::core::{Ask, Core, Drawn, Facts, Limits, Step, Verdict};
+use super::lock::UnlockTerms;
+use super::message::{RegisterMessage, parse_question};
+use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError, StateFilter};
+use super::rates::Rates;
+use super::request::{Details, Door, Request, RequestId, RequestView, State};
+use super::settings::{Caller, Origin, PasswordHasher, Settings};
+use crate::authn::{Busy, HashError, Source};
+use crate::clock::{Clock, Duration};
+use crate::directory::{Actor, Directory};
+use crate::metrics::{Metrics, RegistryBadInput, RegistryOutcome};
+use crate::pki::{PairingCode, Signer, VerifiedCsr};
+use crate::store::Store;
+
+/// Messages that are worked on at once; more are told to come back.
+const JOBS: usize = 64;
+
+/// Sources whose rate is remembered.
+const SOURCES: usize = 16_384;
+
+/// What a wrong password for a name on record costs of its source's rate, in messages.
+const WRONG_PROOF: u32 = 10;
+
+/// Rounds of argon2 that one message may need: each denied request of the name, the holder, and its own hash.
+const ROUNDS: usize = 8;
+
+/// When to come back when all jobs are taken.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// The registration authority. A handle; clones share one.
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+impl Registry {
+    /// Loads the requests of the store; the door is locked.
+    ///
+    /// # Errors
+    /// [`RegistryError::Store`] and [`RegistryError::Damaged`].
+    pub fn open(
+        store: Arc<dyn Store>,
+        directory: Arc<Directory>,
+        signer: Arc<dyn Signer>,
+        hasher: Arc<dyn PasswordHasher>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        settings: Settings,
+    ) -> Result<Self, RegistryError> {
+        let mut core = Core::new(Limits {
+            pending_ttl: settings.pending_ttl,
+            max_pending: settings.max_pending,
+            max_pending_per_source: settings.max_pending_per_source,
+            denied_for: settings.denied_for,
+            silence: POLL * 2,
+        });
+        for record in REQUESTS.iter(&*store) {
+            let (id, request) = record?;
+            if id != request.id.0 || !core.restore(request) {
+                return Err(RegistryError::Damaged(format!("request `{id}` has the name or the key of another one")));
+            }
+        }
+        let mut key = [0; 32];
+        getrandom::fill(&mut key)
+            .map_err(|_| RegistryError::Damaged("the operating system gave no random numbers".into()))?;
+        metrics.registry_pending.set(i64::try_from(core.pending()).unwrap_or(i64::MAX));
+        Ok(Self(Arc::new(Inner {
+            state: Mutex::new(Shared { core, askers: HashMap::new() }),
+            rates: Mutex::new(Rates::new(settings.rate, SOURCES)),
+            jobs: Semaphore::new(JOBS),
+            store,
+            directory,
+            signer,
+            hasher,
+            clock,
+            metrics,
+            settings,
+            tag_key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            events: broadcast::channel(256).0,
+        })))
+    }
+
+    // Devices.
+
+    /// `$registry/register`: registers, or polls.
+    pub async fn register(&self, payload: &[u8], content_type: Option<&str>, origin: &Origin) -> Answer {
+        let answer = match self.limit(origin) {
+            Ok(()) => self.serve(payload, content_type, origin).await,
+            Err(answer) => *answer,
+        };
+        self.count(&answer);
+        answer
+    }
+
+    /// `$registry/ca`: the trust bundle.
+    pub fn ca(&self, payload: &[u8], content_type: Option<&str>, origin: &Origin) -> Answer {
+        let answer = self.limit(origin).and_then(|()| Ok(parse_question(payload, content_type)?)).map_or_else(
+            |refused| *refused,
+            |id| Answer { ca: Some(self.0.signer.bundle_pem().to_owned()), ..Answer::new(200, "ok") }.with_id(id),
+        );
+        self.count(&answer);
+        answer
+    }
+
+    /// `$registry/whoami`: the caller's identity, the end of its certificate, and its permissions.
+    pub fn whoami(
+        &self,
+        payload: &[u8],
+        content_type: Option<&str>,
+        caller: Option<&Caller>,
+        origin: &Origin,
+    ) -> Answer {
+        let answer = self
+            .limit(origin)
+            .and_then(|()| Ok(parse_question(payload, content_type)?))
+            .map_or_else(|refused| *refused, |id| self.identity(caller).with_id(id));
+        self.count(&answer);
+        answer
+    }
+
+    /// Too many requests of this connection are being worked on.
+    pub fn busy(&self, payload: &[u8], content_type: Option<&str>) -> Answer {
+        let id = parse_question(payload, content_type).unwrap_or_else(|(_, id)| id);
+        let message = "wait for the answers to your earlier requests".to_owned();
+        let answer = Answer::error(429, "refused", "busy", message).with_id(id);
+        self.count(&answer);
+        answer
+    }
+
+    /// An operation that this version does not have: `challenge` and `renew`.
+    pub fn unsupported(&self, payload: &[u8], content_type: Option<&str>, operation: &str) -> Answer {
+        // Its fields are not looked at, so only an `id` of an otherwise empty message is echoed.
+        let id = parse_question(payload, content_type).unwrap_or_else(|(_, id)| id);
+        let message = format!("`{operation}` is not available in this version; `register`, `whoami` and `ca` are");
+        let answer = Answer::error(400, "invalid", "unsupported", message).with_id(id);
+        self.count(&answer);
+        answer
+    }
+
+    fn limit(&self, origin: &Origin) -> Result<(), Box<Answer>> {
+        self.0.rates.lock().take(origin.source.into(), 1, self.0.clock.instant()).map_err(|after| {
+            let message = "too many messages from this address; send it again after `retry_after` seconds";
+            Box::new(Answer::error(429, "refused", "rate", message).retry_after(after))
+        })
+    }
+
+    async fn serve(&self, payload: &[u8], content_type: Option<&str>, origin: &Origin) -> Answer {
+        let Ok(_job) = self.0.jobs.try_acquire() else { return Answer::busy(BUSY) };
+        let (payload, content_type) = (payload.to_vec(), content_type.map(str::to_owned));
+        // Verifying a signature takes longer than a message may hold up its neighbours.
+        let parsed = tokio::task::spawn_blocking(move || RegisterMessage::parse(&payload, content_type.as_deref()));
+        let message = match parsed.await {
+            Ok(Ok(message)) => Arc::new(message),
+            Ok(Err(refused)) => return refused.into(),
+            Err(_) => return Answer::failed(),
+        };
+        let id = message.id.clone();
+        self.decide(message, origin).await.with_id(id)
+    }
+
+    async fn decide(&self, message: Arc<RegisterMessage>, origin: &Origin) -> Answer {
+        let source = Source::from(origin.source);
+        let mut facts = Facts::default();
+        for _ in 0..ROUNDS {
+            let (registry, shared, origin) = (self.clone(), Arc::clone(&message), origin.clone());
+            let step = tokio::task::spawn_blocking(move || {
+                let outcome = registry.step(&shared, &facts, &origin);
+                (outcome, facts)
+            });
+            let outcome;
+            let Ok(done) = step.await else { return Answer::failed() };
+            (outcome, facts) = done;
+            let Some(password) = message.password.as_ref().map(SecretString::expose_secret) else {
+                return match outcome {
+                    Outcome::Answer(answer) => *answer,
+                    Outcome::Verify(_) | Outcome::Hash => Answer::failed(),
+                };
+            };
+            match outcome {
+                Outcome::Answer(answer) => return *answer,
+                Outcome::Verify(hash) => match self.0.hasher.verify(source, password, &hash).await {
+                    Ok(matches) => {
+                        if !matches {
+                            // A guess costs more than a poll. The next message feels it; this one is answered.
+                            let _ = self.0.rates.lock().take(source, WRONG_PROOF, self.0.clock.instant());
+                        }
+                        facts.verified.push((hash, matches));
+                    }
+                    Err(Busy) => return Answer::busy(BUSY),
+                },
+                Outcome::Hash => {
+                    if let Err(lacks) = self.0.hasher.check(password) {
+                        return Answer::error(400, "invalid", "weak_password", lacks);
+                    }
+                    match self.0.hasher.hash(source, password).await {
+                        Ok(hash) => facts.fresh_hash = Some(hash),
+                        Err(HashError::TooLong) => {
+                            return Answer::error(400, "invalid", "password", HashError::TooLong.to_string());
+                        }
+                        Err(HashError::Busy) => return Answer::busy(BUSY),
+                        Err(error) => {
+                            tracing::error!("a registration's password could not be hashed: {error}");
+                            return Answer::failed();
+                        }
+                    }
+                }
+            }
+        }
+        Answer::busy(BUSY)
+    }
+
+    /// One question to the core; its changes are made, durably, before the answer leaves. Blocks.
+    fn step(&self, message: &RegisterMessage, facts: &Facts, origin: &Origin) -> Outcome {
+        let inner = &*self.0;
+        let now = inner.now();
+        let csr = message.csr.as_ref().map(|(_, csr)| csr);
+        let key = csr.map(|csr| csr.key().fingerprint());
+        let drawn = match draw(csr) {
+            Ok(drawn) => drawn,
+            Err(error) => {
+                tracing::error!("no random numbers: {error}");
+                return Outcome::failed();
+            }
+        };
+        let ask = Ask {
+            username: &message.username,
+            key: csr.zip(key.as_deref()).map(|(csr, key)| (key, csr.key().kind().to_string())),
+            tag: message.password.as_ref().map(|password| inner.tag(password)),
+            source: origin.source,
+            listener: &origin.listener,
+            door: Door::Mqtt,
+        };
+        let policy = inner.directory.policy();
+        let mut state = inner.state.lock();
+        let askers = &state.askers;
+        let waiting =
+            |id| askers.get(&id).is_some_and(|them: &Vec<Asker>| them.iter().any(|it| it.sink.strong_count() > 0));
+        let (changes, verdict) = match state.core.examine(&ask, facts, drawn, &*policy, &waiting, now) {
+            Step::Verify(hash) => return Outcome::Verify(hash),
+            Step::Hash => return Outcome::Hash,
+            Step::Answer(changes, verdict) => (changes, verdict),
+        };
+        let details = Details {
+            csr: message.csr.as_ref().map(|(text, _)| text.clone()),
+            context: message.context.clone(),
+            roles: message.roles.clone(),
+            permissions: message.permissions.clone(),
+            certificate: None,
+        };
+        if let Err(error) = inner.carry_out(&mut state, changes, Some(&details), now) {
+            tracing::error!("a registration could not be recorded: {error}");
+            return Outcome::failed();
+        }
+        if let (Verdict::Pending(id), Some((sink, path))) = (&verdict, &origin.sink) {
+            let asker = Asker {
+                connection: origin.connection,
+                sink: Weak::clone(sink),
+                path: path.clone(),
+                id: message.id.clone(),
+            };
+            state.wait(*id, asker);
+        }
+        Outcome::Answer(Box::new(inner.answer(&state.core, verdict)))
+    }
+
+    fn identity(&self, caller: Option<&Caller>) -> Answer {
+        let policy = self.0.directory.policy();
+        let Some((caller, user)) = caller.and_then(|caller| Some((caller, policy.user(caller.user)?))) else {
+            let message = "this connection has no identity; publish to `$registry/register` to get one";
+            return Answer::error(401, "refused", "not_authenticated", message);
+        };
+        let mut permissions: Vec<_> =
+            user.roles.iter().filter_map(|role| policy.role(role)).flat_map(|role| role.permissions.clone()).collect();
+        permissions.extend(user.permissions.iter().cloned());
+        Answer {
+            username: Some(user.username.clone()),
+            auth: Some(user.auth),
+            serial: caller.certificate.as_ref().map(|(serial, _)| serial.clone()),
+            not_after: caller.certificate.as_ref().map(|(_, not_after)| *not_after),
+            roles: Some(user.roles.clone()),
+            permissions: Some(permissions),
+            publish_prefix: user.publish_prefix.clone(),
+            expires_at: user.expires_at,
+            ..Answer::new(200, "ok")
+        }
+    }
+
+    fn count(&self, answer: &Answer) {
+        let outcome = match answer.state {
+            "granted" => RegistryOutcome::Granted,
+            "pending" => RegistryOutcome::Pending,
+            "invalid" => RegistryOutcome::Invalid,
+            "denied" => RegistryOutcome::Denied,
+            "conflict" => RegistryOutcome::Conflict,
+            "locked" => RegistryOutcome::Locked,
+            "ok" => RegistryOutcome::Answered,
+            _ => RegistryOutcome::Refused,
+        };
+        self.0.metrics.registry_requests.inc(outcome);
+        let input = match (answer.status, answer.error) {
+            (413, _) => RegistryBadInput::TooLarge,
+            (400, Some("malformed")) => RegistryBadInput::Json,
+            (400, Some("username" | "username_reserved")) => RegistryBadInput::Username,
+            (400, Some("weak_password" | "password")) => RegistryBadInput::Password,
+            (400, Some("csr_malformed" | "csr_signature" | "key_not_admitted" | "common_name")) => {
+                RegistryBadInput::Csr
+            }
+            (400, _) => RegistryBadInput::Other,
+            _ => return,
+        };
+        self.0.metrics.registry_bad_input.inc(input);
+    }
+
+    // Operators. All of these block on the disk in a thread made for it.
+
+    /// Requests, oldest first.
+    pub async fn list(&self, filter: Option<StateFilter>) -> Result<Vec<RequestView>, RegistryError> {
+        self.blocking(move |inner| {
+            let requests: Vec<Request> = {
+                let state = inner.state.lock();
+                let wanted = |request: &&&Request| match filter {
+                    None => true,
+                    Some(StateFilter::Pending) => matches!(request.state, State::Pending),
+                    Some(StateFilter::Granted) => matches!(request.state, State::Granted { .. }),
+                    Some(StateFilter::Denied) => matches!(request.state, State::Denied { .. }),
+                };
+                state.core.requests().iter().filter(wanted).map(|request| (*request).clone()).collect()
+            };
+            requests.iter().map(|request| Ok(RequestView::new(request, inner.details(request.id)?))).collect()
+        })
+        .await
+    }
+
+    /// One request.
+    pub async fn show(&self, id: RequestId) -> Result<RequestView, RegistryError> {
+        self.blocking(move |inner| {
+            let request = inner.state.lock().core.get(id).cloned().ok_or(RegistryError::NotFound(id))?;
+            Ok(RequestView::new(&request, inner.details(id)?))
+        })
+        .await
+    }
+
+    /// Makes the user, its roles and permissions, its certificate and the decision, all in one transaction.
+    pub async fn grant(&self, id: RequestId, terms: GrantTerms, actor: Actor) -> Result<RequestView, RegistryError> {
+        self.blocking(move |inner| inner.grant(id, terms, &actor)).await
+    }
+
+    /// Turns a request down; the reason is for the device.
+    pub async fn deny(&self, id: RequestId, reason: String, actor: Actor) -> Result<RequestView, RegistryError> {
+        self.blocking(move |inner| inner.deny(id, reason, &actor)).await
+    }
+
+    /// Opens the door, for a while and within limits. An earlier unlock and its limits are over.
+    pub async fn unlock(&self, terms: UnlockTerms, actor: Actor) -> Result<LockStatus, RegistryError> {
+        self.blocking(move |inner| {
+            inner.may_decide(&actor)?;
+            let now = inner.now();
+            let mut state = inner.state.lock();
+            if !state.core.unlock(terms, inner.settings.unlock_for, now) {
+                return Err(RegistryError::Invalid(
+                    "an unlock lasts from 1 second to 7 days, and admits 1 request or more",
+                ));
+            }
+            tracing::info!("the registry was unlocked by {actor}");
+            inner.tell(EventKind::Unlocked, now, None);
+            Ok(inner.status(&state))
+        })
+        .await
+    }
+
+    /// Shuts the door.
+    pub async fn lock(&self, actor: Actor) -> Result<LockStatus, RegistryError> {
+        self.blocking(move |inner| {
+            inner.may_decide(&actor)?;
+            let now = inner.now();
+            let mut state = inner.state.lock();
+            if state.core.lock_now() {
+                tracing::info!("the registry was locked by {actor}");
+                inner.tell(EventKind::Locked, now, None);
+            }
+            Ok(inner.status(&state))
+        })
+        .await
+    }
+
+    /// How the door stands.
+    pub async fn status(&self) -> Result<LockStatus, RegistryError> {
+        self.blocking(|inner| Ok(inner.status(&inner.state.lock()))).await
+    }
+
+    /// What happens from now on. A receiver that lags behind 256 events misses the oldest, and is told so.
+    pub fn watch(&self) -> broadcast::Receiver<Event> {
+        self.0.events.subscribe()
+    }
+
+    /// What time does: requests lapse, denials are forgotten, the door shuts. To be called about once a second.
+    pub async fn tick(&self) -> Result<(), RegistryError> {
+        self.blocking(|inner| {
+            let now = inner.now();
+            let mut state = inner.state.lock();
+            if state.core.lock().is_over(now) && state.core.lock_now() {
+                tracing::info!("the registry has locked itself");
+                inner.tell(EventKind::Locked, now, None);
+            }
+            state.forget_gone();
+            let changes = state.core.expire(now);
+            inner.carry_out(&mut state, changes, None, now)
+        })
+        .await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, RegistryError> + Send + 'static,
+    ) -> Result<T, RegistryError> {
+        let inner = Arc::clone(&self.0);
+        // A caller that goes away does not stop it: a decision is made whole or not at all.
+        let done = tokio::task::spawn_blocking(move || work(&inner)).await;
+        done.unwrap_or_else(|error| Err(RegistryError::Damaged(format!("a job was cut off: {error}"))))
+    }
+}
+
+/// What one question came to.
+enum Outcome {
+    Verify(String),
+    Hash,
+    Answer(Box<Answer>),
+}
+
+impl Outcome {
+    fn failed() -> Self {
+        Self::Answer(Box::new(Answer::failed()))
+    }
+}
+
+/// Random numbers for a request that may come to be; the pairing code is the key's where there is one.
+fn draw(csr: Option<&VerifiedCsr>) -> Result<Drawn, getrandom::Error> {
+    let pairing_code = if let Some(csr) = csr {
+        PairingCode::of_key(csr.key())
+    } else {
+        let mut bytes = [0; 10];
+        getrandom::fill(&mut bytes)?;
+        PairingCode::from_bytes(bytes)
+    };
+    Ok(Drawn { id: RequestId(Uuid::now_v7()), pairing_code })
+}
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

@@ -1,0 +1,472 @@
+//! The registry with a real directory, a real CA and a store that fails on purpose; argon2 is played.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::access::{Auth, Context, Effect, ManagedBy, Operation, Permission, Role};
+use crate::clock::ManualClock;
+use crate::directory::{Expected, NewUser};
+use crate::pki::{CertificateAuthority, PeerCertificate};
+use crate::registry::{AnswerSink, Hashing, RateLimit, RegistryErrorKind, ReturnPath};
+use crate::store::{Fault, FaultyStore};
+
+const CSR: &str = include_str!("../pki/testdata/p256.csr.pem");
+const OTHER_CSR: &str = include_str!("../pki/testdata/ed25519.csr.pem");
+const CODE: &str = include_str!("../pki/testdata/p256.code");
+
+/// Hashes are the password itself and a number; counts its work.
+#[derive(Default)]
+struct Argon2(AtomicU64);
+
+impl PasswordHasher for Argon2 {
+    fn check(&self, password: &str) -> Result<(), String> {
+        if password.len() < 8 { Err("the password is too weak".into()) } else { Ok(()) }
+    }
+
+    fn hash<'a>(&'a self, _: Source, password: &'a str) -> Hashing<'a, Result<String, HashError>> {
+        let number = self.0.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            Ok(format!("{password}${number}"))
+        })
+    }
+
+    fn verify<'a>(&'a self, _: Source, password: &'a str, hash: &'a str) -> Hashing<'a, Result<bool, Busy>> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move { Ok(hash.split('$').next() == Some(password)) })
+    }
+}
+
+#[derive(Default)]
+struct Inbox(Mutex<Vec<(Answer, ReturnPath)>>);
+
+impl AnswerSink for Inbox {
+    fn answer(&self, answer: &Answer, path: &ReturnPath) {
+        self.0.lock().push((answer.clone(), path.clone()));
+    }
+}
+
+struct Stage {
+    registry: Registry,
+    directory: Arc<Directory>,
+    store: Arc<FaultyStore>,
+    ca: Arc<CertificateAuthority>,
+    argon2: Arc<Argon2>,
+    clock: ManualClock,
+    settings: Settings,
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self::with(Settings {
+            rate: RateLimit { burst: 10_000, every: Duration::from_millis(1) },
+            ..Settings::default()
+        })
+    }
+
+    fn with(settings: Settings) -> Self {
+        let clock = ManualClock::new("2026-03-01T12:00:00Z".parse().unwrap());
+        let ca = Arc::new(CertificateAuthority::generate(clock.timestamp()).unwrap());
+        let store = Arc::new(FaultyStore::new());
+        let argon2 = Arc::new(Argon2::default());
+        let (registry, directory) = open(&store, &ca, &argon2, &clock, &settings);
+        let sensor = Role {
+            name: "sensor".parse().unwrap(),
+            description: String::new(),
+            permissions: vec![Permission {
+                context: Context::Mqtt,
+                operation: Operation::Write,
+                resource: "plant/${username}/#".into(),
+                effect: Effect::Allow,
+                max_qos: None,
+                retain: None,
+                not_after: None,
+            }],
+            managed_by: ManagedBy::Api,
+            version: 0,
+        };
+        directory.put_role(sensor, Expected::Absent, &Actor::System).unwrap();
+        Self { registry, directory, store, ca, argon2, clock, settings }
+    }
+
+    /// The same disk under new processes.
+    fn restart(&mut self) {
+        self.store = Arc::new(self.store.crash(usize::MAX));
+        (self.registry, self.directory) = open(&self.store, &self.ca, &self.argon2, &self.clock, &self.settings);
+    }
+
+    async fn unlock(&self) {
+        self.registry.unlock(UnlockTerms::default(), Actor::System).await.unwrap();
+    }
+
+    async fn send(&self, message: Value) -> Answer {
+        self.registry.register(message.to_string().as_bytes(), None, &origin(None)).await
+    }
+
+    /// The id of the only request.
+    async fn only(&self) -> RequestId {
+        let requests = self.registry.list(None).await.unwrap();
+        assert_eq!(requests.len(), 1);
+        requests[0].id
+    }
+
+    fn terms() -> GrantTerms {
+        GrantTerms { roles: vec!["sensor".parse().unwrap()], ..GrantTerms::default() }
+    }
+}
+
+fn open(
+    store: &Arc<FaultyStore>,
+    ca: &Arc<CertificateAuthority>,
+    argon2: &Arc<Argon2>,
+    clock: &ManualClock,
+    settings: &Settings,
+) -> (Registry, Arc<Directory>) {
+    let clock: Arc<dyn Clock> = Arc::new(clock.clone());
+    let directory = Arc::new(Directory::open(Arc::clone(store) as _, Arc::clone(&clock)).unwrap());
+    let registry = Registry::open(
+        Arc::clone(store) as _,
+        Arc::clone(&directory),
+        Arc::clone(ca) as _,
+        Arc::clone(argon2) as _,
+        clock,
+        Arc::new(Metrics::new()),
+        settings.clone(),
+    )
+    .unwrap();
+    (registry, directory)
+}
+
+fn origin(sink: Option<&Arc<Inbox>>) -> Origin {
+    let path = ReturnPath {
+        response_topic: "$registry/register/response".parse().unwrap(),
+        correlation_data: Some("17".into()),
+    };
+    let sink = sink.map(|inbox| (Arc::downgrade(&(Arc::clone(inbox) as Arc<dyn AnswerSink>)), path));
+    Origin { source: "192.0.2.1".parse().unwrap(), listener: "mqtts".into(), connection: 1, sink }
+}
+
+fn with_csr() -> Value {
+    json!({"username": "press-7", "csr": CSR, "context": {"line": 3}, "roles": ["admin"], "id": "a"})
+}
+
+fn with_password(password: &str) -> Value {
+    json!({"username": "meter-1", "password": password})
+}
+
+#[tokio::test]
+async fn the_story_of_a_device_with_a_csr() {
+    let stage = Stage::new();
+    let locked = stage.send(with_csr()).await;
+    assert_eq!(
+        (locked.status, locked.state, locked.retry_after, locked.id),
+        (423, "locked", Some(60), Some(json!("a")))
+    );
+    assert!(stage.registry.list(None).await.unwrap().is_empty(), "nothing is on record behind a shut door");
+
+    stage.unlock().await;
+    let mut events = stage.registry.watch();
+    let inbox = Arc::new(Inbox::default());
+    let message = with_csr().to_string();
+    let pending = stage.registry.register(message.as_bytes(), Some("application/json"), &origin(Some(&inbox))).await;
+    assert_eq!((pending.status, pending.state), (202, "pending"));
+    assert_eq!(pending.pairing_code.unwrap().to_string(), CODE.trim());
+    assert_eq!(events.recv().await.unwrap().event, EventKind::Requested);
+
+    stage.registry.lock(Actor::System).await.unwrap();
+    let poll = stage.send(with_csr()).await;
+    assert_eq!((poll.status, poll.pairing_code), (202, pending.pairing_code), "a poll is answered behind a shut door");
+    let stranger = stage.send(json!({"username": "press-7", "csr": OTHER_CSR})).await;
+    assert_eq!(stranger.status, 423, "and another proof learns nothing");
+    stage.unlock().await;
+    let stranger = stage.send(json!({"username": "press-7", "csr": OTHER_CSR})).await;
+    assert_eq!((stranger.status, stranger.error), (409, Some("name_pending")));
+
+    let id = stage.only().await;
+    let view = stage.registry.show(id).await.unwrap();
+    assert_eq!((view.context, view.requested_roles.len(), view.auth), (Some(json!({"line": 3})), 1, Auth::Certificate));
+    stage.registry.grant(id, Stage::terms(), Actor::Local { uid: 0 }).await.unwrap();
+
+    let (pushed, path) = inbox.0.lock().pop().expect("the decision was pushed");
+    assert_eq!((pushed.status, pushed.state, pushed.id.clone()), (201, "granted", Some(json!("a"))));
+    assert_eq!(path.correlation_data.as_deref(), Some(&b"17"[..]));
+    let again = stage.send(with_csr()).await;
+    assert_eq!(again, pushed, "a lost answer loses nothing");
+    let stranger = stage.send(json!({"username": "press-7", "csr": OTHER_CSR})).await;
+    assert_eq!((stranger.status, stranger.error), (409, Some("name_taken")));
+
+    let user = stage.directory.policy().user_named(&"press-7".parse().unwrap()).cloned().unwrap();
+    assert_eq!((user.auth, user.managed_by), (Auth::Certificate, ManagedBy::Registry));
+    assert_eq!(user.roles, Stage::terms().roles, "what was asked for is not granted by asking");
+    let pem = x509_parser::pem::parse_x509_pem(pushed.certificate.as_deref().unwrap().as_bytes()).unwrap().1;
+    let peer = PeerCertificate::from_der(&pem.contents).unwrap();
+    assert_eq!(peer.username().unwrap().as_str(), "press-7");
+    assert_eq!(peer.fingerprint(), user.certificates[0].fingerprint);
+    assert_eq!(pushed.serial.as_deref(), Some(peer.serial()));
+    assert_eq!(pushed.not_after, Some(peer.not_after()));
+
+    let caller = Caller { user: user.id, certificate: Some((peer.serial().into(), peer.not_after())) };
+    let known = stage.registry.whoami(b"", None, Some(&caller), &origin(None));
+    assert_eq!((known.status, known.state, known.permissions.unwrap().len()), (200, "ok", 1));
+    assert_eq!(known.not_after, Some(peer.not_after()));
+    let events: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).map(|event| event.event).collect();
+    assert_eq!(events, [EventKind::Locked, EventKind::Unlocked, EventKind::Granted]);
+}
+
+#[tokio::test]
+async fn the_story_of_a_device_with_a_password() {
+    let mut stage = Stage::new();
+    stage.unlock().await;
+    let weak = stage.send(with_password("short")).await;
+    assert_eq!((weak.status, weak.error), (400, Some("weak_password")));
+    let pending = stage.send(with_password("a good password")).await;
+    assert_eq!(pending.status, 202);
+    let work = stage.argon2.0.load(Ordering::SeqCst);
+    let poll = stage.send(with_password("a good password")).await;
+    assert_eq!((poll.status, poll.pairing_code), (202, pending.pairing_code), "the code stays");
+    assert_eq!(stage.send(with_password("another password")).await.error, Some("name_pending"));
+    assert_eq!(stage.argon2.0.load(Ordering::SeqCst), work, "polls and guesses cost no argon2 once it was seen");
+
+    stage.restart();
+    let poll = stage.send(with_password("a good password")).await;
+    assert_eq!((poll.status, poll.pairing_code), (202, pending.pairing_code), "requests survive a restart");
+    let id = stage.only().await;
+    stage.registry.grant(id, GrantTerms::default(), Actor::System).await.unwrap();
+    let granted = stage.send(with_password("a good password")).await;
+    assert_eq!((granted.status, granted.certificate), (201, None));
+    let user = stage.directory.policy().user_named(&"meter-1".parse().unwrap()).cloned().unwrap();
+    assert!(user.password_hash.as_deref().is_some_and(|hash| hash.starts_with("a good password$")));
+    assert!(user.roles.is_empty() && user.permissions.is_empty(), "default deny");
+    stage.restart();
+    stage.unlock().await;
+    assert_eq!(stage.send(with_password("another password")).await.error, Some("name_taken"));
+    assert_eq!(stage.send(with_password("a good password")).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_denial_is_told_with_its_reason_for_a_day_and_does_not_hold_the_name() {
+    let mut stage = Stage::new();
+    stage.unlock().await;
+    let inbox = Arc::new(Inbox::default());
+    stage.registry.register(with_csr().to_string().as_bytes(), None, &origin(Some(&inbox))).await;
+    let id = stage.only().await;
+    stage.registry.deny(id, "not ours".into(), Actor::System).await.unwrap();
+    assert_eq!(inbox.0.lock()[0].0.reason.as_deref(), Some("not ours"));
+    stage.restart();
+    let denied = stage.send(with_csr()).await;
+    assert_eq!((denied.status, denied.state), (403, "denied"));
+    assert!(denied.message.unwrap().ends_with("denied this request: not ours"));
+    stage.unlock().await;
+    assert_eq!(stage.send(json!({"username": "press-7", "csr": OTHER_CSR})).await.status, 202);
+    let error = stage.registry.grant(id, Stage::terms(), Actor::System).await.unwrap_err();
+    assert_eq!(error.kind(), RegistryErrorKind::Conflict);
+    stage.clock.advance(Duration::from_hours(24));
+    stage.registry.tick().await.unwrap();
+    assert!(stage.registry.list(None).await.unwrap().is_empty(), "forgotten, and the other one has lapsed");
+    assert_eq!(stage.send(with_csr()).await.status, 423);
+}
+
+#[tokio::test]
+async fn a_grant_that_the_directory_or_the_disk_refuses_changes_nothing() {
+    let mut stage = Stage::new();
+    stage.unlock().await;
+    stage.send(with_csr()).await;
+    let id = stage.only().await;
+    let unknown = GrantTerms { roles: vec!["nobody".parse().unwrap()], ..GrantTerms::default() };
+    let error = stage.registry.grant(id, unknown, Actor::System).await.unwrap_err();
+    assert_eq!(error.kind(), RegistryErrorKind::Invalid, "{error}");
+    let past = GrantTerms { expires_at: Some(Timestamp::UNIX_EPOCH), ..GrantTerms::default() };
+    assert!(stage.registry.grant(id, past, Actor::System).await.is_err());
+    // Every operation of the grant in turn.
+    for n in 0..10 {
+        stage.store.fail_at(n, Fault::Refused);
+        let outcome = stage.registry.grant(id, Stage::terms(), Actor::System).await;
+        let user = stage.directory.policy().user_named(&"press-7".parse().unwrap()).cloned();
+        if outcome.is_ok() {
+            assert!(n > 0 && user.is_some());
+            break;
+        }
+        assert!(user.is_none());
+        assert_eq!(stage.registry.show(id).await.unwrap().state, State::Pending);
+        stage.restart();
+    }
+    stage.restart();
+    assert!(matches!(stage.registry.show(id).await.unwrap().state, State::Granted { .. }));
+    assert_eq!(stage.send(with_csr()).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_lost_answer_of_the_disk_is_a_whole_grant_after_the_restart() {
+    let mut stage = Stage::new();
+    stage.unlock().await;
+    stage.send(with_csr()).await;
+    let id = stage.only().await;
+    // The details are read first, then the one commit is made.
+    stage.store.fail_at(1, Fault::AnswerLost);
+    assert!(stage.registry.grant(id, Stage::terms(), Actor::System).await.is_err());
+    stage.restart();
+    let user = stage.directory.policy().user_named(&"press-7".parse().unwrap()).cloned();
+    assert!(user.is_some_and(|user| user.certificates.len() == 1));
+    assert_eq!(stage.send(with_csr()).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_registration_that_the_disk_refuses_is_not_on_record() {
+    let stage = Stage::new();
+    stage.unlock().await;
+    stage.store.fail_at(0, Fault::Refused);
+    let failed = stage.send(with_csr()).await;
+    assert_eq!((failed.status, failed.error), (500, Some("internal")));
+    assert!(stage.registry.list(None).await.unwrap().is_empty());
+    assert_eq!(stage.send(with_csr()).await.status, 202);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_who_ask_for_one_name_at_once_one_gets_it() {
+    let stage = Stage::new();
+    stage.unlock().await;
+    let asks = (0..16).map(|number| {
+        let registry = stage.registry.clone();
+        let message = with_password(&format!("password number {number}")).to_string();
+        tokio::spawn(async move { registry.register(message.as_bytes(), None, &origin(None)).await.status })
+    });
+    let mut statuses = Vec::new();
+    for ask in asks.collect::<Vec<_>>() {
+        statuses.push(ask.await.unwrap());
+    }
+    statuses.sort_unstable();
+    assert_eq!((statuses[0], statuses[1], statuses[15]), (202, 409, 409));
+    let id = stage.only().await;
+    let grants = (0..8).map(|_| {
+        let registry = stage.registry.clone();
+        tokio::spawn(async move { registry.grant(id, GrantTerms::default(), Actor::System).await.is_ok() })
+    });
+    let mut granted = 0;
+    for grant in grants.collect::<Vec<_>>() {
+        granted += u32::from(grant.await.unwrap());
+    }
+    assert_eq!(granted, 1);
+}
+
+#[tokio::test]
+async fn a_key_in_use_is_refused_to_another_name_and_free_when_its_user_is_deleted() {
+    let stage = Stage::new();
+    stage.unlock().await;
+    // The same key under another name, in a CSR of its own.
+    let key = rcgen::KeyPair::generate().unwrap();
+    let csr = |name: &str| {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        json!({"username": name, "csr": params.serialize_request(&key).unwrap().pem().unwrap()})
+    };
+    assert_eq!(stage.send(csr("press-1")).await.status, 202);
+    assert_eq!(stage.send(csr("press-2")).await.error, Some("key_in_use"));
+    stage.registry.grant(stage.only().await, Stage::terms(), Actor::System).await.unwrap();
+    assert_eq!(stage.send(csr("press-2")).await.error, Some("key_in_use"));
+    let user = stage.directory.policy().user_named(&"press-1".parse().unwrap()).unwrap().id;
+    stage.directory.delete_user(user, Expected::Any, &Actor::System).unwrap();
+    assert_eq!(stage.send(csr("press-2")).await.status, 202);
+    assert_eq!(stage.registry.list(None).await.unwrap().len(), 1, "the request of the deleted user is forgotten");
+}
+
+#[tokio::test]
+async fn a_user_that_exists_cannot_be_registered_over() {
+    let stage = Stage::new();
+    stage.unlock().await;
+    let mut user = NewUser::named("meter-1".parse().unwrap());
+    user.password_hash = Some("a good password$0".into());
+    stage.directory.create_user(user, &Actor::System).unwrap();
+    let work = stage.argon2.0.load(Ordering::SeqCst);
+    assert_eq!(stage.send(with_password("a good password")).await.error, Some("name_taken"));
+    assert_eq!(stage.argon2.0.load(Ordering::SeqCst), work, "nor its password be guessed at this door");
+}
+
+#[tokio::test]
+async fn a_disabled_user_or_a_dead_certificate_has_nothing_to_collect() {
+    let stage = Stage::new();
+    stage.unlock().await;
+    stage.send(with_csr()).await;
+    stage.registry.grant(stage.only().await, Stage::terms(), Actor::System).await.unwrap();
+    let user = stage.directory.policy().user_named(&"press-7".parse().unwrap()).unwrap().id;
+    let set = |enabled| {
+        stage.directory.update_user(user, Expected::Any, move |user| user.enabled = enabled, &Actor::System).unwrap();
+    };
+    set(false);
+    assert_eq!(stage.send(with_csr()).await.error, Some("disabled"));
+    set(true);
+    assert_eq!(stage.send(with_csr()).await.status, 201);
+    stage.clock.advance(Duration::from_hours(90 * 24));
+    assert_eq!(stage.send(with_csr()).await.error, Some("certificate_expired"));
+}
+
+#[tokio::test]
+async fn limits_are_told_with_a_time_to_come_back() {
+    let stage =
+        Stage::with(Settings { rate: RateLimit { burst: 2, every: Duration::from_secs(3) }, ..Settings::default() });
+    assert_eq!(stage.send(json!({})).await.error, Some("malformed"));
+    let large = stage.registry.register(&vec![b' '; 20_000], None, &origin(None)).await;
+    assert_eq!((large.status, large.state), (413, "refused"));
+    let limited = stage.send(with_csr()).await;
+    assert_eq!((limited.status, limited.error, limited.retry_after), (429, Some("rate"), Some(3)));
+    assert_eq!(stage.registry.ca(b"", None, &origin(None)).status, 429, "every operation counts");
+    stage.clock.advance(Duration::from_secs(3));
+    let bundle = stage.registry.ca(br#"{"id": 5}"#, None, &origin(None));
+    assert_eq!((bundle.status, bundle.id), (200, Some(json!(5))));
+    assert_eq!(bundle.ca.as_deref(), Some(stage.ca.bundle_pem()));
+}
+
+#[tokio::test]
+async fn the_door_shuts_by_itself_and_an_unlock_can_be_narrow() {
+    let stage = Stage::new();
+    let terms = UnlockTerms { source: vec!["10.0.0.0/8".parse().unwrap()], ..UnlockTerms::default() };
+    let open = stage.registry.unlock(terms, Actor::System).await.unwrap();
+    assert!(!open.locked && open.until.is_some());
+    assert_eq!(stage.send(with_csr()).await.status, 423);
+    stage.registry.unlock(UnlockTerms { count: Some(1), ..UnlockTerms::default() }, Actor::System).await.unwrap();
+    assert_eq!(stage.send(with_csr()).await.status, 202);
+    assert_eq!(stage.send(with_password("a good password")).await.status, 423, "the count is spent");
+    stage.unlock().await;
+    let mut events = stage.registry.watch();
+    stage.clock.advance(Duration::from_mins(5));
+    assert_eq!(stage.send(with_password("a good password")).await.status, 423);
+    stage.registry.tick().await.unwrap();
+    assert_eq!(events.recv().await.unwrap().event, EventKind::Locked);
+    assert!(stage.registry.status().await.unwrap().locked);
+    let week = UnlockTerms { duration: Some(8 * 24 * 3600), ..UnlockTerms::default() };
+    assert!(stage.registry.unlock(week, Actor::System).await.is_err());
+}
+
+#[tokio::test]
+async fn only_administrators_decide() {
+    let stage = Stage::new();
+    stage.unlock().await;
+    stage.send(with_csr()).await;
+    let id = stage.only().await;
+    let user = stage.directory.create_user(NewUser::named("somebody".parse().unwrap()), &Actor::System).unwrap();
+    let actor = Actor::User { id: user.id, username: user.username.clone() };
+    let refused = stage.registry.grant(id, Stage::terms(), actor.clone()).await.unwrap_err();
+    assert_eq!(refused.kind(), RegistryErrorKind::Forbidden);
+    assert!(stage.registry.deny(id, String::new(), actor.clone()).await.is_err());
+    assert!(stage.registry.unlock(UnlockTerms::default(), actor).await.is_err());
+}
+
+#[tokio::test]
+async fn who_has_no_identity_and_what_does_not_exist_yet_is_told_so() {
+    let stage = Stage::new();
+    let unknown = stage.registry.whoami(b"", None, None, &origin(None));
+    assert_eq!((unknown.status, unknown.error), (401, Some("not_authenticated")));
+    let later = stage.registry.unsupported(b"{}", None, "renew");
+    assert_eq!((later.status, later.state, later.error), (400, "invalid", Some("unsupported")));
+    let json: Value = serde_json::from_slice(&later.to_json()).unwrap();
+    assert_eq!(
+        json,
+        json!({
+            "status": 400, "state": "invalid", "error": "unsupported",
+            "message": "`renew` is not available in this version; `register`, `whoami` and `ca` are",
+        })
+    );
+}

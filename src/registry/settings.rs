@@ -1,0 +1,120 @@
+//! What the registry is given: its bounds, the argon2 pool, and where messages come from and answers go.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::answer::Answer;
+use super::rates::RateLimit;
+use crate::access::UserId;
+use crate::authn::{Busy, HashError, Hasher, Lane, PasswordPolicy, Source};
+use crate::clock::Duration;
+use crate::mqtt::TopicName;
+use crate::pki::DEFAULT_VALIDITY;
+
+/// Settings of a [`Registry`].
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long an unlock lasts that does not say. Default 5 minutes.
+    pub unlock_for: Duration,
+    /// How long a request waits for a decision. Default 24 hours.
+    pub pending_ttl: Duration,
+    /// Most pending requests. Default 10,000.
+    pub max_pending: usize,
+    /// Most pending requests of one source. Default 1,000.
+    pub max_pending_per_source: usize,
+    /// How long a denial is remembered. Default 24 hours.
+    pub denied_for: Duration,
+    /// Life of an issued certificate. Default 90 days.
+    pub validity: Duration,
+    /// Messages of one source. Default 60 at once, then 5 in a second.
+    pub rate: RateLimit,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            unlock_for: Duration::from_mins(5),
+            pending_ttl: Duration::from_hours(24),
+            max_pending: 10_000,
+            max_pending_per_source: 1_000,
+            denied_for: Duration::from_hours(24),
+            validity: DEFAULT_VALIDITY,
+            rate: RateLimit { burst: 60, every: Duration::from_millis(200) },
+        }
+    }
+}
+
+/// What [`PasswordHasher`] gives.
+pub type Hashing<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The argon2 pool as the registry sees it.
+pub trait PasswordHasher: Send + Sync + 'static {
+    /// Is it strong enough? If not, what it lacks.
+    fn check(&self, password: &str) -> Result<(), String>;
+
+    /// Hashes a password: a PHC string.
+    fn hash<'a>(&'a self, source: Source, password: &'a str) -> Hashing<'a, Result<String, HashError>>;
+
+    /// Does it match the PHC string?
+    fn verify<'a>(&'a self, source: Source, password: &'a str, hash: &'a str) -> Hashing<'a, Result<bool, Busy>>;
+}
+
+/// The broker's pool with its policy.
+impl PasswordHasher for (Arc<Hasher>, PasswordPolicy) {
+    fn check(&self, password: &str) -> Result<(), String> {
+        self.1.check(password).map_err(|weak| weak.to_string())
+    }
+
+    fn hash<'a>(&'a self, source: Source, password: &'a str) -> Hashing<'a, Result<String, HashError>> {
+        Box::pin(async move {
+            let hash = self.0.hash(Lane::Registration, source, password.as_bytes()).await?;
+            Ok(hash.as_str().to_owned())
+        })
+    }
+
+    fn verify<'a>(&'a self, source: Source, password: &'a str, hash: &'a str) -> Hashing<'a, Result<bool, Busy>> {
+        Box::pin(self.0.verify(Lane::Registration, source, password.as_bytes(), Some(hash)))
+    }
+}
+
+/// Where a pushed decision goes: a connection, as long as it lives.
+pub trait AnswerSink: Send + Sync {
+    /// Takes an answer that comes later than its request. Must not block, nor call the registry.
+    fn answer(&self, answer: &Answer, path: &ReturnPath);
+}
+
+/// How an answer finds its request again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReturnPath {
+    /// Topic of the answer.
+    pub response_topic: TopicName,
+    /// To echo.
+    pub correlation_data: Option<Bytes>,
+}
+
+/// Where a message came from.
+#[derive(Clone)]
+pub struct Origin {
+    /// Address of the peer.
+    pub source: IpAddr,
+    /// Name of the listener.
+    pub listener: Arc<str>,
+    /// Number of the connection, unique in a run of the broker.
+    pub connection: u64,
+    /// Whom to tell the decision when it falls.
+    pub sink: Option<(Weak<dyn AnswerSink>, ReturnPath)>,
+}
+
+/// Who asks `whoami`.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The identity of the session.
+    pub user: UserId,
+    /// Serial number and end of the certificate that it was proven with, if it was.
+    pub certificate: Option<(String, Timestamp)>,
+}
