@@ -8,6 +8,7 @@
 //! kernel.
 
 mod admission;
+mod backlog;
 mod connection;
 mod link;
 mod listener;
