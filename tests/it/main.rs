@@ -10,6 +10,10 @@
 
 mod client;
 mod connect;
+mod endings;
 mod harness;
+mod publish;
 mod session;
+mod subscribe;
 mod vectors;
+mod will;
