@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod change;
 mod client;
 mod connect;
 mod endings;
