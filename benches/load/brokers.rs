@@ -91,6 +91,15 @@ impl Programs {
     }
 }
 
+/// A broker runs in a directory of its own, where a relative path would lead elsewhere. A bare name is looked up in PATH.
+fn absolute(program: &Path) -> PathBuf {
+    if program.components().count() > 1 {
+        std::path::absolute(program).unwrap_or_else(|_| program.to_owned())
+    } else {
+        program.to_owned()
+    }
+}
+
 /// Users, CA and server certificate, made once for a run and given to every broker.
 pub(crate) struct Setup {
     directory: tempfile::TempDir,
@@ -169,8 +178,8 @@ impl Setup {
     /// Starts a broker and waits until both its listeners answer.
     pub(crate) fn start(&self, kind: Kind) -> Result<Broker> {
         let directory = tempfile::tempdir()?;
-        let ports = Ports { plain: free_port()?, tls: free_port()?, admin: free_port()?, metrics: free_port()? };
-        let mut command = Command::new(self.programs.of(kind));
+        let ports = Ports { plain: free_port()?, tls: free_port()?, metrics: free_port()? };
+        let mut command = Command::new(absolute(self.programs.of(kind)));
         let configuration = directory.path().join("configuration");
         match kind {
             Kind::Portcullis => {
@@ -207,7 +216,7 @@ impl Setup {
     /// broker.toml for this broker.
     fn portcullis(&self, ports: &Ports, directory: &Path) -> String {
         let own = self.directory.path().display();
-        let Ports { plain, tls, admin, metrics } = ports;
+        let Ports { plain, tls, metrics } = ports;
         format!(
             r#"data_dir = "{data}"
 
@@ -238,9 +247,6 @@ queue_bytes = "{QUEUE_BYTES}"
 
 [store]
 durability = "memory"
-
-[admin]
-bind = "127.0.0.1:{admin}"
 
 [metrics]
 bind = "127.0.0.1:{metrics}"
@@ -277,7 +283,6 @@ permissions = [{{ context = "mqtt", operation = "read_write", resource = "load/#
 struct Ports {
     plain: u16,
     tls: u16,
-    admin: u16,
     metrics: u16,
 }
 

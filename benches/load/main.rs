@@ -191,6 +191,10 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     println!("sizes: {}; limits of each broker: {}", serde_json::to_string(&sizes)?, scenario::limits());
     println!("ratio: {} divided by the other\n", brokers[0].name());
     let setup = Setup::new(programs, arguments.users as usize)?;
+    // A configuration that a broker does not take is told once, and before anything is measured.
+    for &kind in &brokers {
+        drop(setup.start(kind)?);
+    }
     let mut json = match &arguments.json {
         None => None,
         Some(path) => Some(OpenOptions::new().create(true).append(true).open(path)?),
