@@ -81,6 +81,11 @@ impl Router {
         self.retained.matching(filter, now)
     }
 
+    /// Drops this retained message, unless another one has taken its place.
+    pub(crate) fn drop_retained(&self, entry: &RetainedMessage) {
+        self.retained.remove(&entry.message);
+    }
+
     /// Drops retained messages that `keep` does not want.
     pub(crate) fn sweep_retained(&self, keep: impl Fn(&RetainedMessage) -> bool) {
         self.retained.retain(keep);
