@@ -2,6 +2,9 @@
 //!
 //! The first byte says who receives in which version, and how the rest is cut; the rest is the stream. Held to be true:
 //! nothing panics, cutting the stream changes nothing, and what was accepted is encoded into bytes that mean the same.
+//!
+//! `RUSTC_BOOTSTRAP=1 cargo fuzz run codec fuzz/corpus/codec fuzz/seeds/codec -- -max_total_time=600`: the stable
+//! toolchain will do. New finds go into the first folder.
 
 #![no_main]
 

@@ -16,27 +16,28 @@
 //! | `DELETE /api/roles/{name}` | [`VersionRead`] (query) | 204 |
 //! | `GET /api/client-registry/requests` | [`RequestFilter`] (query) | [`Page`] of [`RequestView`] |
 //! | `GET /api/client-registry/requests/{id}` | | [`RequestView`] |
-//! | `POST /api/client-registry/requests/{id}/grant` | [`Grant`] | [`RequestView`] |
+//! | `POST /api/client-registry/requests/{id}/grant` | [`GrantTerms`] | [`RequestView`] |
 //! | `POST /api/client-registry/requests/{id}/deny` | [`Deny`] | [`RequestView`] |
-//! | `POST /api/client-registry/unlock` | [`Unlock`] | [`RegistryStatus`] |
-//! | `POST /api/client-registry/lock` | | [`RegistryStatus`] |
-//! | `GET /api/client-registry/status` | | [`RegistryStatus`] |
-//! | `GET /api/client-registry/events` | | server-sent events, each a [`RegistryEvent`] |
+//! | `POST /api/client-registry/unlock` | [`UnlockTerms`] | [`LockStatus`] |
+//! | `POST /api/client-registry/lock` | | [`LockStatus`] |
+//! | `GET /api/client-registry/status` | | [`LockStatus`] |
+//! | `GET /api/client-registry/events` | | server-sent events, each an [`Event`] or [`Missed`] |
 //! | `POST /api/explain` | [`Explain`] | [`Explanation`] |
 //!
 //! Refusals are [`Problem`](super::problem::Problem)s. Times are RFC 3339, durations whole seconds. A write names the
 //! `version` that its author has read and gets 409 when the thing has changed since.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
 
 pub use crate::access::Role;
 use crate::access::{Auth, CertificateRecord, ManagedBy, Permission, RoleName, User, UserId, Username};
+pub use crate::registry::{
+    Event, EventKind, GrantTerms, LockStatus, RequestId, RequestView, State as RequestState, StateFilter, UnlockTerms,
+};
 
 /// The most that a request body may hold, in bytes.
 pub const MAX_BODY: usize = 1 << 20;
@@ -217,15 +218,12 @@ pub struct UserPatch {
         deserialize_with = "present",
         skip_serializing_if = "Option::is_none"
     )]
-    #[expect(clippy::option_option, reason = "absent and null are two things in a patch (RFC 7396)")]
     pub publish_prefix: Option<Option<String>>,
     /// Pattern of its client identifiers.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[expect(clippy::option_option, reason = "absent and null are two things in a patch (RFC 7396)")]
     pub client_id: Option<Option<String>>,
     /// End of the identity.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[expect(clippy::option_option, reason = "absent and null are two things in a patch (RFC 7396)")]
     pub expires_at: Option<Option<Timestamp>>,
 }
 
@@ -281,101 +279,13 @@ pub struct RoleUpdate {
     pub permissions: Vec<Permission>,
 }
 
-/// Where a request for an identity stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RequestState {
-    /// Nobody has decided.
-    Pending,
-    /// It is a user now.
-    Granted,
-    /// It was refused.
-    Denied,
-    /// Nobody has decided in time.
-    Expired,
-}
-
 /// Which requests to list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RequestFilter {
     /// Only these; `None`: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<RequestState>,
-}
-
-/// A request for an identity, as an operator sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RequestView {
-    /// For grant and deny.
-    pub id: String,
-    /// The name that it asks for.
-    pub username: Username,
-    /// Where it stands.
-    pub state: RequestState,
-    /// What it will log in with.
-    pub auth: Auth,
-    /// To compare with what the device shows.
-    pub pairing_code: String,
-    /// Could the device be shown the code? Else a grant needs `unpaired`.
-    pub pairable: bool,
-    /// What the device says of itself; not to be trusted.
-    #[serde(default)]
-    pub context: Value,
-    /// Roles that it would like.
-    #[serde(default)]
-    pub requested_roles: Vec<RoleName>,
-    /// Permissions that it would like.
-    #[serde(default)]
-    pub requested_permissions: Vec<Permission>,
-    /// Where it came from.
-    pub source: IpAddr,
-    /// Name of the listener.
-    pub listener: String,
-    /// `mqtt`, `mqtt_implicit`, `rest`.
-    pub door: String,
-    /// First message.
-    pub first_seen_at: Timestamp,
-    /// Last poll.
-    pub last_seen_at: Timestamp,
-    /// How often it was sent again.
-    pub polls: u64,
-    /// When it lapses undecided.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Timestamp>,
-    /// Who decided.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub decided_by: Option<String>,
-    /// When.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub decided_at: Option<Timestamp>,
-    /// Why it was denied.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
-
-/// The terms of a grant.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Grant {
-    /// Roles that the new user gets, whatever it asked for.
-    #[serde(default)]
-    pub roles: Vec<RoleName>,
-    /// Rules of its own.
-    #[serde(default)]
-    pub permissions: Vec<Permission>,
-    /// Put in front of every topic that it publishes to.
-    #[serde(default, alias = "mqttPublishPrefix", skip_serializing_if = "Option::is_none")]
-    pub publish_prefix: Option<String>,
-    /// End of the identity.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Timestamp>,
-    /// For the record.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub comment: Option<String>,
-    /// Grant although the device could not be shown a pairing code.
-    #[serde(default)]
-    pub unpaired: bool,
+    pub state: Option<StateFilter>,
 }
 
 /// A refusal.
@@ -386,95 +296,11 @@ pub struct Deny {
     pub reason: String,
 }
 
-/// How far the registry is opened.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Unlock {
-    /// Seconds; `None`: `registry.unlock_for`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub for_seconds: Option<u64>,
-    /// Only at this listener.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub listener: Option<String>,
-    /// Only from these networks, `10.0.0.0/8`; empty: from anywhere.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub source: Vec<String>,
-    /// Only names that match, with `*` for any run of characters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub username: Option<String>,
-    /// Only so many requests.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub count: Option<u64>,
-}
-
-/// Is the registry open, and what waits in it?
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RegistryStatus {
-    /// New requests are refused.
-    pub locked: bool,
-    /// When it locks itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unlocked_until: Option<Timestamp>,
-    /// Who opened it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unlocked_by: Option<String>,
-    /// How far.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub terms: Option<Unlock>,
-    /// Requests that nobody has decided.
-    pub pending: u64,
-    /// The most that there may be of them.
-    pub max_pending: u64,
-}
-
-/// What happens in the registry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RegistryEvent {
-    /// What it is.
-    pub event: EventKind,
-    /// When it was.
-    pub at: Timestamp,
-    /// The request that it is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request: Option<RequestView>,
-    /// The registry after it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<RegistryStatus>,
-}
-
-/// See [`RegistryEvent`].
+/// In a stream of events: it was too slow, and did not get these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EventKind {
-    /// A new request.
-    Requested,
-    /// A request was granted.
-    Granted,
-    /// A request was denied.
-    Denied,
-    /// A request has lapsed.
-    Expired,
-    /// The registry was opened.
-    Unlocked,
-    /// The registry was locked, or has locked itself.
-    Locked,
-    /// The stream was too slow and missed some.
-    Missed,
-}
-
-impl EventKind {
-    /// As on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Requested => "requested",
-            Self::Granted => "granted",
-            Self::Denied => "denied",
-            Self::Expired => "expired",
-            Self::Unlocked => "unlocked",
-            Self::Locked => "locked",
-            Self::Missed => "missed",
-        }
-    }
+pub struct Missed {
+    /// How many.
+    pub missed: u64,
 }
 
 /// May this user do that?

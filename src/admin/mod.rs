@@ -4,21 +4,60 @@
 //! directory and the registry, and their answers leave as JSON. Nothing is decided here, and no secret leaves.
 
 pub mod api;
-pub mod problem;
-
+mod explain;
+mod extract;
 mod metrics;
+pub mod problem;
+mod registry;
+mod roles;
+mod server;
+#[cfg(test)]
+mod tests;
+mod users;
+
+use std::sync::Arc;
+
 pub(crate) use metrics::serve_metrics;
+pub(crate) use server::serve;
+
+use crate::authn::{Hasher, PasswordPolicy};
+use crate::clock::Clock;
+use crate::directory::{Directory, DirectoryError, Expected};
+use crate::registry::Registry;
+use problem::{Kind, Problem};
+
+/// What administration is done with.
 pub(crate) struct State {
-    pub directory: std::sync::Arc<crate::directory::Directory>,
-    pub registry: std::sync::Arc<crate::registry::Registry>,
-    pub hasher: std::sync::Arc<crate::authn::Hasher>,
-    pub password_policy: crate::authn::PasswordPolicy,
+    /// Users and roles.
+    pub(crate) directory: Arc<Directory>,
+    /// Devices that ask for an identity.
+    pub(crate) registry: Arc<Registry>,
+    /// Hashes the passwords that are set.
+    pub(crate) hasher: Arc<Hasher>,
+    /// What a password that is set must have.
+    pub(crate) password_policy: PasswordPolicy,
+    /// Is `access.partial_subscription` "filter"?
+    pub(crate) filter_partial: bool,
+    /// What time it is.
+    pub(crate) clock: Arc<dyn Clock>,
 }
-pub(crate) async fn serve(
-    _l: tokio::net::UnixListener,
-    _s: State,
-    f: impl std::future::Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    f.await;
-    Ok(())
+
+/// How a handler gets the state.
+type Shared = axum::extract::State<Arc<State>>;
+/// What a handler answers.
+type Answer<T> = Result<T, Problem>;
+
+/// What the directory does, it does blocking.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, DirectoryError> + Send + 'static) -> Answer<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome.map_err(Problem::from),
+        Err(error) => {
+            tracing::error!(%error, "an administrative request was not finished");
+            Err(Problem::new(Kind::Internal, "the request was not finished; the log says more"))
+        }
+    }
+}
+
+fn expected(read: api::VersionRead) -> Expected {
+    read.version.map_or(Expected::Any, Expected::Version)
 }

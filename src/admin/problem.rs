@@ -2,8 +2,13 @@
 
 use std::fmt;
 
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::directory::{DirectoryError, ErrorKind};
 
 /// The media type of a [`Problem`].
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -121,3 +126,37 @@ impl fmt::Display for Problem {
 }
 
 impl std::error::Error for Problem {}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = (status, [(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE))], body).into_response();
+        if let Some(seconds) = self.extensions.get("retry_after").and_then(Value::as_u64) {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl From<DirectoryError> for Problem {
+    fn from(error: DirectoryError) -> Self {
+        let kind = match (&error, error.kind()) {
+            (DirectoryError::Version { .. }, _) => Kind::Version,
+            (DirectoryError::ManagedByConfig(_), _) => Kind::Managed,
+            (_, ErrorKind::NotFound) => Kind::NotFound,
+            (_, ErrorKind::Conflict) => Kind::Conflict,
+            (_, ErrorKind::Invalid) => Kind::Invalid,
+            (_, ErrorKind::Internal) => {
+                // What broke is for the operator's log; it may name paths and tables.
+                tracing::error!(%error, "the directory cannot commit");
+                return Self::new(Kind::Internal, "the change could not be stored; the log says more");
+            }
+        };
+        let problem = Self::new(kind, error.to_string());
+        match error {
+            DirectoryError::Version { found, .. } => problem.with("version", found),
+            _ => problem,
+        }
+    }
+}

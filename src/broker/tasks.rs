@@ -22,6 +22,7 @@ use crate::{
     clock::Timestamp,
     directory::{PolicyChange, PolicyListener},
     net::{self, Listener, Server, Workers},
+    session::PartialSubscription,
 };
 
 pub(super) struct Parts<'a> {
@@ -108,6 +109,8 @@ pub(super) fn run(parts: Parts<'_>) {
         registry: Arc::clone(&server.registry),
         hasher: parts.hasher,
         password_policy: parts.password_policy,
+        filter_partial: server.settings.session.partial_subscription == PartialSubscription::Filter,
+        clock: Arc::clone(&server.clock),
     };
     let (socket, mut stopped) = (parts.admin_socket, shutdown.subscribe());
     control.spawn(async move {

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use portcullis::access::{Auth, Permission, RoleName, Username};
-use portcullis::admin::api::{Action, RequestState};
+use portcullis::admin::api::{Action, RequestId, StateFilter};
+use portcullis::authn::{UsernamePattern, UsernamePatternError};
 use portcullis::clock::Timestamp;
 use portcullis::config::parse_duration;
+use portcullis::registry::Network;
 
 /// An MQTT broker with access control built in.
 ///
@@ -187,13 +189,13 @@ pub(crate) enum RegistryCommand {
         state: StateArgument,
     },
     /// Show one request
-    Show(RequestId),
+    Show(RequestArgument),
     /// Make a request a user; what it asked for it gets only when it is named here
     Grant(GrantArguments),
     /// Refuse a request
     Deny {
         #[command(flatten)]
-        request: RequestId,
+        request: RequestArgument,
         /// Why; the device is told
         #[arg(long, value_name = "TEXT")]
         reason: String,
@@ -209,10 +211,10 @@ pub(crate) enum RegistryCommand {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct RequestId {
+pub(crate) struct RequestArgument {
     /// As `registry list` shows it
     #[arg(value_name = "ID")]
-    pub(crate) id: String,
+    pub(crate) id: RequestId,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -220,17 +222,15 @@ pub(crate) enum StateArgument {
     Pending,
     Granted,
     Denied,
-    Expired,
     All,
 }
 
-impl From<StateArgument> for Option<RequestState> {
+impl From<StateArgument> for Option<StateFilter> {
     fn from(argument: StateArgument) -> Self {
         match argument {
-            StateArgument::Pending => Some(RequestState::Pending),
-            StateArgument::Granted => Some(RequestState::Granted),
-            StateArgument::Denied => Some(RequestState::Denied),
-            StateArgument::Expired => Some(RequestState::Expired),
+            StateArgument::Pending => Some(StateFilter::Pending),
+            StateArgument::Granted => Some(StateFilter::Granted),
+            StateArgument::Denied => Some(StateFilter::Denied),
             StateArgument::All => None,
         }
     }
@@ -239,7 +239,7 @@ impl From<StateArgument> for Option<RequestState> {
 #[derive(Debug, Args)]
 pub(crate) struct GrantArguments {
     #[command(flatten)]
-    pub(crate) request: RequestId,
+    pub(crate) request: RequestArgument,
     /// Give the new user a role; may be repeated
     #[arg(long = "role", value_name = "ROLE")]
     pub(crate) roles: Vec<RoleName>,
@@ -270,13 +270,13 @@ pub(crate) struct UnlockArguments {
     pub(crate) listener: Option<String>,
     /// Only from this network, as in 10.0.0.0/8; may be repeated
     #[arg(long, value_name = "CIDR")]
-    pub(crate) source: Vec<String>,
+    pub(crate) source: Vec<Network>,
     /// Only names that match, with `*` for any run of characters
-    #[arg(long, value_name = "PATTERN")]
-    pub(crate) username: Option<String>,
+    #[arg(long, value_name = "PATTERN", value_parser = username_pattern)]
+    pub(crate) username: Option<UsernamePattern>,
     /// Only so many requests
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) count: Option<u64>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -325,4 +325,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text)
         .filter(|duration| duration.as_secs() > 0 && duration.subsec_nanos() == 0)
         .ok_or_else(|| "write whole seconds with the units s, m, h, d, as in 5m or 1h30m".to_owned())
+}
+
+fn username_pattern(text: &str) -> Result<UsernamePattern, UsernamePatternError> {
+    UsernamePattern::try_from(text.to_owned())
 }

@@ -20,7 +20,7 @@ use super::Failure;
 
 const MAX_ANSWER: usize = 256 << 20;
 const MAX_EVENT: usize = 1 << 20;
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 pub(crate) struct Client {
     socket: PathBuf,
@@ -148,14 +148,15 @@ async fn collect(response: Response<Incoming>) -> Result<Bytes, Failure> {
 }
 
 fn refusal(status: u16, answer: &[u8]) -> Failure {
-    let problem = serde_json::from_slice::<Problem>(answer).ok();
-    Failure::Refused(problem.unwrap_or_else(|| Problem {
+    let unnamed = || Problem {
         kind: "about:blank".to_owned(),
         title: String::new(),
         status,
         detail: String::new(),
         extensions: serde_json::Map::new(),
-    }))
+    };
+    let problem = serde_json::from_slice::<Problem>(answer).unwrap_or_else(|_| unnamed());
+    Failure::Refused(Problem { status, ..problem })
 }
 
 /// A value as one segment of a path (RFC 3986 3.3): what is not unreserved is percent-encoded, and a segment of dots

@@ -21,8 +21,9 @@ impl Table {
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows
-            .push(cells.iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { printable(cell) }).collect());
+        self.rows.push(
+            cells.into_iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { printable(&cell) }).collect(),
+        );
     }
 }
 

@@ -102,6 +102,9 @@ impl Config {
         let listeners = listeners::read(&root, &config);
         let (roles, users) = people::read(&root, base);
         listeners::check_anonymous(&report, &listeners, &users);
+        if report.is_clean() {
+            people::check_policy(&report, &roles, &users);
+        }
         config.listeners = listeners.into_iter().map(|(_, listener)| listener).collect();
         config.roles = roles;
         config.users = users.into_iter().map(|(_, user)| user).collect();

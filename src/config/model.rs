@@ -176,13 +176,13 @@ pub enum DeniedPublish {
 pub struct Password {
     /// Characters that a new password must have, 1 to 128.
     pub min: usize,
-    /// Lower-case letters, 0 to 64.
+    /// Lower-case letters, 0 to 50.
     pub lower: usize,
-    /// Upper-case letters, 0 to 64.
+    /// Upper-case letters, 0 to 50.
     pub upper: usize,
-    /// Digits, 0 to 64.
+    /// Digits, 0 to 50.
     pub numeric: usize,
-    /// Characters that are neither letters nor digits, 0 to 64.
+    /// Characters that are neither letters nor digits, 0 to 50.
     pub symbol: usize,
     /// Cost of a hash.
     pub argon2: Argon2,
@@ -195,11 +195,11 @@ pub struct Password {
 /// Parameters of argon2id (RFC 9106).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Argon2 {
-    /// Memory in KiB, 8 to 4,194,304 and at least 8 per lane.
+    /// Memory in KiB, 8 to 262,144 and at least 8 per lane; times `iterations` at most 1,048,576.
     pub memory_kib: u32,
-    /// Passes, 1 to 1,000.
+    /// Passes, 1 to 64.
     pub iterations: u32,
-    /// Lanes, 1 to 255.
+    /// Lanes, 1 to 16.
     pub parallelism: u32,
 }
 

@@ -8,8 +8,11 @@ use toml::de::DeValue;
 
 use super::files;
 use super::model::{ConfiguredPassword, ConfiguredUser};
-use super::reader::{Item, Section, Wrong, boolean, integer, nearest, one_of, parsed, text};
-use crate::access::{Auth, Context, Effect, ManagedBy, Operation, Permission, Role, RoleName, Username};
+use super::reader::{Item, Report, Section, Wrong, boolean, integer, nearest, one_of, parsed, text};
+use crate::access::{
+    Auth, Context, Effect, ManagedBy, Operation, Permission, Policy, PolicyError, Role, RoleName, User, UserId,
+    Username,
+};
 use crate::mqtt::TopicFilter;
 
 const BUILT_IN_ROLES: [&str; 2] = ["admin", "observer"];
@@ -26,6 +29,58 @@ pub(super) fn read(root: &Section<'_>, base: &Path) -> (Vec<Role>, Vec<(String, 
         users.extend(user.map(|user| (section.path.clone(), user)));
     }
     (roles, users)
+}
+
+/// What only shows when rules, prefixes and patterns are compiled together, by the very code that will enforce them.
+/// For a file without other problems: then every role and user is at its place in the lists.
+pub(super) fn check_policy(report: &Report<'_>, roles: &[Role], users: &[(String, ConfiguredUser)]) {
+    let mut policy = Policy::default();
+    for (index, role) in roles.iter().enumerate() {
+        let change = [(role.name.clone(), Some(role.clone()))];
+        match policy.with(change, [], Timestamp::UNIX_EPOCH) {
+            Ok(next) => policy = next,
+            Err(error) => refused(report, &format!("role[{index}]"), "name", &error),
+        }
+    }
+    for (path, user) in users {
+        // An identity of this check alone; the directory draws the real one.
+        let id = UserId(uuid::Uuid::nil());
+        let user = User {
+            id,
+            username: user.username.clone(),
+            description: String::new(),
+            enabled: user.enabled,
+            auth: user.auth,
+            password_hash: None,
+            certificates: Vec::new(),
+            roles: user.roles.clone(),
+            permissions: user.permissions.clone(),
+            publish_prefix: user.publish_prefix.clone(),
+            client_id: user.client_id.clone(),
+            expires_at: user.expires_at,
+            managed_by: ManagedBy::Config,
+            created_at: Timestamp::UNIX_EPOCH,
+            last_seen_at: None,
+            version: 0,
+        };
+        if let Err(error) = policy.with([], [(id, Some(user))], Timestamp::UNIX_EPOCH) {
+            refused(report, path, "username", &error);
+        }
+    }
+}
+
+fn refused(report: &Report<'_>, path: &str, name: &str, error: &PolicyError) {
+    let key = match error {
+        PolicyError::Rule { number, .. } => format!("{path}.permissions[{}].resource", number.saturating_sub(1)),
+        PolicyError::PublishPrefix { .. } => format!("{path}.publish_prefix"),
+        PolicyError::ClientIdPattern { .. } => format!("{path}.client_id"),
+        _ => format!("{path}.{name}"),
+    };
+    report.key(
+        &key,
+        error.to_string(),
+        "see the rules on [[role]] and [[user]] in the broker.toml that comes with the program",
+    );
 }
 
 fn role(section: &Section<'_>, earlier: &[Role]) -> Option<Role> {
@@ -222,13 +277,8 @@ fn resource(item: &Item<'_>, context: Option<Context>) -> Result<String, Wrong> 
     if context == Some(Context::Http) && !resource.starts_with('/') {
         return Err(Wrong::expected("a path that begins with `/`, as in \"/api/users/#\""));
     }
-    let levels: Vec<_> = resource.split('/').collect();
-    let misplaced = levels.iter().enumerate().any(|(index, level)| {
-        (level.contains('+') && *level != "+") || (level.contains('#') && (*level != "#" || index + 1 != levels.len()))
-    });
     match TopicFilter::try_from(resource.as_str()) {
-        Ok(_) if !misplaced => Ok(resource),
-        Ok(_) => Err(Wrong::expected("a topic filter: `+` is a whole level and `#` the whole last level")),
+        Ok(_) => Ok(resource),
         Err(error) => Err(Wrong::expected(format!("a topic filter ({error})"))),
     }
 }

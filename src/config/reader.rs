@@ -47,6 +47,11 @@ impl<'t> Report<'t> {
         self.at(self.place(key), found, advice);
     }
 
+    /// Was no problem noted so far?
+    pub(super) fn is_clean(&self) -> bool {
+        self.notes.borrow().problems.is_empty()
+    }
+
     /// Something that works and yet deserves a look.
     pub(super) fn warn(&self, key: &str, found: impl Into<String>, advice: impl Into<String>) {
         let warning = problem(self.text, self.place(key), found.into(), advice.into());

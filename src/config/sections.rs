@@ -130,10 +130,10 @@ fn password(section: &Section<'_>, default: Password) -> Password {
     let argon2 = argon2(&section.section("argon2"), default.argon2);
     let password = Password {
         min: section.get("min", count(1..=128)).unwrap_or(default.min),
-        lower: section.get("lower", count(0..=64)).unwrap_or(default.lower),
-        upper: section.get("upper", count(0..=64)).unwrap_or(default.upper),
-        numeric: section.get("numeric", count(0..=64)).unwrap_or(default.numeric),
-        symbol: section.get("symbol", count(0..=64)).unwrap_or(default.symbol),
+        lower: section.get("lower", count(0..=50)).unwrap_or(default.lower),
+        upper: section.get("upper", count(0..=50)).unwrap_or(default.upper),
+        numeric: section.get("numeric", count(0..=50)).unwrap_or(default.numeric),
+        symbol: section.get("symbol", count(0..=50)).unwrap_or(default.symbol),
         argon2,
         workers: section.get("workers", count(1..=64)).unwrap_or(default.workers),
         queue: section.get("queue", count(1..=100_000)).unwrap_or(default.queue),
@@ -144,15 +144,22 @@ fn password(section: &Section<'_>, default: Password) -> Password {
 
 fn argon2(section: &Section<'_>, default: Argon2) -> Argon2 {
     let argon2 = Argon2 {
-        memory_kib: section.get("memory_kib", integer(8..=4_194_304)).unwrap_or(default.memory_kib),
-        iterations: section.get("iterations", integer(1..=1_000)).unwrap_or(default.iterations),
-        parallelism: section.get("parallelism", integer(1..=255)).unwrap_or(default.parallelism),
+        memory_kib: section.get("memory_kib", integer(8..=262_144)).unwrap_or(default.memory_kib),
+        iterations: section.get("iterations", integer(1..=64)).unwrap_or(default.iterations),
+        parallelism: section.get("parallelism", integer(1..=16)).unwrap_or(default.parallelism),
     };
     // RFC 9106 3.1: at least 8 KiB for each lane.
     let least = argon2.parallelism.saturating_mul(8);
     if argon2.memory_kib < least {
         let found = format!("{} KiB of memory are too few for {} lanes", argon2.memory_kib, argon2.parallelism);
         section.report.key(&section.full("memory_kib"), found, format!("write at least `memory_kib = {least}`"));
+    }
+    // About half a second of a core: a login that takes longer is a way to stop the broker.
+    if u64::from(argon2.memory_kib) * u64::from(argon2.iterations) > 1_048_576 {
+        let found =
+            format!("{} KiB of memory filled {} times are too slow for a login", argon2.memory_kib, argon2.iterations);
+        let advice = "make `memory_kib` times `iterations` 1048576 at most";
+        section.report.key(&section.full("iterations"), found, advice);
     }
     section.finish();
     argon2

@@ -95,6 +95,7 @@ fn values_of_the_wrong_kind() {
             "[log]\nlevel = \"warning\"\nformat = \"xml\"",
             "[metrics]\nbind = false",
             "[password]\nmin = 0\nargon2 = { memory_kib = 8, parallelism = 4 }",
+            "[password.argon2]\nmemory_kib = 262144\niterations = 64",
             "[ca]\nvalidity = \"20y\"",
         ],
     );
@@ -176,6 +177,11 @@ fn users_and_roles() {
         hashed("publish_prefix = \"site\""),
         hashed("publish_prefix = \"$SYS/\""),
         hashed("client_id = \"${client_id}\""),
+        hashed("permissions = [{ context = \"mqtt\", operation = \"read\", resource = \"a/${client_id}\" }]"),
+        hashed("permissions = [{ context = \"http\", operation = \"read\", resource = \"/a\", max_qos = 1 }]"),
+        hashed(
+            "permissions = [{ context = \"mqtt\", operation = \"read\", resource = \"a/${client_id}\" }]\nclient_id = \"${username}\"",
+        ),
         hashed("expires_at = 2030-01-01"),
         hashed("expires_at = \"tomorrow\""),
         hashed("expires_at = 2030-01-01T00:00:00Z"),

@@ -196,7 +196,7 @@ async fn reject(
         reason = ?rejection.reason_code,
         "connection refused: {}", rejection.explanation
     );
-    let mut connack = rejection.connack();
+    let mut connack = rejection.connack_for(connect); // [MQTT-3.2.2-19]
     // [MQTT-3.1.2-29] no Reason String for a client that does not want to know.
     if connect.properties.request_problem_information == Some(false) {
         connack.properties.reason_string = None;

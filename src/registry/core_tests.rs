@@ -14,7 +14,7 @@ use crate::directory::NewUser;
 const LIMITS: Limits = Limits {
     pending_ttl: Duration::from_secs(1000),
     max_pending: 4,
-    max_pending_per_source: 3,
+    max_pending_per_source: 2,
     denied_for: Duration::from_secs(2000),
     silence: Duration::from_mins(1),
 };
@@ -56,7 +56,7 @@ enum Op {
 
 fn proofs() -> impl Strategy<Value = Proof> {
     prop_oneof![
-        (0..3_u8).prop_map(|key| Proof { key: Some(key), password: None }),
+        (0..8_u8).prop_map(|key| Proof { key: Some(key), password: None }),
         (0..2_u8).prop_map(|password| Proof { key: None, password: Some(password) }),
         (0..3_u8, 0..2_u8).prop_map(|(key, password)| Proof { key: Some(key), password: Some(password) }),
     ]
@@ -64,7 +64,7 @@ fn proofs() -> impl Strategy<Value = Proof> {
 
 fn ops() -> impl Strategy<Value = Op> {
     prop_oneof![
-        12 => (0..4_u8, proofs(), 0..3_u8, any::<bool>())
+        12 => (0..6_u8, proofs(), 0..3_u8, any::<bool>())
             .prop_map(|(name, proof, source, waits)| Op::Ask { name, proof, source, waits }),
         3 => (0..8_u8).prop_map(Op::Grant),
         3 => (0..8_u8).prop_map(Op::Deny),
@@ -73,8 +73,8 @@ fn ops() -> impl Strategy<Value = Op> {
         1 => (0..4_u8).prop_map(Op::Disable),
         1 => (0..4_u8).prop_map(Op::Revoke),
         1 => (0..4_u8).prop_map(Op::ChangePassword),
-        3 => (0..900_u16, any::<bool>()).prop_map(|(seconds, tick)| Op::Advance { seconds, tick }),
-        5 => (proptest::option::of(1..4_u8), proptest::option::of(0..4_u8))
+        3 => (0..400_u16, any::<bool>()).prop_map(|(seconds, tick)| Op::Advance { seconds, tick }),
+        5 => (proptest::option::weighted(0.3, 1..6_u8), proptest::option::weighted(0.2, 0..6_u8))
             .prop_map(|(count, only)| Op::Unlock { count, only }),
         1 => Just(Op::Lock),
         1 => Just(Op::Restart),

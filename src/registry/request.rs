@@ -158,7 +158,7 @@ pub(super) struct Details {
 }
 
 /// A request as an operator sees it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RequestView {
     /// Its name.

@@ -136,7 +136,7 @@ impl Registry {
     pub fn busy(&self, payload: &[u8], content_type: Option<&str>) -> Answer {
         let id = parse_question(payload, content_type).unwrap_or_else(|(_, id)| id);
         let message = "wait for the answers to your earlier requests".to_owned();
-        let answer = Answer::error(429, "refused", "busy", message).with_id(id);
+        let answer = Answer::error(429, "refused", "busy", message).retry_after(BUSY).with_id(id);
         self.count(&answer);
         answer
     }

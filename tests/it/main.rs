@@ -8,4 +8,8 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod client;
+mod connect;
+mod harness;
+mod session;
 mod vectors;

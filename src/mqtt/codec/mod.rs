@@ -1,9 +1,10 @@
 //! Bytes to packets and back, for MQTT 3.1.1 and 5.0.
 //!
 //! A [`Decoder`] is fed one buffer and takes whole packets off its front; topics and payloads are slices of that
-//! buffer, not copies, and keep it alive: whoever stores one for long copies it out. What is not allowed by the letter of the specification is refused with the reason code that it
-//! names, as early as it can be known: a wrong first byte at once, a packet over the limit before its body arrives.
-//! [`encode`] and [`encode_publish`] append one packet to a buffer with one reservation.
+//! buffer, not copies, and keep it alive: whoever stores one for long copies it out. What is not allowed by the letter
+//! of the specification is refused with the reason code that it names, as early as it can be known: a wrong first byte
+//! at once, a packet over the limit before its body arrives. [`encode`] and [`encode_publish`] append one packet to a
+//! buffer with one reservation.
 //!
 //! It never looks at what a packet means for a session, never repairs anything, never allocates more than a small
 //! multiple of the bytes that it has been given, and never panics, whatever those bytes are.

@@ -1,0 +1,464 @@
+//! The routes over a real socket: what they answer, and what they refuse.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
+
+use super::api::{Event, EventKind, LockStatus, Page, RequestState, RequestView};
+use super::*;
+use crate::access::{ManagedBy, Role};
+use crate::authn::{Argon2Parameters, HasherSettings, Lane, Source};
+use crate::clock::{Duration, SystemClock};
+use crate::metrics::Metrics;
+use crate::pki::CertificateAuthority;
+use crate::registry::{self, Origin};
+use crate::store::MemoryStore;
+
+struct Fixture {
+    _home: tempfile::TempDir,
+    socket: PathBuf,
+    directory: Arc<Directory>,
+    registry: Arc<Registry>,
+    hasher: Arc<Hasher>,
+    /// Stops the server when dropped.
+    stop: Option<oneshot::Sender<()>>,
+    server: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+struct Reply {
+    status: StatusCode,
+    headers: hyper::HeaderMap,
+    body: Value,
+}
+
+impl Fixture {
+    fn start() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let socket = home.path().join("admin.sock");
+        let parameters = Argon2Parameters::new(8, 1, 1).unwrap();
+        let settings = HasherSettings { parameters, ..HasherSettings::default() };
+        let (clock, metrics) = (Arc::new(SystemClock), Arc::new(Metrics::new()));
+        let store = Arc::new(MemoryStore::new());
+        let directory = Arc::new(Directory::open(store.clone(), clock.clone()).unwrap());
+        let hasher = Arc::new(Hasher::start(settings, metrics.clone()).unwrap());
+        let password_policy = PasswordPolicy::default();
+        let signer = Arc::new(CertificateAuthority::generate(clock.timestamp()).unwrap());
+        let registry = Registry::open(
+            store,
+            directory.clone(),
+            signer,
+            Arc::new((hasher.clone(), password_policy)),
+            clock.clone(),
+            metrics,
+            registry::Settings::default(),
+        );
+        let registry = Arc::new(registry.unwrap());
+        let state = State {
+            directory: directory.clone(),
+            registry: registry.clone(),
+            hasher: hasher.clone(),
+            password_policy,
+            filter_partial: false,
+            clock,
+        };
+        let (stop, stopped) = oneshot::channel();
+        let server = serve(UnixListener::bind(&socket).unwrap(), state, async move { _ = stopped.await });
+        let server = tokio::spawn(server);
+        Self { _home: home, socket, directory, registry, hasher, stop: Some(stop), server }
+    }
+
+    /// What a device gets for sending this.
+    async fn register(&self, message: Value) -> Value {
+        let origin =
+            Origin { source: "192.0.2.7".parse().unwrap(), listener: "mqtts".into(), connection: 1, sink: None };
+        let answer = self.registry.register(message.to_string().as_bytes(), None, &origin).await;
+        serde_json::to_value(&answer).unwrap()
+    }
+
+    async fn raw(&self, request: Request<Full<Bytes>>) -> Reply {
+        let stream = UnixStream::connect(&self.socket).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let response = sender.send_request(request).await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let body =
+            serde_json::from_slice(&bytes).unwrap_or(Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+        Reply { status, headers, body }
+    }
+
+    async fn call(&self, method: &str, path: &str, body: Value) -> Reply {
+        let request = Request::builder()
+            .method(Method::from_bytes(method.as_bytes()).unwrap())
+            .uri(path)
+            .header("host", "localhost")
+            .header("content-type", "application/json");
+        let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+        self.raw(request.body(Full::new(body)).unwrap()).await
+    }
+
+    async fn ok(&self, method: &str, path: &str, body: Value) -> Value {
+        let reply = self.call(method, path, body).await;
+        assert!(reply.status.is_success(), "{method} {path}: {} {}", reply.status, reply.body);
+        reply.body
+    }
+
+    /// The refusal as `status kind: detail`.
+    async fn no(&self, method: &str, path: &str, body: Value) -> String {
+        let reply = self.call(method, path, body).await;
+        refusal(&format!("{method} {path}"), &reply)
+    }
+}
+
+fn refusal(what: &str, reply: &Reply) -> String {
+    assert_eq!(reply.headers["content-type"], problem::MEDIA_TYPE, "{what}: {} {}", reply.status, reply.body);
+    assert_eq!(reply.body["status"], reply.status.as_u16(), "{what}");
+    let kind = reply.body["type"].as_str().unwrap().trim_start_matches("urn:portcullis:problem:");
+    format!("{what} => {} {kind}: {}", reply.status.as_u16(), reply.body["detail"].as_str().unwrap())
+}
+
+const PASSWORD: &str = "correct horse battery";
+
+fn historian() -> Value {
+    json!({ "username": "historian", "password": PASSWORD, "roles": ["observer"] })
+}
+
+#[tokio::test]
+async fn a_user_lives_through_all_routes_and_its_password_is_in_no_answer() {
+    let broker = Fixture::start();
+    let created = broker.call("POST", "/api/users", historian()).await;
+    assert_eq!((created.status, &created.body["has_password"]), (StatusCode::CREATED, &json!(true)));
+    let mut answers = vec![created.body];
+    answers.push(broker.ok("GET", "/api/users/historian", Value::Null).await);
+    answers.push(broker.ok("GET", "/api/users", Value::Null).await);
+    assert_eq!(answers[2]["items"][0]["username"], "historian");
+    let patch =
+        json!({ "version": answers[1]["version"], "description": "d", "publish_prefix": "a/", "client_id": "x-*" });
+    answers.push(broker.ok("PATCH", "/api/users/historian", patch).await);
+    assert_eq!(answers[3]["publish_prefix"], "a/");
+    let patch = json!({ "version": answers[3]["version"], "publish_prefix": null });
+    answers.push(broker.ok("PATCH", "/api/users/historian", patch).await);
+    assert_eq!(
+        (&answers[4]["publish_prefix"], &answers[4]["client_id"], &answers[4]["description"]),
+        (&Value::Null, &json!("x-*"), &json!("d"))
+    );
+    let password = json!({ "password": "another horse battery", "version": answers[4]["version"] });
+    answers.push(broker.ok("PUT", "/api/users/historian/password", password).await);
+    answers.push(broker.ok("POST", "/api/users/historian/disable", Value::Null).await);
+    assert_eq!(answers[6]["enabled"], false);
+    answers.push(broker.ok("POST", "/api/users/historian/enable", json!({ "version": answers[6]["version"] })).await);
+    assert_eq!(answers[7]["enabled"], true);
+    for answer in &answers {
+        let text = answer.to_string();
+        assert!(!text.contains("argon2") && !text.contains("horse") && !text.contains("password_hash"), "{text}");
+    }
+    let path = format!("/api/users/historian?version={}", answers[7]["version"]);
+    assert_eq!(broker.call("DELETE", &path, Value::Null).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(broker.call("GET", "/api/users/historian", Value::Null).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_role_lives_through_all_routes() {
+    let broker = Fixture::start();
+    let rule = json!({ "context": "mqtt", "operation": "readWrite", "resource": "plant/#" });
+    let created = broker.call("POST", "/api/roles", json!({ "name": "line", "permissions": [rule] })).await;
+    assert_eq!(created.status, StatusCode::CREATED);
+    assert_eq!(created.body["permissions"][0]["operation"], "read_write");
+    let update = json!({ "version": created.body["version"], "permissions": [] });
+    let updated = broker.ok("PUT", "/api/roles/line", update).await;
+    assert_eq!(updated, broker.ok("GET", "/api/roles/line", Value::Null).await);
+    assert!(broker.ok("GET", "/api/roles", Value::Null).await["items"].as_array().unwrap().contains(&updated));
+    let path = format!("/api/roles/line?version={}", updated["version"]);
+    assert_eq!(broker.call("DELETE", &path, Value::Null).await.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn what_is_refused_is_told_as_a_problem() {
+    let broker = Fixture::start();
+    let created = broker.ok("POST", "/api/users", historian()).await;
+    let version = created["version"].as_u64().unwrap();
+    broker.directory.reconcile(vec![config_role()], vec![]).unwrap();
+    let user = |members: Value| {
+        let mut user = json!({ "username": "another", "password": PASSWORD });
+        user.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        user
+    };
+    let mut text = Vec::new();
+    for (method, path, body) in [
+        ("GET", "/api/users/nobody", Value::Null),
+        ("GET", "/api/users/a%2Fb", Value::Null),
+        ("GET", "/api/users/%2e%2E", Value::Null),
+        ("GET", "/api/users/a%00b", Value::Null),
+        ("GET", "/api//users", Value::Null),
+        ("GET", "/api/users/", Value::Null),
+        ("GET", "/api/users/%ff%fe%fd", Value::Null),
+        ("GET", "/api/users/ab", Value::Null),
+        ("GET", "/api/nothing", Value::Null),
+        ("PUT", "/api/users", Value::Null),
+        ("POST", "/api/users", historian()),
+        ("POST", "/api/users", json!([])),
+        ("POST", "/api/users", user(json!({ "colour": 1 }))),
+        ("POST", "/api/users", user(json!({ "username": "system" }))),
+        ("POST", "/api/users", user(json!({ "username": "a b c" }))),
+        ("POST", "/api/users", user(json!({ "password": "short" }))),
+        ("POST", "/api/users", user(json!({ "password": "x".repeat(2000) }))),
+        ("POST", "/api/users", user(json!({ "password": null }))),
+        ("POST", "/api/users", user(json!({ "auth": "certificate" }))),
+        ("POST", "/api/users", user(json!({ "auth": "none", "password": null }))),
+        ("POST", "/api/users", user(json!({ "roles": ["nothing"] }))),
+        ("POST", "/api/users", user(json!({ "publish_prefix": "$SYS/" }))),
+        (
+            "POST",
+            "/api/users",
+            user(json!({ "permissions": [{ "context": "mqtt", "operation": "read", "resource": "a/#/b" }] })),
+        ),
+        ("PATCH", "/api/users/historian", json!({ "version": version + 1, "description": "late" })),
+        ("PATCH", "/api/users/historian", json!({ "description": "no version" })),
+        ("PATCH", "/api/users/historian", json!({ "version": version, "username": "renamed" })),
+        ("PATCH", "/api/users/historian", json!({ "version": version, "auth": "none" })),
+        ("PUT", "/api/users/historian/password", json!({ "password": "short" })),
+        ("PUT", "/api/users/historian/password", json!({ "password": PASSWORD, "version": version + 7 })),
+        ("PUT", "/api/users/nobody/password", json!({ "password": PASSWORD })),
+        ("POST", "/api/users/historian/enable", json!({ "version": version + 1 })),
+        ("POST", "/api/users/historian/disable", json!({ "versoin": 1 })),
+        ("DELETE", "/api/users/historian?version=99", Value::Null),
+        ("DELETE", "/api/users/historian?version=x", Value::Null),
+        ("DELETE", "/api/users/historian?all=1", Value::Null),
+        ("POST", "/api/roles", json!({ "name": "admin" })),
+        ("PUT", "/api/roles/nothing", json!({ "version": 1, "permissions": [] })),
+        ("PUT", "/api/roles/owned", json!({ "version": 1, "permissions": [] })),
+        ("DELETE", "/api/roles/owned", Value::Null),
+        ("DELETE", "/api/roles/observer", Value::Null),
+        ("POST", "/api/explain", json!({ "username": "nobody", "action": "publish", "topic": "a" })),
+        ("POST", "/api/explain", json!({ "username": "historian", "action": "publish", "topic": "a/#" })),
+        ("POST", "/api/explain", json!({ "username": "historian", "action": "publish", "topic": "a", "qos": 3 })),
+    ] {
+        text.push(broker.no(method, path, body).await);
+    }
+    insta::assert_snapshot!("refusals", text.join("\n"));
+    assert_eq!(broker.ok("GET", "/api/users/historian", Value::Null).await, created, "nothing was changed");
+}
+
+fn config_role() -> Role {
+    Role {
+        name: "owned".parse().unwrap(),
+        description: String::new(),
+        permissions: Vec::new(),
+        managed_by: ManagedBy::Config,
+        version: 0,
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_json_are_refused() {
+    let broker = Fixture::start();
+    let request = |content_type: &str, body: Bytes| {
+        let request = Request::post("/api/users").header("host", "localhost").header("content-type", content_type);
+        request.body(Full::new(body)).unwrap()
+    };
+    let mut text = Vec::new();
+    for (content_type, body) in [
+        ("text/plain", Bytes::from_static(b"{}")),
+        ("application/json", Bytes::from_static(b"{")),
+        ("application/json", Bytes::from_static(b"\xff")),
+        ("application/json", Bytes::new()),
+        ("application/json", vec![b' '; api::MAX_BODY + 1].into()),
+        ("application/json", "[".repeat(100_000).into()),
+    ] {
+        let reply = broker.raw(request(content_type, body.clone())).await;
+        text.push(refusal(&format!("{content_type}, {} bytes", body.len()), &reply));
+    }
+    insta::assert_snapshot!("bodies", text.join("\n"));
+}
+
+#[tokio::test]
+async fn a_password_that_is_changed_logs_in() {
+    let broker = Fixture::start();
+    broker.ok("POST", "/api/users", historian()).await;
+    broker.ok("PUT", "/api/users/historian/password", json!({ "password": "another horse battery" })).await;
+    let policy = broker.directory.policy();
+    let user = policy.user_named(&"historian".parse().unwrap()).unwrap();
+    let verify = |password: &'static str| {
+        broker.hasher.verify(Lane::Login, Source::Local, password.as_bytes(), user.password_hash.as_deref())
+    };
+    assert!(verify("another horse battery").await.unwrap() && !verify(PASSWORD).await.unwrap());
+}
+
+#[tokio::test]
+async fn explanations_say_which_rule_decided() {
+    let broker = Fixture::start();
+    let rules = json!([
+        { "context": "mqtt", "operation": "write", "resource": "site1/plant/#", "max_qos": 1, "retain": false },
+        { "context": "mqtt", "operation": "write", "resource": "site1/plant/firmware", "effect": "deny" },
+        { "context": "mqtt", "operation": "read", "resource": "plant/${username}/#" },
+        { "context": "mqtt", "operation": "read", "resource": "plant/+/secret", "effect": "deny" }
+    ]);
+    broker.ok("POST", "/api/roles", json!({ "name": "line", "permissions": rules })).await;
+    let user = json!({ "username": "station-7", "auth": "certificate", "roles": ["line"], "publish_prefix": "site1/", "client_id": "${username}*" });
+    let user = broker.ok("POST", "/api/users", user).await;
+    let ask = async |members: Value| {
+        let mut question = json!({ "username": "station-7" });
+        question.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        let answer = broker.ok("POST", "/api/explain", question).await;
+        let rules: Vec<_> = answer["rules"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|rule| format!("{} {}", rule["role"], rule["permission"]["resource"]))
+            .collect();
+        let facts = [
+            &answer["allowed"],
+            &answer["topic"],
+            &answer["max_qos"],
+            &answer["retain"],
+            &answer["checked_at_delivery"],
+        ];
+        let facts = facts.map(Value::to_string).join(" ");
+        format!("{members}\n  {}\n  {facts} [{}]", answer["reason"].as_str().unwrap(), rules.join(", "))
+    };
+    let mut text = Vec::new();
+    for question in [
+        json!({ "action": "publish", "topic": "plant/t" }),
+        json!({ "action": "publish", "topic": "plant/t", "qos": 2 }),
+        json!({ "action": "publish", "topic": "plant/t", "retain": true }),
+        json!({ "action": "publish", "topic": "plant/firmware" }),
+        json!({ "action": "publish", "topic": "other" }),
+        json!({ "action": "publish", "topic": "$SYS/a" }),
+        json!({ "action": "receive", "topic": "plant/station-7/t" }),
+        json!({ "action": "receive", "topic": "plant/station-7/secret" }),
+        json!({ "action": "receive", "topic": "plant/station-8/t" }),
+        json!({ "action": "subscribe", "topic": "plant/station-7/a", "qos": 1 }),
+        json!({ "action": "subscribe", "topic": "plant/station-7/#" }),
+        json!({ "action": "subscribe", "topic": "plant/#" }),
+        json!({ "action": "subscribe", "topic": "other" }),
+        json!({ "action": "publish", "topic": "plant/t", "client_id": "station-7-b" }),
+        json!({ "action": "publish", "topic": "plant/t", "client_id": "foreign" }),
+    ] {
+        text.push(ask(question).await);
+    }
+    broker.ok("POST", "/api/users/station-7/disable", json!({ "version": user["version"] })).await;
+    text.push(ask(json!({ "action": "receive", "topic": "plant/station-7/t" })).await);
+    insta::assert_snapshot!("explain", text.join("\n"));
+}
+
+/// The way of a device from the locked door to an identity, as its operator sees it; and every answer is one that the
+/// client side reads.
+#[tokio::test]
+async fn a_request_is_listed_shown_granted_and_told_of() {
+    let broker = Fixture::start();
+    let message = json!({ "username": "station-7", "password": "a password of its own", "context": { "model": "X" } });
+    assert_eq!(broker.register(message.clone()).await["status"], 423);
+    let terms =
+        json!({ "for": 60, "listener": "mqtts", "source": ["192.0.2.0/24"], "username": "station-*", "count": 5 });
+    let opened: LockStatus = read(broker.ok("POST", "/api/client-registry/unlock", terms).await);
+    assert!(!opened.locked && opened.until.is_some() && opened.remaining == Some(5));
+    let mut events = broker.events().await;
+    let pending = broker.register(message.clone()).await;
+    assert_eq!(pending["status"], 202);
+
+    let list: Page<RequestView> =
+        read(broker.ok("GET", "/api/client-registry/requests?state=pending", Value::Null).await);
+    let id = list.items[0].id;
+    assert_eq!(
+        (list.items.len(), list.items[0].pairing_code.to_string()),
+        (1, pending["pairing_code"].as_str().unwrap().to_owned())
+    );
+    let path = format!("/api/client-registry/requests/{id}");
+    let shown: RequestView = read(broker.ok("GET", &path, Value::Null).await);
+    assert_eq!(shown.context, Some(json!({ "model": "X" })));
+
+    let granted: RequestView = read(
+        broker
+            .ok("POST", &format!("{path}/grant"), json!({ "roles": ["observer"], "comment": "c", "unpaired": true }))
+            .await,
+    );
+    assert!(matches!(&granted.state, RequestState::Granted { by, .. } if by.starts_with("local:")), "{granted:?}");
+    assert_eq!(broker.register(message).await["status"], 201);
+    assert_eq!(broker.ok("GET", "/api/users/station-7", Value::Null).await["managed_by"], "registry");
+    let locked: LockStatus = read(broker.ok("POST", "/api/client-registry/lock", Value::Null).await);
+    assert_eq!(read::<LockStatus>(broker.ok("GET", "/api/client-registry/status", Value::Null).await), locked);
+
+    for expected in [EventKind::Requested, EventKind::Granted, EventKind::Locked] {
+        assert_eq!(next_event(&mut events).await.event, expected);
+    }
+    let mut text = Vec::new();
+    let absent = "/api/client-registry/requests/0190163d-8694-739b-aea5-966c26f8ad93";
+    for (method, path, body) in [
+        ("GET", absent.to_owned(), Value::Null),
+        ("GET", "/api/client-registry/requests/nonsense".to_owned(), Value::Null),
+        ("GET", "/api/client-registry/requests?state=lost".to_owned(), Value::Null),
+        ("POST", format!("{absent}/grant"), json!({})),
+        ("POST", format!("{absent}/deny"), json!({})),
+        ("POST", format!("{path}/grant"), json!({})),
+        ("POST", format!("{path}/grant"), json!({ "role": "admin" })),
+        ("POST", format!("{path}/deny"), json!({ "reason": "late" })),
+        ("POST", "/api/client-registry/unlock".to_owned(), json!({ "for": 0 })),
+        ("POST", "/api/client-registry/unlock".to_owned(), json!({ "source": ["10.0.0.1/8"] })),
+        ("POST", "/api/client-registry/unlock".to_owned(), json!({ "minutes": 3 })),
+    ] {
+        text.push(broker.no(method, &path, body).await.replace(&id.to_string(), "ID"));
+    }
+    insta::assert_snapshot!("registry", text.join("\n"));
+}
+
+#[tokio::test]
+async fn a_denied_request_is_told_why() {
+    let broker = Fixture::start();
+    broker.ok("POST", "/api/client-registry/unlock", Value::Null).await;
+    let message = json!({ "username": "station-8", "password": "a password of its own" });
+    broker.register(message.clone()).await;
+    let list: Page<RequestView> = read(broker.ok("GET", "/api/client-registry/requests", Value::Null).await);
+    let path = format!("/api/client-registry/requests/{}/deny", list.items[0].id);
+    broker.ok("POST", &path, json!({ "reason": "not ours" })).await;
+    let answer = broker.register(message).await;
+    assert_eq!(answer["status"], 403);
+    assert!(answer["message"].as_str().unwrap().contains("not ours"), "{answer}");
+    let list: Page<RequestView> =
+        read(broker.ok("GET", "/api/client-registry/requests?state=denied", Value::Null).await);
+    assert_eq!(list.items.len(), 1);
+}
+
+fn read<T: serde::de::DeserializeOwned>(answer: Value) -> T {
+    serde_json::from_value(answer).unwrap()
+}
+
+impl Fixture {
+    /// A stream of events that is known to be heard.
+    async fn events(&self) -> hyper::body::Incoming {
+        let stream = UnixStream::connect(&self.socket).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request =
+            Request::get("/api/client-registry/events").header("host", "localhost").body(Full::new(Bytes::new()));
+        let response = sender.send_request(request.unwrap()).await.unwrap();
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        let mut body = response.into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), ": listening\n\n");
+        body
+    }
+}
+
+async fn next_event(body: &mut hyper::body::Incoming) -> Event {
+    let frame = tokio::time::timeout(Duration::from_secs(5), body.frame()).await.unwrap().unwrap().unwrap();
+    let data = frame.into_data().unwrap();
+    serde_json::from_slice(data.strip_prefix(b"data: ").unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_the_server_and_its_streams() {
+    let mut broker = Fixture::start();
+    let mut events = broker.events().await;
+    broker.stop.take().unwrap().send(()).unwrap();
+    let end = async {
+        assert!(events.frame().await.is_none());
+        (&mut broker.server).await.unwrap().unwrap();
+    };
+    tokio::time::timeout(Duration::from_secs(5), end).await.unwrap();
+}

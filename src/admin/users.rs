@@ -1,0 +1,191 @@
+//! `/api/users`.
+
+use std::sync::Arc;
+
+use axum::extract::Json;
+use axum::http::StatusCode;
+
+use super::api::{NewPassword, NewUser, Page, Secret, UserPatch, UserView, VersionRead};
+use super::extract::{Ask, Body, Named, OptionalBody};
+use super::problem::{Kind, Problem};
+use super::server::Caller;
+use super::{Answer, Shared, State, blocking, expected};
+use crate::access::{Auth, User, Username};
+use crate::authn::{HashError, Lane, PasswordHash, Source};
+use crate::directory::{self, Expected};
+
+pub(super) async fn list(state: Shared, _: Caller) -> Json<Page<UserView>> {
+    let policy = state.directory.policy();
+    Json(Page { items: policy.users().map(|user| UserView::from(&**user)).collect() })
+}
+
+pub(super) async fn show(state: Shared, _: Caller, Named(name): Named<Username>) -> Answer<Json<UserView>> {
+    Ok(Json(UserView::from(&*find(&state, &name)?)))
+}
+
+pub(super) async fn create(
+    state: Shared,
+    Caller(actor): Caller,
+    Body(new): Body<NewUser>,
+) -> Answer<(StatusCode, Json<UserView>)> {
+    check_proof(new.auth, new.password.is_some())?;
+    if state.directory.policy().user_named(&new.username).is_some() {
+        // Said before a hash is computed; the directory says it again where it counts.
+        return Err(Problem::new(Kind::Conflict, format!("user `{}` exists already", new.username)));
+    }
+    let password_hash = match &new.password {
+        Some(password) => Some(hash(&state, password).await?.as_str().to_owned()),
+        None => None,
+    };
+    let user = directory::NewUser {
+        description: new.description,
+        enabled: new.enabled,
+        auth: new.auth,
+        password_hash,
+        roles: new.roles,
+        permissions: new.permissions,
+        publish_prefix: new.publish_prefix,
+        client_id: new.client_id,
+        expires_at: new.expires_at,
+        ..directory::NewUser::named(new.username)
+    };
+    let by = actor.clone();
+    let user = blocking(move || state.directory.create_user(user, &actor)).await?;
+    tracing::info!(actor = %by, user = %user.username, "user created");
+    Ok((StatusCode::CREATED, Json(UserView::from(&*user))))
+}
+
+pub(super) async fn change(
+    state: Shared,
+    Caller(actor): Caller,
+    Named(name): Named<Username>,
+    Body(patch): Body<UserPatch>,
+) -> Answer<Json<UserView>> {
+    let user = find(&state, &name)?;
+    let expected = Expected::Version(patch.version);
+    if let Some(auth) = patch.auth {
+        // What is looked at here is the version that the patch was made from, or the directory refuses. A password that
+        // the new `auth` does not admit goes.
+        check_proof(auth, user.password_hash.is_some() && auth != Auth::Certificate)?;
+    }
+    let id = user.id;
+    let edit = move |user: &mut User| apply(user, patch);
+    let by = actor.clone();
+    let user = blocking(move || state.directory.update_user(id, expected, edit, &actor)).await?;
+    tracing::info!(actor = %by, user = %name, "user changed");
+    Ok(Json(UserView::from(&*user)))
+}
+
+fn apply(user: &mut User, patch: UserPatch) {
+    let UserPatch { version: _, description, enabled, auth, roles, permissions, publish_prefix, client_id, expires_at } =
+        patch;
+    user.description = description.unwrap_or_else(|| std::mem::take(&mut user.description));
+    user.enabled = enabled.unwrap_or(user.enabled);
+    user.auth = auth.unwrap_or(user.auth);
+    if matches!(user.auth, Auth::Certificate | Auth::None) {
+        user.password_hash = None;
+    }
+    user.roles = roles.unwrap_or_else(|| std::mem::take(&mut user.roles));
+    user.permissions = permissions.unwrap_or_else(|| std::mem::take(&mut user.permissions));
+    user.publish_prefix = publish_prefix.unwrap_or_else(|| user.publish_prefix.take());
+    user.client_id = client_id.unwrap_or_else(|| user.client_id.take());
+    user.expires_at = expires_at.unwrap_or(user.expires_at);
+}
+
+pub(super) async fn delete(
+    state: Shared,
+    Caller(actor): Caller,
+    Named(name): Named<Username>,
+    Ask(read): Ask<VersionRead>,
+) -> Answer<StatusCode> {
+    let id = find(&state, &name)?.id;
+    let by = actor.clone();
+    blocking(move || state.directory.delete_user(id, expected(read), &actor)).await?;
+    tracing::info!(actor = %by, user = %name, "user deleted");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn set_password(
+    state: Shared,
+    Caller(actor): Caller,
+    Named(name): Named<Username>,
+    Body(new): Body<NewPassword>,
+) -> Answer<Json<UserView>> {
+    let user = find(&state, &name)?;
+    check_proof(user.auth, true)?;
+    let hash = hash(&state, &new.password).await?.as_str().to_owned();
+    let expected = expected(VersionRead { version: new.version });
+    let id = user.id;
+    let edit = move |user: &mut User| user.password_hash = Some(hash);
+    let by = actor.clone();
+    let changed = blocking(move || state.directory.update_user(id, expected, edit, &actor)).await?;
+    tracing::info!(actor = %by, user = %name, "password set");
+    Ok(Json(UserView::from(&*changed)))
+}
+
+pub(super) async fn enable(
+    state: Shared,
+    caller: Caller,
+    name: Named<Username>,
+    OptionalBody(read): OptionalBody<VersionRead>,
+) -> Answer<Json<UserView>> {
+    switch(state, caller, name, read, true).await
+}
+
+pub(super) async fn disable(
+    state: Shared,
+    caller: Caller,
+    name: Named<Username>,
+    OptionalBody(read): OptionalBody<VersionRead>,
+) -> Answer<Json<UserView>> {
+    switch(state, caller, name, read, false).await
+}
+
+async fn switch(
+    state: Shared,
+    Caller(actor): Caller,
+    Named(name): Named<Username>,
+    read: VersionRead,
+    enabled: bool,
+) -> Answer<Json<UserView>> {
+    let id = find(&state, &name)?.id;
+    let edit = move |user: &mut User| user.enabled = enabled;
+    let by = actor.clone();
+    let user = blocking(move || state.directory.update_user(id, expected(read), edit, &actor)).await?;
+    tracing::info!(actor = %by, user = %name, enabled, "user enabled or disabled");
+    Ok(Json(UserView::from(&*user)))
+}
+
+fn find(state: &State, name: &Username) -> Answer<Arc<User>> {
+    let policy = state.directory.policy();
+    let user = policy.user_named(name).cloned();
+    user.ok_or_else(|| Problem::new(Kind::NotFound, format!("there is no user `{name}`")))
+}
+
+/// Does `auth` go together with having a password, or not having one?
+fn check_proof(auth: Auth, has_password: bool) -> Answer<()> {
+    let detail = match (auth, has_password) {
+        (Auth::Password | Auth::Both, false) => {
+            "a user whose `auth` asks for a password needs one: set it, or choose `certificate`"
+        }
+        (Auth::Certificate, true) => {
+            "a user who logs in with a certificate has no password: choose `auth` `password`, `either` or `both`"
+        }
+        (Auth::None, _) => "a user without any proof is the anonymous user of a listener: define it in broker.toml",
+        _ => return Ok(()),
+    };
+    Err(Problem::new(Kind::Invalid, detail))
+}
+
+async fn hash(state: &State, password: &Secret) -> Answer<PasswordHash> {
+    state.password_policy.check(password.expose()).map_err(|weak| Problem::new(Kind::Invalid, weak.to_string()))?;
+    let hash = state.hasher.hash(Lane::Administration, Source::Local, password.expose().as_bytes()).await;
+    hash.map_err(|error| match error {
+        HashError::Busy => Problem::new(Kind::Busy, error.to_string()).with("retry_after", 1),
+        HashError::TooLong => Problem::new(Kind::Invalid, error.to_string()),
+        HashError::System(_) => {
+            tracing::error!(%error, "a password cannot be hashed");
+            Problem::new(Kind::Internal, "the password cannot be hashed now; the log says more")
+        }
+    })
+}
