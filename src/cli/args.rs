@@ -148,6 +148,9 @@ pub(crate) struct UserPasswd {
     /// Read the password from standard input, one line
     #[arg(long)]
     pub(crate) password_stdin: bool,
+    /// Change the store itself, while no broker runs
+    #[arg(long)]
+    pub(crate) offline: bool,
 }
 
 #[derive(Debug, Subcommand)]

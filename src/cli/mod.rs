@@ -7,6 +7,7 @@ mod args;
 mod client;
 mod commands;
 mod configuration;
+mod offline;
 mod output;
 mod registry;
 mod secret;
@@ -23,7 +24,7 @@ use portcullis::admin::api::Secret;
 use portcullis::admin::problem::Problem;
 use portcullis::config::{Config, ConfigError};
 
-use args::{Arguments, Command, ConfigCommand};
+use args::{Arguments, Command, ConfigCommand, Remote, UserCommand};
 use client::Client;
 use output::printable;
 
@@ -48,6 +49,9 @@ pub(crate) enum Failure {
     /// The broker did not start, or did not end well.
     #[error("{0}")]
     Serve(String),
+    /// The store could not be changed.
+    #[error("{0}")]
+    Offline(String),
     /// Nobody reads what we write.
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
@@ -112,6 +116,9 @@ fn execute(arguments: Arguments, shell: &mut Shell<'_>) -> Result<(), Failure> {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::serve(load(path)?, shell),
         Command::Config(ConfigCommand::Check) => configuration::check(load(path), shell),
+        Command::Remote(Remote::User(UserCommand::Passwd(passwd))) if passwd.offline => {
+            offline::set_password(&load(path)?, &passwd.username, passwd.password_stdin, shell)
+        }
         Command::Remote(remote) => {
             let socket = match (arguments.socket, path) {
                 (Some(socket), _) => socket,
