@@ -1,4 +1,5 @@
 //! A broker inside another program: `cargo run --example embed`.
+#![allow(clippy::print_stdout, reason = "an example")]
 
 use portcullis::{
     access::{Context, Operation, Permission, Role},
