@@ -18,7 +18,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     )?;
     let broker = Broker::builder(config).bind().await?;
     let handle = broker.handle();
-    let role = Role::new("line".parse()?, vec![Permission::allow(Context::Mqtt, Operation::ReadWrite, "plant/${username}/#")]);
+    let role =
+        Role::new("line".parse()?, vec![Permission::allow(Context::Mqtt, Operation::ReadWrite, "plant/${username}/#")]);
     handle.directory().put_role(role, Expected::Absent, &Actor::System)?;
 
     let alarms = handle.subscribe("plant/+/alarm".try_into()?)?;

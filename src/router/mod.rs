@@ -11,7 +11,7 @@ mod trie;
 
 use std::{collections::HashMap, sync::Arc};
 
-pub use mailbox::{Mailbox, MailboxLimits, Pushed};
+pub use mailbox::{Budget, Mailbox, MailboxLimits, Pushed};
 pub use retained::{RetainedLimits, RetainedMessage};
 
 use self::{
