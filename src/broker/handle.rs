@@ -11,7 +11,7 @@ use crate::{
     mqtt::{ClientId, QoS, TopicFilter, TopicName},
     net::Server,
     registry::Registry,
-    router::{Mailbox, RouteMemory},
+    router::{Mailbox, RetainedMessage, RouteMemory},
     session::{Message, Publisher, SessionNumber, SubscriptionNumber},
 };
 
@@ -140,13 +140,13 @@ impl BrokerHandle {
         {
             return Err(NotSubscribed::NotAuthorized);
         }
-        let mailbox = Arc::new(Mailbox::new(self.server.mailbox));
+        let mailbox = Arc::new(Mailbox::new(self.server.mailbox.clone()));
         mailbox.attach();
         let session = SessionNumber(self.server.sessions.next_number());
         self.server.router.subscribe(&filter, session, SubscriptionNumber::FIRST, QoS::ExactlyOnce, &mailbox);
         let retained = self.server.router.retained(&filter, self.server.clock.instant());
-        let waiting = retained.into_iter().map(|entry| entry.message).collect();
-        Ok(Subscription { handle: self.clone(), filter, session, mailbox, waiting: Mutex::new(waiting) })
+        let waiting = Mutex::new(retained.into());
+        Ok(Subscription { handle: self.clone(), filter, session, mailbox, waiting })
     }
 }
 
@@ -156,7 +156,7 @@ pub struct Subscription {
     filter: TopicFilter,
     session: SessionNumber,
     mailbox: Arc<Mailbox>,
-    waiting: Mutex<VecDeque<Arc<Message>>>,
+    waiting: Mutex<VecDeque<RetainedMessage>>,
 }
 
 impl Subscription {
@@ -173,10 +173,14 @@ impl Subscription {
     }
 
     fn take(&self) -> Option<Arc<Message>> {
-        if let Some(retained) = self.waiting.lock().pop_front() {
-            return Some(retained);
-        }
         let now = self.handle.server.clock.instant();
+        let mut waiting = self.waiting.lock();
+        while let Some(entry) = waiting.pop_front() {
+            if !entry.message.is_expired(now) && self.handle.server.may_stand(&entry) {
+                return Some(entry.message);
+            }
+        }
+        drop(waiting);
         std::iter::from_fn(|| self.mailbox.pop())
             .map(|delivery| delivery.message)
             .find(|message| !message.is_expired(now))

@@ -292,7 +292,7 @@ impl Connection {
         counted: Counted,
     ) -> Result<Box<Self>, (Transport, Rejection)> {
         let key = admitted.key.clone();
-        let Ok(cell) = server.sessions.find_or_make(&key) else {
+        let Ok(cell) = server.sessions.claim(&key) else {
             let rejection = Rejection {
                 reason_code: ReasonCode::QuotaExceeded,
                 explanation: "as many sessions as limits.sessions admits: try again later",
@@ -300,7 +300,7 @@ impl Connection {
             };
             return Err((transport, rejection));
         };
-        let mut gate = cell.gate();
+        let mut gate = cell.claimed();
         // The rules may have moved since the login: this moment's count.
         let authority = match rules_of_now(&server, &admitted, connect) {
             Ok(authority) => authority,
@@ -342,7 +342,7 @@ impl Connection {
             let mut farewell = Link::new(connect.version);
             gate.session.handle_end(EndCause::TakenOver, &cx);
             let last = last_packet(&server, &cell, &mut gate, &cx, &mut farewell);
-            gate.farewell = Some((older, last));
+            gate.farewells.extend(last.map(|packet| (older, packet)));
             gate.answers.clear();
             cell.mailbox.detach(|delivery| delivery.message.qos);
             cell.mailbox.call();
@@ -352,6 +352,8 @@ impl Connection {
         server.sessions.set_deadline(&cell, &mut gate, None);
         if connect.clean_start {
             cell.mailbox.clear();
+            gate.pending.clear();
+            gate.backlog.clear();
         }
         cell.mailbox.attach();
         gate.session.handle_connect(connect, &connection.admitted.terms, &cx);
@@ -507,7 +509,6 @@ impl Connection {
                 gate.session.handle_end(EndCause::ConnectionLost, &cx);
                 Link::settle(&server, &cell, &mut gate, &cx, Some(link));
             }
-            cell.mailbox.put_back(std::mem::take(&mut link.pending).into_iter());
             link::leave(&server, &cell, &mut gate);
             return Ok(None);
         }
@@ -524,9 +525,8 @@ impl Connection {
     /// Another connection has the session now.
     fn lost_session(&mut self, gate: &mut Gate) {
         self.link.output.abandon();
-        self.link.pending.clear();
-        if let Some((_, Some(packet))) = gate.farewell.take_if(|(number, _)| *number == self.number)
-            && let Err(error) = self.link.output.push(&packet)
+        if let Some(place) = gate.farewells.iter().position(|(number, _)| *number == self.number)
+            && let Err(error) = self.link.output.push(&gate.farewells.swap_remove(place).1)
         {
             tracing::error!(%error, "a packet of the broker cannot be encoded");
         }
@@ -618,7 +618,6 @@ impl Drop for Connection {
         };
         gate.session.handle_end(EndCause::ConnectionLost, &cx);
         Link::settle(&self.server, &self.cell, &mut gate, &cx, None);
-        self.cell.mailbox.put_back(std::mem::take(&mut self.link.pending).into_iter());
         link::leave(&self.server, &self.cell, &mut gate);
     }
 }

@@ -1,6 +1,6 @@
 //! What one connection owns beside its session: buffers, codec, and the outputs of the session turned into effects.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     Server,
@@ -11,9 +11,9 @@ use crate::{
     clock::Instant,
     metrics::{DropCause, RefusedAction},
     mqtt::{ProtocolVersion, QoS},
-    router::{RetainedMessage, RouteMemory, Routed, retained_delivery},
+    router::{RouteMemory, Routed, retained_delivery},
     session::{
-        CloseReason, Context, Delivery, Disposition, EndCause, Output, Owner, RegistryRequest, SubscriptionNumber,
+        CloseReason, Context, Delivery, Disposition, EndCause, Output, Owner, RegistryRequest,
     },
 };
 
@@ -29,10 +29,6 @@ const DETACH_BELOW: usize = 16 * 1024;
 pub(super) struct Link {
     pub(super) output: OutputBuffer,
     pub(super) memory: RouteMemory,
-    /// Retained messages of new subscriptions, fed as there is room.
-    pub(super) backlog: VecDeque<(RetainedMessage, SubscriptionNumber)>,
-    /// Taken from the mailbox, not yet given to the session.
-    pub(super) pending: VecDeque<Delivery>,
     /// For the registry, to be asked outside of the gate.
     pub(super) requests: Vec<RegistryRequest>,
     pub(super) closing: Option<CloseReason>,
@@ -43,8 +39,6 @@ impl Link {
         Self {
             output: OutputBuffer::new(version),
             memory: RouteMemory::default(),
-            backlog: VecDeque::new(),
-            pending: VecDeque::new(),
             requests: Vec::new(),
             closing: None,
         }
@@ -122,16 +116,14 @@ impl Link {
             }
             Output::Subscribed { filter, number, options, send_retained } => {
                 server.router.subscribe(&filter, gate.session.number(), number, options.qos, &cell.mailbox);
-                if send_retained && let Some(link) = link {
+                if send_retained {
                     let found = server.router.retained(&filter, cx.now);
-                    link.backlog.extend(found.into_iter().map(|entry| (entry, number)));
+                    gate.backlog.add(number, filter, found);
                 }
             }
             Output::Unsubscribed { filter, number } => {
                 server.router.unsubscribe(&filter, gate.session.number(), number);
-                if let Some(link) = link {
-                    link.backlog.retain(|(_, of)| *of != number);
-                }
+                gate.backlog.remove(number);
             }
             Output::Registry(request) => {
                 if let Some(link) = link {
@@ -159,7 +151,7 @@ impl Link {
             if self.output.len() >= HIGH_WATER {
                 return true;
             }
-            let Some(delivery) = self.next_delivery(server, cell) else { return false };
+            let Some(delivery) = next_delivery(server, cell, gate, cx.now) else { return false };
             let disposition = gate.session.handle_delivery(delivery, cx);
             match disposition {
                 Disposition::Sent | Disposition::Waiting | Disposition::NotWanted | Disposition::NotNow => {}
@@ -171,18 +163,18 @@ impl Link {
         }
         false
     }
+}
 
-    fn next_delivery(&mut self, server: &Server, cell: &Arc<SessionCell>) -> Option<Delivery> {
-        while let Some((entry, number)) = self.backlog.pop_front() {
-            if server.may_stand(&entry) {
-                return Some(retained_delivery(&entry, number));
-            }
+fn next_delivery(server: &Server, cell: &Arc<SessionCell>, gate: &mut Gate, now: Instant) -> Option<Delivery> {
+    while let Some((entry, number)) = gate.backlog.next(|filter| server.router.retained(filter, now)) {
+        if server.may_stand(&entry) {
+            return Some(retained_delivery(&entry, number));
         }
-        if self.pending.is_empty() {
-            cell.mailbox.take(64, &mut self.pending);
-        }
-        self.pending.pop_front()
     }
+    if gate.pending.is_empty() {
+        cell.mailbox.take(64, &mut gate.pending);
+    }
+    gate.pending.pop_front()
 }
 
 /// The connection of a session is gone, or was never there: keeps or forgets what is left of it. The caller holds the
@@ -191,6 +183,8 @@ pub(super) fn leave(server: &Server, cell: &Arc<SessionCell>, gate: &mut Gate) {
     gate.connection = 0;
     gate.ended = None;
     gate.answers.clear();
+    gate.backlog.detach();
+    cell.mailbox.put_back(std::mem::take(&mut gate.pending).into_iter());
     cell.mailbox.detach(|delivery| delivery.message.qos);
     if gate.session.is_over() {
         server.sessions.remove(cell, gate);

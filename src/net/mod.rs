@@ -1,13 +1,14 @@
 //! Sockets: listeners, TLS, admission, the connection loop, the table of sessions, and the end of it all.
 //!
-//! Enters: bytes from peers, changes of the rules. Leaves: bytes to peers. [`Server`] is what all connections share.
+//! Enters: bytes from peers, changes of the rules. Leaves: bytes to peers. `Server` is what all connections share.
 //!
 //! A change of the rules reaches a live session in two steps: the directory publishes the new snapshot, then
-//! [`Server::policy_changed`] passes through the gate of each affected session. Each turn of a connection loads the
+//! `Server::policy_changed` passes through the gate of each affected session. Each turn of a connection loads the
 //! snapshot under its gate, so once the gate has been passed, nothing that the new rules forbid is handed to the
 //! kernel.
 
 mod admission;
+mod backlog;
 mod connection;
 mod link;
 mod listener;
@@ -52,7 +53,7 @@ pub enum OrphanedRetained {
     Withhold,
     /// Delivered all the same.
     Keep,
-    /// Removed when it is found.
+    /// Removed, within seconds.
     Drop,
 }
 
@@ -93,13 +94,17 @@ pub(crate) struct Server {
 const RETAINED_SWEEP: Duration = Duration::from_mins(1);
 
 impl Server {
-    /// May this retained message be sent, as far as its publisher goes?
-    fn may_stand(&self, entry: &RetainedMessage) -> bool {
+    /// May this retained message be sent, as far as its publisher goes? If not, it may be the last look at it.
+    pub(crate) fn may_stand(&self, entry: &RetainedMessage) -> bool {
         if self.settings.orphaned_retained == OrphanedRetained::Keep {
             return true;
         }
         let Some((user, client_id)) = &entry.publisher else { return true };
-        may_write(&self.directory.policy(), *user, client_id, entry)
+        let may = may_write(&self.directory.policy(), *user, client_id, entry);
+        if !may && self.settings.orphaned_retained == OrphanedRetained::Drop {
+            self.router.drop_retained(entry);
+        }
+        may
     }
 
     /// Counts and logs something that a session was refused.
@@ -133,15 +138,17 @@ impl Server {
     /// Does what is due for sessions without a connection: delayed Wills, expiry. Looks after expired retained
     /// messages. Ends with the shutdown.
     pub(crate) async fn look_after_sessions(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
-        let mut swept = self.clock.instant();
+        let mut swept = (self.clock.instant(), self.directory.version());
+        let drops_orphans = self.settings.orphaned_retained == OrphanedRetained::Drop;
         loop {
             let now = self.clock.instant();
             let (due, next) = self.sessions.due(now);
             for cell in due {
                 self.session_is_due(&cell, now);
             }
-            if now.saturating_duration_since(swept) >= RETAINED_SWEEP {
-                swept = now;
+            let version = self.directory.version();
+            if now.saturating_duration_since(swept.0) >= RETAINED_SWEEP || (drops_orphans && version != swept.1) {
+                swept = (now, version);
                 self.sweep_retained(now);
             }
             let (subscriptions, messages, bytes) = self.router.sizes();

@@ -22,8 +22,10 @@ use crate::{
     clock::Instant,
     mqtt::{ClientId, Packet},
     router::{Mailbox, MailboxLimits},
-    session::{EndCause, Owner, RegistryAnswer, Session, SessionKey, SessionNumber},
+    session::{Delivery, EndCause, Owner, RegistryAnswer, Session, SessionKey, SessionNumber},
 };
+
+use super::backlog::Backlog;
 
 /// One session, its queue and its gate.
 #[derive(Debug)]
@@ -40,12 +42,18 @@ pub(crate) struct Gate {
     pub(crate) connection: u64,
     /// For the connection that serves it: its end, decided by somebody else.
     pub(crate) ended: Option<EndCause>,
-    /// For a connection that lost the session to a newer one: its number and its last packet.
-    pub(crate) farewell: Option<(u64, Option<Packet>)>,
+    /// For connections that lost the session to a newer one: number and last packet. Each takes its own.
+    pub(crate) farewells: Vec<(u64, Packet)>,
+    /// Taken from the mailbox, not yet given to the session.
+    pub(super) pending: VecDeque<Delivery>,
+    /// Retained messages of new subscriptions, fed as there is room.
+    pub(super) backlog: Backlog,
     /// Answers of the registry that the connection has yet to deliver.
     pub(crate) answers: VecDeque<RegistryAnswer>,
     /// Out of the table: whoever still finds it must look again.
     removed: bool,
+    /// Connections that have found the session and not yet taken the gate: it stays in the table for them.
+    claims: usize,
     deadline: Option<Instant>,
 }
 
@@ -53,6 +61,13 @@ impl SessionCell {
     /// Everything that is decided or written for the session happens while this is held; never held across a wait.
     pub(crate) fn gate(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock()
+    }
+
+    /// The gate, for whoever has claimed the session.
+    pub(crate) fn claimed(&self) -> MutexGuard<'_, Gate> {
+        let mut gate = self.gate.lock();
+        gate.claims = gate.claims.saturating_sub(1);
+        gate
     }
 }
 
@@ -99,13 +114,17 @@ impl Sessions {
         self.table.lock().count
     }
 
-    /// The session of this key, made if there is none.
-    pub(crate) fn find_or_make(&self, key: &SessionKey) -> Result<Arc<SessionCell>, TooManySessions> {
+    /// The session of this key, made if there is none. It does not leave the table before [`SessionCell::claimed`].
+    pub(crate) fn claim(&self, key: &SessionKey) -> Result<Arc<SessionCell>, TooManySessions> {
         loop {
             let cell = self.look_up_or_insert(key)?;
-            if !cell.gate().removed {
+            let mut gate = cell.gate();
+            if !gate.removed {
+                gate.claims += 1;
+                drop(gate);
                 return Ok(cell);
             }
+            drop(gate);
             // Its remover is about to take it out of the table.
             self.take_out(key, &cell);
         }
@@ -120,14 +139,17 @@ impl Sessions {
             return Err(TooManySessions);
         }
         let cell = Arc::new(SessionCell {
-            mailbox: Arc::new(Mailbox::new(self.mailbox)),
+            mailbox: Arc::new(Mailbox::new(self.mailbox.clone())),
             gate: Mutex::new(Gate {
                 session: Session::new(key.clone(), SessionNumber(self.next_number())),
                 connection: 0,
                 ended: None,
-                farewell: None,
+                farewells: Vec::new(),
+                pending: VecDeque::new(),
+                backlog: Backlog::default(),
                 answers: VecDeque::new(),
                 removed: false,
+                claims: 0,
                 deadline: None,
             }),
         });
@@ -136,10 +158,16 @@ impl Sessions {
         Ok(cell)
     }
 
-    /// Forgets a session that is over. The caller holds its gate.
+    /// Forgets a session that is over, unless somebody is about to begin it anew. The caller holds its gate.
     pub(crate) fn remove(&self, cell: &Arc<SessionCell>, gate: &mut Gate) {
-        gate.removed = true;
         self.set_deadline(cell, gate, None);
+        gate.pending = VecDeque::new();
+        gate.backlog.clear();
+        if gate.claims > 0 {
+            cell.mailbox.clear();
+            return;
+        }
+        gate.removed = true;
         cell.mailbox.close();
         self.take_out(gate.session.key(), cell);
     }

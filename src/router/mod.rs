@@ -11,7 +11,7 @@ mod trie;
 
 use std::{collections::HashMap, sync::Arc};
 
-pub use mailbox::{Mailbox, MailboxLimits, Pushed};
+pub use mailbox::{Budget, Mailbox, MailboxLimits, Pushed};
 pub use retained::{RetainedLimits, RetainedMessage};
 
 use self::{
@@ -79,6 +79,11 @@ impl Router {
     /// Retained messages for a new subscription.
     pub(crate) fn retained(&self, filter: &TopicFilter, now: Instant) -> Vec<RetainedMessage> {
         self.retained.matching(filter, now)
+    }
+
+    /// Drops this retained message, unless another one has taken its place.
+    pub(crate) fn drop_retained(&self, entry: &RetainedMessage) {
+        self.retained.remove(&entry.message);
     }
 
     /// Drops retained messages that `keep` does not want.

@@ -99,15 +99,25 @@ impl Retained {
         found
     }
 
-    /// Takes out every message that `keep` does not want.
-    pub(super) fn retain(&self, keep: impl Fn(&RetainedMessage) -> bool) {
+    /// Takes this message out, unless another one has taken its place.
+    pub(super) fn remove(&self, message: &Arc<Message>) {
+        let topic = message.topic.as_str();
         let mut table = self.table.write();
-        let gone: Vec<_> =
-            table.messages.values().filter(|entry| !keep(entry)).map(|entry| Arc::clone(&entry.message)).collect();
-        for message in gone {
-            table.messages.remove(message.topic.as_str());
+        if table.messages.get_mut(topic).is_some_and(|entry| Arc::ptr_eq(&entry.message, message)) {
+            table.messages.remove(topic);
             table.count -= 1;
-            table.bytes -= cost(&message);
+            table.bytes -= cost(message);
+        }
+    }
+
+    /// Takes out every message that `keep` does not want. Publishers wait for no more than one removal.
+    pub(super) fn retain(&self, keep: impl Fn(&RetainedMessage) -> bool) {
+        let unwanted: Vec<_> = {
+            let table = self.table.read();
+            table.messages.values().filter(|entry| !keep(entry)).map(|entry| Arc::clone(&entry.message)).collect()
+        };
+        for message in unwanted {
+            self.remove(&message);
         }
     }
 }

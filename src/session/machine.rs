@@ -173,9 +173,9 @@ impl Session {
         self.connection().map(|connection| connection.version)
     }
 
-    /// Nothing of it is to be kept: its owner may forget it.
+    /// Nothing of it is to be kept, be it that nobody has connected yet: its owner may forget it.
     pub fn is_over(&self) -> bool {
-        matches!(self.phase, Phase::Over)
+        matches!(self.phase, Phase::New | Phase::Over)
     }
 
     /// When the state of a detached session ends; `None`: attached, or never.

@@ -8,8 +8,14 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod access;
+mod change;
 mod client;
 mod connect;
+mod endings;
 mod harness;
+mod publish;
 mod session;
+mod subscribe;
 mod vectors;
+mod will;

@@ -165,12 +165,13 @@ async fn a_takeover_loses_nothing_that_waits() {
     let harness = Harness::start("").await;
     for (older, newer) in [(V5, V5), (V5, V311)] {
         let mut connect = lasting(older, "c");
-        connect.clean_start = true;
         connect.properties.receive_maximum = NonZeroU16::new(2);
         let mut first = harness.login(&connect).await;
         first.subscribe("t", Q1).await;
+        first.disconnect().await;
         let mut publisher = harness.client(V5, "p").await;
         publish_numbers(&mut publisher, "t", 0..200, Q1).await;
+        let mut first = harness.login(&connect).await;
         let begun = [first.expect_publish().await, first.expect_publish().await];
         assert_eq!(begun.each_ref().map(text_of), ["0", "1"]);
         first.expect_silence().await;
