@@ -21,7 +21,7 @@ use crate::mqtt::{ClientId, QoS, TopicFilter, TopicName};
 pub struct Authority {
     version: PolicyVersion,
     holder: Option<Holder>,
-    sources: SmallVec<[RuleSource; 3]>,
+    pub(super) sources: SmallVec<[RuleSource; 3]>,
     groups: Arc<Groups>,
 }
 
@@ -235,7 +235,11 @@ impl Authority {
         }
     }
 
-    fn identity(&self) -> Identity<'_> {
+    pub(super) fn holder(&self) -> Option<&User> {
+        self.holder.as_ref().map(|holder| &*holder.user)
+    }
+
+    pub(super) fn identity(&self) -> Identity<'_> {
         self.holder.as_ref().map_or(Identity { username: Value::Odd, client_id: Value::Odd }, |holder| Identity {
             // A username holds none of the characters that would make it odd.
             username: Value::Literal(holder.user.username.as_str()),
@@ -337,13 +341,13 @@ impl fmt::Debug for Authority {
 }
 
 impl RuleSource {
-    fn rules(&self) -> &Arc<RuleSet> {
+    pub(super) fn rules(&self) -> &Arc<RuleSet> {
         match self {
             Self::Role(_, rules) | Self::User(_, rules) => rules,
         }
     }
 
-    fn permissions(&self) -> &[Permission] {
+    pub(super) fn permissions(&self) -> &[Permission] {
         match self {
             Self::Role(role, _) => &role.permissions,
             Self::User(user, _) => &user.permissions,

@@ -28,6 +28,7 @@
 //! ```
 
 mod client_id;
+mod coverage;
 mod decision;
 mod error;
 mod model;
@@ -43,6 +44,8 @@ pub mod reference;
 
 #[cfg(test)]
 mod attacks;
+#[cfg(test)]
+mod coverage_tests;
 #[cfg(test)]
 mod policy_tests;
 

@@ -101,6 +101,12 @@ impl Groups {
         }
     }
 
+    /// Is there a group that the other guards, and this one does not?
+    fn opens(&self, other: &Self) -> bool {
+        let every = other.every > 0 && self.every == 0;
+        every || (self.every == 0 && other.named.keys().any(|name| !self.named.contains_key(name)))
+    }
+
     fn same_guard(&self, other: &Self) -> bool {
         (self.every > 0) == (other.every > 0) && self.named.keys().eq(other.named.keys())
     }
@@ -193,6 +199,11 @@ impl Policy {
     /// affected, and not only those whose roles changed.
     pub fn guards_other_groups_than(&self, other: &Policy) -> bool {
         !Arc::ptr_eq(&self.groups, &other.groups) && !self.groups.same_guard(&other.groups)
+    }
+
+    /// Is there a group of shared subscriptions that needed a rule in the other snapshot and needs none in this one?
+    pub fn opens_groups_of(&self, other: &Policy) -> bool {
+        !Arc::ptr_eq(&self.groups, &other.groups) && self.groups.opens(&other.groups)
     }
 
     /// What the user may do under that client identifier; `None` when it does not exist, is disabled or has expired,

@@ -111,6 +111,69 @@ pub fn subscribe(
     }
 }
 
+/// Do these rules hold what the permission hands out? One allow must cover every topic that it is about, whoever its
+/// placeholders stand for, and no deny may touch one of them.
+pub fn holds(rules: &[Permission], permission: &Permission, universe: &[String], who: Who<'_>) -> bool {
+    if permission.effect == Effect::Deny {
+        return true;
+    }
+    let anybody = permission.resource.replace("${username}", "+").replace("${client_id}", "+");
+    let (group, filter) = match anybody.strip_prefix("$share/") {
+        Some("#") => (Some("+"), "#"),
+        Some(rest) => rest.split_once('/').map_or((None, rest), |(group, filter)| (Some(group), filter)),
+        None => (None, anybody.as_str()),
+    };
+    // Joining a group is worth what can be read in it.
+    let inner = Permission { operation: Operation::Read, resource: filter.to_owned(), ..permission.clone() };
+    if group.is_some() && !holds(rules, &inner, universe, who) {
+        return false;
+    }
+    let asked: Vec<&str> = universe.iter().map(String::as_str).filter(|topic| filter_matches(filter, topic)).collect();
+    let groups: Vec<&str> = match group {
+        Some("+") => vec!["g", "h", "bob", "k", "fresh"],
+        Some(group) => vec![group],
+        None => Vec::new(),
+    };
+    let of_group = |rule: &Permission| rule.resource.starts_with("$share/");
+    let matches_one = |rule: &Permission, topic: &str, group: Option<&str>| match group {
+        Some(group) => of_group(rule) && group_matches(rule, group, topic, who),
+        None => !of_group(rule) && matches(rule, topic, who),
+    };
+    let about: Vec<(&str, Option<&str>)> = match group {
+        None => asked.iter().map(|topic| (*topic, None)).collect(),
+        Some(_) => asked.iter().flat_map(|topic| groups.iter().map(move |group| (*topic, Some(*group)))).collect(),
+    };
+    let every_group = ["g", "h", "bob", "k", "fresh"];
+    [false, true].into_iter().filter(|write| is_about(permission, *write)).all(|write| {
+        let denies = |rule: &&Permission| rule.effect == Effect::Deny && is_about(rule, write);
+        let touched = |rule: &Permission| about.iter().any(|(topic, group)| matches_one(rule, topic, *group));
+        let joins = |rule: &Permission| {
+            let mut pairs = asked.iter().flat_map(|topic| every_group.map(|group| (*topic, group)));
+            !write
+                && group.is_none()
+                && of_group(rule)
+                && pairs.any(|(topic, group)| group_matches(rule, group, topic, who))
+        };
+        if rules.iter().filter(denies).any(|rule| touched(rule) || joins(rule)) {
+            return false;
+        }
+        let lasts = |rule: &Permission| match (rule.not_after, permission.not_after) {
+            (Some(rule), Some(end)) => end <= rule,
+            (rule, _) => rule.is_none(),
+        };
+        let covers = |rule: &&Permission| {
+            rule.effect == Effect::Allow
+                && is_about(rule, write)
+                && lasts(rule)
+                && about.iter().all(|(topic, group)| matches_one(rule, topic, *group))
+        };
+        let max_qos = rules.iter().filter(covers).map(|rule| rule.max_qos.unwrap_or(2)).max();
+        let retain = rules.iter().filter(covers).any(|rule| rule.retain.unwrap_or(true));
+        max_qos.is_some_and(|max_qos| max_qos >= permission.max_qos.unwrap_or(2))
+            && (retain || !write || !permission.retain.unwrap_or(true))
+    })
+}
+
 /// Does the rule's resource match the topic?
 pub fn matches(rule: &Permission, topic: &str, who: Who<'_>) -> bool {
     let pattern: Vec<&str> = rule.resource.split('/').collect();
@@ -303,7 +366,7 @@ fn read_rule(line: &str) -> Option<Permission> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
     use proptest::sample::select;
 
@@ -313,7 +376,7 @@ mod tests {
 
     /// Every topic of one to three levels of an alphabet that has a level which no pattern names. Patterns and filters have at
     /// most three levels too, so that deeper topics would tell nothing more.
-    fn universe(client_id: &str) -> Vec<String> {
+    pub(crate) fn universe(client_id: &str) -> Vec<String> {
         let mut alphabet = LEVELS.to_vec();
         alphabet.push("fresh");
         if !client_id.contains(['/', '+', '#']) && !alphabet.contains(&client_id) {
@@ -354,7 +417,7 @@ mod tests {
         prop_oneof![9 => topic(), 1 => (group, topic()).prop_map(|(group, topic)| format!("$share/{group}/{topic}"))]
     }
 
-    fn rule() -> impl Strategy<Value = Permission> {
+    pub(crate) fn rule() -> impl Strategy<Value = Permission> {
         let operation = select([Operation::Read, Operation::ReadWrite, Operation::Write].as_slice());
         (resource(), operation, 0..3_u8, prop::option::of(0..3_u8), prop::option::of(any::<bool>())).prop_map(
             |(resource, operation, deny, max_qos, retain)| {
@@ -376,7 +439,7 @@ mod tests {
         Permission { operation: Operation::Read, resource: format!("$share/g/{}", rule.resource), ..rule }
     }
 
-    fn rules() -> impl Strategy<Value = Vec<Permission>> {
+    pub(crate) fn rules() -> impl Strategy<Value = Vec<Permission>> {
         prop::collection::vec(rule(), 0..8)
     }
 

@@ -154,6 +154,12 @@ impl RuleSet {
         look.found
     }
 
+    /// Does a deny of the action touch some of what is asked for? A look that takes too many steps says yes.
+    pub(super) fn denies_some(&self, domain: Domain, action: Action, asked: &[Asked<'_>], who: Identity<'_>) -> bool {
+        let mut look = DenyLook { action, steps: OVERLAP_STEPS };
+        self.trie(domain).overlapping(asked, who, &mut look).is_break()
+    }
+
     /// The indices of the rules that cover all that is asked for, allow rules without a value for a placeholder left out.
     pub(super) fn covering_rules(
         &self,
@@ -216,7 +222,7 @@ impl OverlapVisitor for Look<'_> {
     }
 
     fn subtree(&mut self, below: Below, denies_only: bool) -> Option<ControlFlow<()>> {
-        self.found.denied |= below.denies();
+        self.found.denied |= below.denies(Action::Read);
         if !denies_only {
             self.found.grant = self.found.grant.max(below.grant(self.who));
         }
@@ -230,6 +236,33 @@ impl OverlapVisitor for Look<'_> {
         };
         self.steps = left;
         ControlFlow::Continue(())
+    }
+}
+
+/// Looks for a deny; breaks at the first, or when it has looked long enough.
+struct DenyLook {
+    action: Action,
+    steps: u32,
+}
+
+impl DenyLook {
+    fn flow(denied: bool) -> ControlFlow<()> {
+        if denied { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+impl OverlapVisitor for DenyLook {
+    fn place(&mut self, place: Place<'_>) -> ControlFlow<()> {
+        Self::flow(place.slot.summary.denies(self.action))
+    }
+
+    fn subtree(&mut self, below: Below, _: bool) -> Option<ControlFlow<()>> {
+        Some(Self::flow(below.denies(self.action)))
+    }
+
+    fn step(&mut self) -> ControlFlow<()> {
+        self.steps = self.steps.saturating_sub(1);
+        Self::flow(self.steps == 0)
     }
 }
 

@@ -106,11 +106,11 @@ impl Summary {
     }
 }
 
-/// What everything below a node says about reading. Allow rules are told apart by the placeholders on the way to them,
+/// What everything below a node says: which actions some rule denies, and what may be read. Allow rules are told apart by the placeholders on the way to them,
 /// which must have a value for the rule to count.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Below {
-    deny: bool,
+    denies: u8,
     /// Without placeholders; with `${username}`; with `${client_id}`; with both.
     allow: [Grant; 4],
 }
@@ -118,10 +118,7 @@ pub(super) struct Below {
 impl Below {
     pub(super) fn and(self, summary: Summary) -> Self {
         let [plain, username, client_id, both] = self.allow;
-        Self {
-            deny: self.deny || summary.denies(Action::Read),
-            allow: [plain.max(summary.read), username, client_id, both],
-        }
+        Self { denies: self.denies | summary.denies, allow: [plain.max(summary.read), username, client_id, both] }
     }
 
     pub(super) fn merge(self, other: Self) -> Self {
@@ -129,7 +126,7 @@ impl Below {
         for (grant, other) in allow.iter_mut().zip(other.allow) {
             *grant = (*grant).max(other);
         }
-        Self { deny: self.deny || other.deny, allow }
+        Self { denies: self.denies | other.denies, allow }
     }
 
     pub(super) fn through_username(self) -> Self {
@@ -142,8 +139,8 @@ impl Below {
         Self { allow: [Grant::NONE, Grant::NONE, plain.max(client_id), username.max(both)], ..self }
     }
 
-    pub(super) fn denies(self) -> bool {
-        self.deny
+    pub(super) fn denies(self, action: Action) -> bool {
+        self.denies & action.bit() != 0
     }
 
     pub(super) fn grant(self, who: Identity<'_>) -> Grant {

@@ -144,6 +144,7 @@ impl From<DirectoryError> for Problem {
         let kind = match (&error, error.kind()) {
             (DirectoryError::Version { .. }, _) => Kind::Version,
             (DirectoryError::ManagedByConfig(_), _) => Kind::Managed,
+            (_, ErrorKind::Forbidden) => Kind::Forbidden,
             (_, ErrorKind::NotFound) => Kind::NotFound,
             (_, ErrorKind::Conflict) => Kind::Conflict,
             (_, ErrorKind::Invalid) => Kind::Invalid,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::Excess;
 use crate::access::{PolicyError, RoleName, Username};
 use crate::store::StoreError;
 
@@ -59,6 +60,16 @@ pub enum DirectoryError {
     /// Client: nobody could administer the broker any more.
     #[error("user `{0}` is the last one who can administer the broker: give another user the role `admin` first")]
     LastAdmin(Username),
+    /// Client: it would give, or administer, more than it holds itself.
+    #[error("user `{actor}` may not do this{}: {excess}", .subject.as_ref().map(|subject| format!(" to {subject}")).unwrap_or_default())]
+    NotHeld {
+        /// Who asked.
+        actor: Username,
+        /// What was to be changed.
+        subject: Option<Subject>,
+        /// What is too much.
+        excess: Excess,
+    },
     /// Client: the result would be no policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -82,6 +93,8 @@ pub enum DirectoryError {
 /// What kind of refusal it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
+    /// 403.
+    Forbidden,
     /// 404.
     NotFound,
     /// 409.
@@ -96,6 +109,7 @@ impl DirectoryError {
     /// What kind of refusal it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            Self::NotHeld { .. } => ErrorKind::Forbidden,
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::Exists(_)
             | Self::Version { .. }

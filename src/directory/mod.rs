@@ -10,21 +10,25 @@
 //! ```
 //!
 //! What is refused changes nothing; what is answered is durable and in force. Everything blocks; asynchronous callers
-//! go through `spawn_blocking`. Whether an actor *may* make a change is decided before it comes here; what is decided
-//! here holds for everybody: versions, names, ownership, the last administrator.
+//! go through `spawn_blocking`. Whether an actor may ask at all is decided at the door; what is decided here holds at
+//! every door: versions, names, ownership, the last administrator, and that nobody hands out what they do not hold.
 
 mod change;
 mod config;
+mod delegation;
 mod error;
 mod queue;
 mod service;
 mod state;
 
 #[cfg(test)]
+mod delegation_tests;
+#[cfg(test)]
 mod durability_tests;
 #[cfg(test)]
 mod tests;
 
 pub use change::{Actor, Change, Expected, NewUser, Transaction};
+pub use delegation::Excess;
 pub use error::{DirectoryError, ErrorKind, Subject};
 pub use service::{Affected, Committed, Directory, PolicyChange, PolicyListener};

@@ -8,6 +8,7 @@ use imbl::OrdSet;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::delegation;
 use super::{Actor, Affected, Change, DirectoryError, Expected, Subject, Transaction};
 use crate::access::{Auth, ManagedBy, Policy, PolicyError, Role, RoleName, Subject as Lapsed, User, UserId};
 use crate::store::{Batch, Key, Store, Table};
@@ -180,6 +181,7 @@ impl State {
         if !users.is_empty() || !roles.is_empty() {
             let (ids, names): (Vec<_>, Vec<_>) = (users.keys().copied().collect(), roles.keys().cloned().collect());
             next.policy = Arc::new(self.policy.with(roles, users, now)?);
+            delegation::check((&self.policy, &next.policy), &ids, &names, actor, now)?;
             affected = self.affected(&next.policy, ids.into_iter(), names.iter(), now);
         }
         if administrators && *actor != Actor::System {

@@ -21,10 +21,11 @@ use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError};
 use super::rates::Rates;
 use super::request::{Details, Request, RequestId, RequestView, State};
 use super::settings::{AnswerSink, PasswordHasher, ReturnPath, Settings};
-use crate::access::{ManagedBy, RoleName, UserId};
+use crate::access::{ManagedBy, UserId};
 use crate::clock::{Clock, Duration};
 use crate::directory::{self, Actor, Directory, Expected, NewUser, Transaction};
 use crate::metrics::Metrics;
+use crate::mqtt::TopicName;
 use crate::pki::{IssuedCertificate, PreparedCertificate, Signer, VerifiedCsr};
 use crate::store::{Batch, Store, Table};
 
@@ -187,17 +188,25 @@ impl Inner {
         }
     }
 
-    /// May this actor decide? The place where delegation will compare what is granted with what the actor holds; until then
-    /// only administrators, and those who own the machine, get past it.
-    pub(super) fn may_decide(&self, actor: &Actor) -> Result<(), RegistryError> {
+    /// May this actor do that? A user may who may write to `$registry/admin/OPERATION`, or use the route of it, which these
+    /// are the last segments of. What may be granted is for the directory to say.
+    pub(super) fn may_decide(
+        &self,
+        actor: &Actor,
+        operation: &'static str,
+        route: &[&str],
+    ) -> Result<(), RegistryError> {
         let Actor::User { id, .. } = actor else { return Ok(()) };
-        let admin = RoleName::admin();
-        let is_admin = self.directory.policy().user(*id).is_some_and(|user| user.roles.contains(&admin));
-        if is_admin { Ok(()) } else { Err(RegistryError::NotAllowed) }
+        let route: Vec<&str> = ["api", "client-registry"].iter().chain(route).copied().collect();
+        let topic = TopicName::try_from(format!("$registry/admin/{operation}").as_str());
+        let may = self.directory.policy().authority_without_client(*id).is_some_and(|authority| {
+            authority.may_http(true, &route) || topic.is_ok_and(|topic| authority.may_publish(&topic).is_some())
+        });
+        if may { Ok(()) } else { Err(RegistryError::NotAllowed(operation)) }
     }
 
     pub(super) fn grant(&self, id: RequestId, terms: GrantTerms, actor: &Actor) -> Result<RequestView, RegistryError> {
-        self.may_decide(actor)?;
+        self.may_decide(actor, "grant", &["requests", &id.to_string(), "grant"])?;
         let now = self.now();
         if terms.expires_at.is_some_and(|at| at <= now.wall) {
             return Err(RegistryError::Invalid("`expires_at` must lie in the future"));
@@ -266,7 +275,7 @@ impl Inner {
     }
 
     pub(super) fn deny(&self, id: RequestId, reason: String, actor: &Actor) -> Result<RequestView, RegistryError> {
-        self.may_decide(actor)?;
+        self.may_decide(actor, "deny", &["requests", &id.to_string(), "deny"])?;
         if reason.len() > MAX_TEXT {
             return Err(RegistryError::Invalid("a reason has at most 1024 bytes"));
         }

@@ -123,9 +123,9 @@ pub enum RegistryError {
         "the device of request `{0}` could not be shown its pairing code; if you know that it is yours, grant it with `unpaired`"
     )]
     Unpaired(RequestId),
-    /// An actor who does not hold what is to be granted.
-    #[error("only a holder of the role `admin` may grant and deny")]
-    NotAllowed,
+    /// An actor whose rules do not say so, or who is disabled, expired or gone.
+    #[error("this needs the right to write to `$registry/admin/{0}`, or to the route of it in the API")]
+    NotAllowed(&'static str),
     /// Out of range.
     #[error("{0}")]
     Invalid(&'static str),
@@ -164,12 +164,13 @@ impl RegistryError {
         match self {
             Self::NotFound(_) => RegistryErrorKind::NotFound,
             Self::NotPending { .. } | Self::Unpaired(_) => RegistryErrorKind::Conflict,
-            Self::NotAllowed => RegistryErrorKind::Forbidden,
+            Self::NotAllowed(_) => RegistryErrorKind::Forbidden,
             Self::Invalid(_) => RegistryErrorKind::Invalid,
             Self::Directory(error) => match error.kind() {
                 // A role or a name that is missing is a fault of the terms, not of the request's address.
                 directory::ErrorKind::NotFound | directory::ErrorKind::Invalid => RegistryErrorKind::Invalid,
                 directory::ErrorKind::Conflict => RegistryErrorKind::Conflict,
+                directory::ErrorKind::Forbidden => RegistryErrorKind::Forbidden,
                 directory::ErrorKind::Internal => RegistryErrorKind::Internal,
             },
             Self::Signer(_) | Self::Store(_) | Self::Damaged(_) => RegistryErrorKind::Internal,
