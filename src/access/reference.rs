@@ -130,7 +130,7 @@ pub fn holds(rules: &[Permission], permission: &Permission, universe: &[String],
     }
     let asked: Vec<&str> = universe.iter().map(String::as_str).filter(|topic| filter_matches(filter, topic)).collect();
     let groups: Vec<&str> = match group {
-        Some("+") => vec!["g", "h", "bob", "k", "fresh"],
+        Some("+") => vec!["g", "h", "alice", "k", "fresh"],
         Some(group) => vec![group],
         None => Vec::new(),
     };
@@ -143,7 +143,7 @@ pub fn holds(rules: &[Permission], permission: &Permission, universe: &[String],
         None => asked.iter().map(|topic| (*topic, None)).collect(),
         Some(_) => asked.iter().flat_map(|topic| groups.iter().map(move |group| (*topic, Some(*group)))).collect(),
     };
-    let every_group = ["g", "h", "bob", "k", "fresh"];
+    let every_group = ["g", "h", "alice", "k", "fresh"];
     [false, true].into_iter().filter(|write| is_about(permission, *write)).all(|write| {
         let denies = |rule: &&Permission| rule.effect == Effect::Deny && is_about(rule, write);
         let touched = |rule: &Permission| about.iter().any(|(topic, group)| matches_one(rule, topic, *group));

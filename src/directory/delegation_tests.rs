@@ -168,12 +168,14 @@ fn an_end_is_not_outlived() {
     refused(directory.update_user(user.id, Expected::Any, |user| user.expires_at = None, &boss));
 }
 
-/// What somebody may do with each topic of a small universe: read, write, write with RETAIN, and join a group.
+/// What somebody may do with each topic of a small universe: read, write, write with RETAIN, join a group of readers.
+/// `group` is that without reading: joining takes both, and each may come from somebody else.
 type Rights = BTreeMap<(String, &'static str), u8>;
 
-fn rights(authority: Option<&Authority>) -> Rights {
+fn rights_of(policy: &Policy, id: UserId) -> Rights {
     let mut rights = Rights::new();
-    let Some(authority) = authority else { return rights };
+    let Some(authority) = policy.authority_without_client(id) else { return rights };
+    let groups = group_rights(policy, id);
     let levels = ["a", "b", "eve", "bob", "$x"];
     let topics = levels
         .iter()
@@ -189,16 +191,27 @@ fn rights(authority: Option<&Authority>) -> Rights {
         }
         for group in ["g", "h"] {
             let filter = format!("$share/{group}/{topic}").as_str().try_into().unwrap();
-            if authority.may_subscribe(&filter) != SubscribeVerdict::Refused {
-                rights.insert((format!("{group} {topic}"), "join"), 0);
+            for (what, authority) in [("group", &groups), ("join", &authority)] {
+                if authority.may_subscribe(&filter) != SubscribeVerdict::Refused {
+                    rights.insert((format!("{group} {topic}"), what), 0);
+                }
             }
         }
     }
     rights
 }
 
-fn rights_of(policy: &Policy, id: UserId) -> Rights {
-    rights(policy.authority_without_client(id).as_ref())
+/// Somebody who has the same rules on groups, and may read everything.
+fn group_rights(policy: &Policy, id: UserId) -> Authority {
+    let user = policy.user(id).unwrap();
+    let of_roles = user.roles.iter().filter_map(|role| policy.role(role)).flat_map(|role| &role.permissions);
+    let on_groups = user.permissions.iter().chain(of_roles).filter(|rule| rule.resource.starts_with("$share/"));
+    let everything = ["#", "$x/#"].map(allow);
+    let probe = UserId(Uuid::from_u128(99));
+    let permissions = on_groups.cloned().chain(everything).collect();
+    let probe_user = User { permissions, ..User::new(probe, name("probe"), clock().timestamp()) };
+    let policy = policy.with([], [(probe, Some(probe_user))], clock().timestamp()).unwrap();
+    policy.authority_without_client(probe).unwrap()
 }
 
 fn rule() -> impl Strategy<Value = Permission> {
@@ -321,7 +334,12 @@ proptest! {
             let tip = directory.policy();
             for (id, before_them) in ids.iter().zip(&before) {
                 for (what, now) in rights_of(&tip, *id) {
-                    let most = before_them.get(&what).max(before[0].get(&what));
+                    let needed = match &what {
+                        (_, "group") => continue,
+                        (topic, "join") => (topic.clone(), "group"),
+                        _ => what.clone(),
+                    };
+                    let most = before_them.get(&needed).max(before[0].get(&needed));
                     prop_assert!(most.is_some_and(|most| now <= *most), "{what:?}: {now}, was {most:?}");
                 }
             }
