@@ -34,6 +34,16 @@ impl ClientIdPattern {
         }
     }
 
+    /// An identifier that the pattern admits to this user, with `filler` for each run of any characters.
+    pub(super) fn sample(&self, username: &Username, filler: &str) -> String {
+        let part = |token: &Token| match token {
+            Token::Literal(text) => text.to_string(),
+            Token::Username => username.to_string(),
+            Token::AnyRun => filler.to_owned(),
+        };
+        self.0.iter().map(part).collect()
+    }
+
     /// Does the pattern admit this client identifier to this user?
     pub(super) fn matches(&self, username: &Username, client_id: &str) -> bool {
         let mut parts = vec![String::new()];

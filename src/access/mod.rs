@@ -37,6 +37,7 @@ mod policy;
 mod rules;
 mod summary;
 mod trie;
+mod who_can;
 
 /// The decision said slowly, to hold the engine to.
 #[cfg(any(test, fuzzing))]
@@ -48,6 +49,8 @@ mod attacks;
 mod coverage_tests;
 #[cfg(test)]
 mod policy_tests;
+#[cfg(test)]
+mod who_can_tests;
 
 pub use decision::{Authority, Decision, SubscribeDecision, SubscribeVerdict, Verdict};
 pub use error::{ClientIdPatternError, PolicyError, PrefixError, RuleError, RuleHolder};
@@ -55,3 +58,4 @@ pub use model::*;
 pub use pattern::{MAX_LEVELS, MAX_RESOURCE_BYTES};
 pub use policy::{MAX_ROLES, Policy, PolicyVersion, Subject};
 pub use rules::{MAX_PERMISSIONS, MAX_RULE_BYTES};
+pub use who_can::Able;

@@ -224,6 +224,20 @@ impl Policy {
         self.authority_of(self.users.get(&user)?, None)
     }
 
+    pub(super) fn compiled_roles(&self) -> impl Iterator<Item = (&RoleName, &RuleSet)> {
+        self.roles.iter().map(|(name, entry)| (name, &*entry.rules))
+    }
+
+    /// A client identifier that the user is admitted with, with `filler` wherever any text will do.
+    pub(super) fn sample_client_id(&self, user: UserId, filler: &str) -> Option<ClientId> {
+        let entry = self.users.get(&user)?;
+        let sample = match &entry.client_id {
+            None => filler.to_owned(),
+            Some(pattern) => pattern.sample(&entry.user.username, filler),
+        };
+        ClientId::try_from(sample.as_str()).ok()
+    }
+
     fn authority_of(&self, entry: &UserEntry, client_id: Option<ClientId>) -> Option<Authority> {
         if !entry.user.enabled || entry.expired {
             return None;

@@ -146,6 +146,17 @@ impl RuleSet {
         })
     }
 
+    /// Visits what the rules of each place say that cover what is asked for, whether or not their placeholders have values.
+    pub(super) fn visit_covering(
+        &self,
+        domain: Domain,
+        asked: &[Asked<'_>],
+        who: Identity<'_>,
+        mut visit: impl FnMut(Summary) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        self.trie(domain).covering(asked, who, |place| visit(place.slot.summary))
+    }
+
     /// What the rules on reading that overlap some of what is asked for say. A look that takes too many steps says that a
     /// deny and a full grant overlap, which leaves it to the check at each delivery.
     pub(super) fn overlap(&self, domain: Domain, asked: &[Asked<'_>], who: Identity<'_>) -> Overlap {

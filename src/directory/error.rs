@@ -70,6 +70,9 @@ pub enum DirectoryError {
         /// What is too much.
         excess: Excess,
     },
+    /// Client: a document that no state could satisfy.
+    #[error("{0}")]
+    Document(String),
     /// Client: the result would be no policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -117,7 +120,7 @@ impl DirectoryError {
             | Self::OwnedElsewhere(_)
             | Self::LastAdmin(_) => ErrorKind::Conflict,
             Self::Policy(error) if error.is_conflict() => ErrorKind::Conflict,
-            Self::Policy(_) | Self::ReservedName(_) | Self::Repeated(_) => ErrorKind::Invalid,
+            Self::Policy(_) | Self::ReservedName(_) | Self::Repeated(_) | Self::Document(_) => ErrorKind::Invalid,
             // A user or role that is too long is the client's to shorten.
             Self::Store(error) if matches!(**error, StoreError::TooLarge { .. }) => ErrorKind::Invalid,
             Self::ForeignRecords | Self::Reentrant | Self::Interrupted | Self::Stored(_) | Self::Store(_) => {

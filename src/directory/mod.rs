@@ -16,7 +16,10 @@
 mod change;
 mod config;
 mod delegation;
+mod document;
 mod error;
+mod live;
+mod preview;
 mod queue;
 mod service;
 mod state;
@@ -24,11 +27,16 @@ mod state;
 #[cfg(test)]
 mod delegation_tests;
 #[cfg(test)]
+mod document_tests;
+#[cfg(test)]
 mod durability_tests;
 #[cfg(test)]
 mod tests;
 
 pub use change::{Actor, Change, Expected, NewUser, Transaction};
 pub use delegation::Excess;
+pub use document::{Deletion, Document, End, RoleDocument, UserDocument, proof_fault};
 pub use error::{DirectoryError, ErrorKind, Subject};
+pub use live::{LiveSessions, RuleDifference, SessionEffect, Standing, SubscriptionEffect};
+pub use preview::{ObjectAction, ObjectChange, ObjectKind, Preview};
 pub use service::{Affected, Committed, Directory, PolicyChange, PolicyListener};

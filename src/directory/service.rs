@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::config;
 use super::queue::{CommitQueue, Reentrant};
 use super::state::State;
-use super::{Actor, Change, DirectoryError, Expected, NewUser, Subject, Transaction};
+use super::{Actor, Change, DirectoryError, Expected, NewUser, ObjectChange, Subject, Transaction};
 use crate::access::{Auth, ManagedBy, Policy, PolicyVersion, Role, RoleName, User, UserId, Username};
 use crate::clock::Clock;
 use crate::store::{Batch, Store};
@@ -69,6 +69,8 @@ pub struct Committed {
     pub policy: Arc<Policy>,
     /// Did users or roles change?
     pub changed: bool,
+    /// Which, users first.
+    pub changes: Vec<ObjectChange>,
 }
 
 impl Committed {
@@ -272,6 +274,15 @@ impl Directory {
         self.commit(Change::DeleteRole { name, expected }.into(), actor)
     }
 
+    /// What the next commit would start from, if nobody else is before it.
+    pub(super) fn state(&self) -> Arc<State> {
+        self.current.load_full()
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.timestamp()
+    }
+
     fn run(&self, work: Work) -> Result<Committed, DirectoryError> {
         self.queue
             .run(work, |group| self.lead(group), || Err(DirectoryError::Interrupted))
@@ -294,17 +305,20 @@ impl Directory {
                 Work::Commit(plan, actor) => {
                     plan(&tip).and_then(|transaction| tip.apply(transaction, &actor, now)).map(|step| {
                         batch.append(step.batch);
-                        (step.state, step.affected)
+                        (step.state, step.affected, step.changes)
                     })
                 }
                 Work::Expire(now) => {
-                    tip.expire(now).map(|next| next.unwrap_or_else(|| (tip.clone(), Affected::Users(OrdSet::new()))))
+                    let next = tip.expire(now);
+                    next.map(|next| next.unwrap_or_else(|| (tip.clone(), Affected::Users(OrdSet::new()))))
+                        .map(|(state, affected)| (state, affected, Vec::new()))
                 }
             };
-            answers.push(done.map(|(state, more)| {
+            answers.push(done.map(|(state, more, changes)| {
                 tip = state;
                 affected = std::mem::replace(&mut affected, Affected::All).and(more);
-                Committed { policy: Arc::clone(&tip.policy), changed: !Arc::ptr_eq(&before, &tip.policy) }
+                let changed = !Arc::ptr_eq(&before, &tip.policy);
+                Committed { policy: Arc::clone(&tip.policy), changed, changes }
             }));
         }
         if !batch.is_empty()

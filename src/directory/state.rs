@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::delegation;
-use super::{Actor, Affected, Change, DirectoryError, Expected, Subject, Transaction};
+use super::{Actor, Affected, Change, DirectoryError, Expected, ObjectAction, ObjectChange, ObjectKind};
+use super::{Subject, Transaction};
 use crate::access::{Auth, ManagedBy, Policy, PolicyError, Role, RoleName, Subject as Lapsed, User, UserId};
 use crate::store::{Batch, Key, Store, Table};
 
@@ -53,6 +54,8 @@ pub(super) struct Step {
     pub(super) state: State,
     pub(super) batch: Batch,
     pub(super) affected: Affected,
+    /// Users first.
+    pub(super) changes: Vec<ObjectChange>,
 }
 
 impl State {
@@ -161,6 +164,7 @@ impl State {
         let Draft { users, roles, .. } = draft;
         let mut batch = Batch::new();
         let mut next = self.clone();
+        let mut changes = Vec::with_capacity(users.len() + roles.len());
         let mut administrators = false;
         for (id, user) in &users {
             match user {
@@ -169,6 +173,8 @@ impl State {
             }
             let old = self.policy.user(*id).map(Arc::as_ref);
             administrators |= old.is_some_and(administers);
+            let name = user.as_ref().or(old).map(|user| user.username.to_string());
+            changes.extend(touched(ObjectKind::User, name, old.is_some(), user.as_ref().map(|user| user.version)));
             next.index(*id, user.as_ref());
         }
         for (name, role) in &roles {
@@ -176,6 +182,8 @@ impl State {
                 Some(role) => batch.put(&ROLES, name, role)?,
                 None => batch.delete(&ROLES, name)?,
             }
+            let (old, new) = (self.policy.role(name).is_some(), role.as_ref().map(|role| role.version));
+            changes.extend(touched(ObjectKind::Role, Some(name.to_string()), old, new));
         }
         let mut affected = Affected::Users(OrdSet::new());
         if !users.is_empty() || !roles.is_empty() {
@@ -188,7 +196,7 @@ impl State {
             self.keep_an_admin(&next, now)?;
         }
         batch.append(transaction.records);
-        Ok(Step { state: next, batch, affected })
+        Ok(Step { state: next, batch, affected, changes })
     }
 
     /// Somebody who could administer before can still do so, and for as long.
@@ -204,6 +212,17 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// `None` for what came and went within one transaction.
+fn touched(kind: ObjectKind, name: Option<String>, was: bool, version: Option<u64>) -> Option<ObjectChange> {
+    let action = match (was, version.is_some()) {
+        (false, false) => return None,
+        (false, true) => ObjectAction::Created,
+        (true, true) => ObjectAction::Changed,
+        (true, false) => ObjectAction::Deleted,
+    };
+    Some(ObjectChange { kind, name: name?, action, version })
 }
 
 fn administers(user: &User) -> bool {

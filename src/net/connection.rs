@@ -311,6 +311,7 @@ impl Connection {
                 return Err((transport, rejection));
             }
         };
+        gate.identity = admitted.identity().cloned();
         let mut connection = Box::new(Self {
             number,
             peer,

@@ -34,6 +34,11 @@ impl Admitted {
         if self.identity.is_some() { &server.settings.session } else { &server.settings.registration_session }
     }
 
+    /// Who it is; `None`: a registration session.
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
     /// Who asks the registry; `None`: a registration session.
     pub(super) fn caller(&self, policy: &Policy) -> Option<Caller> {
         let identity = self.identity.as_ref()?;

@@ -10,6 +10,7 @@
 mod admission;
 mod backlog;
 mod connection;
+mod effects;
 mod link;
 mod listener;
 mod login;

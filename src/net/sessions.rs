@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 
 use crate::{
     access::UserId,
+    authn::Identity,
     clock::Instant,
     mqtt::{ClientId, Packet},
     router::{Mailbox, MailboxLimits},
@@ -40,6 +41,8 @@ pub(crate) struct Gate {
     pub(crate) session: Session,
     /// The connection that serves the session; 0: none.
     pub(crate) connection: u64,
+    /// Who proved to be its owner when it was last connected; for those who ask what a change would end.
+    pub(super) identity: Option<Identity>,
     /// For the connection that serves it: its end, decided by somebody else.
     pub(crate) ended: Option<EndCause>,
     /// For connections that lost the session to a newer one: number and last packet. Each takes its own.
@@ -143,6 +146,7 @@ impl Sessions {
             gate: Mutex::new(Gate {
                 session: Session::new(key.clone(), SessionNumber(self.next_number())),
                 connection: 0,
+                identity: None,
                 ended: None,
                 farewells: Vec::new(),
                 pending: VecDeque::new(),
