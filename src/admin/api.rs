@@ -23,6 +23,13 @@
 //! | `GET /api/client-registry/status` | | [`LockStatus`] |
 //! | `GET /api/client-registry/events` | | server-sent events, each an [`Event`] or [`Missed`] |
 //! | `POST /api/explain` | [`Explain`] | [`Explanation`] |
+//! | `GET /api/who-can` | [`WhoCanQuestion`] (query) | [`WhoCan`] |
+//! | `POST /api/apply` | [`Document`] | [`Applied`] |
+//! | `GET /api/history` | [`HistoryQuestion`] (query) | [`Page`] of [`HistoryEntry`], the last commit first |
+//! | `POST /api/rollback` | [`RollbackTerms`] | [`Applied`] |
+//!
+//! Every change of users and roles, `apply` and `rollback` included, takes `?dry_run=true`: then nothing is changed, and the answer is
+//! 200 with [`Applied`].
 //!
 //! Refusals are [`Problem`](super::problem::Problem)s. Times are RFC 3339, durations whole seconds. A write names the
 //! `version` that its author has read and gets 409 when the thing has changed since.
@@ -35,12 +42,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use crate::access::Role;
 use crate::access::{Auth, CertificateRecord, ManagedBy, Permission, RoleName, User, UserId, Username};
+pub use crate::directory::{Deletion, Document, End, HistoryEntry, NotRestored, RoleDocument, UserDocument};
+pub use crate::directory::{ObjectAction, ObjectChange, ObjectKind, SessionEffect, Standing, SubscriptionEffect};
 pub use crate::registry::{
     Event, EventKind, GrantTerms, LockStatus, RequestId, RequestView, State as RequestState, StateFilter, UnlockTerms,
 };
 
 /// The most that a request body may hold, in bytes.
 pub const MAX_BODY: usize = 1 << 20;
+
+/// The most that a [`Document`] may have, in bytes.
+pub const MAX_DOCUMENT: usize = 32 << 20;
 
 /// A list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -241,6 +253,61 @@ pub struct VersionRead {
     pub version: Option<u64>,
 }
 
+/// Only say what would be done?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DryRun {
+    /// Then nothing is changed.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// How to delete something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delete {
+    /// As the last read gave it; `None`: whatever it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    /// Only say what would be done?
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What a change did, or would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// Was nothing changed?
+    pub dry_run: bool,
+    /// The version that users and roles have, or would have, as a whole: what `rollback` goes back to.
+    pub version: u64,
+    /// The users and roles that were touched; none: all is as it should be already.
+    pub changes: Vec<ObjectChange>,
+    /// Of a dry run: the sessions that would lose or gain something.
+    #[serde(default)]
+    pub sessions: Vec<SessionEffect>,
+    /// Of a rollback: what stays as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_restored: Vec<NotRestored>,
+}
+
+/// Which part of the history to list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryQuestion {
+    /// The most commits; default 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// Where to go back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackTerms {
+    /// As the history has it: users and roles become what they were right after that commit.
+    pub version: u64,
+}
+
 /// A new password.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -311,8 +378,15 @@ pub struct Explain {
     pub username: Username,
     /// What.
     pub action: Action,
-    /// Where: a topic name, a filter for `subscribe`.
+    /// Where: a topic name, a filter for `subscribe`, a path for `http`.
+    #[serde(alias = "path")]
     pub topic: String,
+    /// For `http`; default GET.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// What if these changes were made? They are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub with: Option<Document>,
     /// As which client; `None`: the username.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
@@ -334,6 +408,51 @@ pub enum Action {
     Subscribe,
     /// Be sent a message.
     Receive,
+    /// Make a request of this API.
+    Http,
+}
+
+/// Who may do that?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WhoCanQuestion {
+    /// `publish` or `receive`.
+    pub action: Action,
+    /// The topic as it is routed, a publish prefix included.
+    pub topic: String,
+    /// The most users to name; default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// Those who may.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhoCan {
+    /// As asked.
+    pub action: Action,
+    /// As asked.
+    pub topic: String,
+    /// How many there are, named or not.
+    pub count: usize,
+    /// By name.
+    pub users: Vec<AbleUser>,
+}
+
+/// Somebody who may, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbleUser {
+    /// Who.
+    pub username: Username,
+    /// Only under this client identifier; absent: under others too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Highest QoS.
+    pub max_qos: u8,
+    /// May RETAIN be set? For `publish`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retain: Option<bool>,
+    /// The rules that say so.
+    pub rules: Vec<DecidingRule>,
 }
 
 /// The answer, from the very code that enforces it.

@@ -7,18 +7,32 @@ use super::api::{Action, DecidingRule, Explain, Explanation};
 use super::extract::Body;
 use super::problem::{Kind, Problem};
 use super::server::Caller;
-use super::{Answer, Shared};
-use crate::access::{Authority, Decision, Permission, RoleName, SubscribeVerdict, User, Verdict};
+use super::{Answer, Shared, blocking};
+use crate::access::{Authority, Decision, Effect, Permission, RoleName, SubscribeVerdict, User, Verdict};
 use crate::mqtt::{ClientId, QoS, TopicFilter, TopicName};
 
-pub(super) async fn explain(state: Shared, _: Caller, Body(question): Body<Explain>) -> Answer<Json<Explanation>> {
+pub(super) async fn explain(
+    state: Shared,
+    Caller(actor): Caller,
+    Body(mut question): Body<Explain>,
+) -> Answer<Json<Explanation>> {
     let invalid = |detail: String| Problem::new(Kind::Invalid, detail);
     if question.qos > 2 {
         return Err(invalid(format!("`qos` is 0, 1 or 2, not {}", question.qos)));
     }
-    let policy = state.directory.policy();
+    let policy = match question.with.take() {
+        None => state.directory.policy(),
+        Some(document) => {
+            let directory = std::sync::Arc::clone(&state.directory);
+            blocking(move || Ok(directory.preview(|policy| document.plan(policy), &actor)?.change.new)).await?
+        }
+    };
     let user = policy.user_named(&question.username);
     let user = user.ok_or_else(|| Problem::new(Kind::NotFound, format!("there is no user `{}`", question.username)))?;
+    if question.action == Action::Http {
+        let now = state.clock.timestamp();
+        return http(&question, user, policy.authority_without_client(user.id), now).map(Json);
+    }
     let client_id = question.client_id.as_deref().unwrap_or(user.username.as_str());
     let client_id =
         ClientId::try_from(client_id).map_err(|error| invalid(format!("the client identifier: {error}")))?;
@@ -40,6 +54,8 @@ pub(super) async fn explain(state: Shared, _: Caller, Body(question): Body<Expla
             let filter = TopicFilter::try_from(question.topic.as_str()).map_err(wrong_topic)?;
             subscribe(&question, &authority, &filter, state.filter_partial)
         }
+        // Answered above: a request has no client identifier.
+        Action::Http => refused(&question, String::new()),
     };
     Ok(Json(answer))
 }
@@ -54,12 +70,17 @@ fn prefixed(authority: &Authority, topic: &str) -> String {
 
 /// Why a user has no authority at all.
 fn unable(user: &User, client_id: &ClientId, now: Timestamp) -> String {
-    if !user.enabled {
-        format!("`{}` is disabled", user.username)
-    } else if let Some(end) = user.expires_at.filter(|end| *end <= now) {
-        format!("`{}` has expired at {end}", user.username)
-    } else {
+    if user.enabled && user.expires_at.is_none_or(|end| end > now) {
         format!("`{}` may not connect with the client identifier `{client_id}`", user.username)
+    } else {
+        unable_at_all(user, now)
+    }
+}
+
+fn unable_at_all(user: &User, now: Timestamp) -> String {
+    match user.expires_at.filter(|end| user.enabled && *end <= now) {
+        Some(end) => format!("`{}` has expired at {end}", user.username),
+        None => format!("`{}` is disabled", user.username),
     }
 }
 
@@ -90,6 +111,36 @@ fn publish(question: &Explain, topic: &TopicName, decision: Decision) -> Explana
     }
 }
 
+/// A request of this API: its path is judged by its segments, as the server splits it.
+fn http(question: &Explain, user: &User, authority: Option<Authority>, now: Timestamp) -> Answer<Explanation> {
+    let invalid = |detail: String| Problem::new(Kind::Invalid, detail);
+    let method = question.method.as_deref().unwrap_or("GET").to_ascii_uppercase();
+    if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+        return Err(invalid(format!("`{method}` is no method: write GET, POST, PUT, PATCH or DELETE")));
+    }
+    let path = &question.topic;
+    let segments: Vec<&str> = match path.strip_prefix('/') {
+        None => return Err(invalid(format!("the path `{path}` does not begin with `/`"))),
+        Some("") => Vec::new(),
+        Some(path) => path.split('/').collect(),
+    };
+    if path.contains(['%', '?']) || segments.iter().any(|segment| matches!(*segment, "" | "." | "..")) {
+        return Err(invalid(format!("write the path `{path}` plainly: no `%`, no query, no empty segment or dots")));
+    }
+    let Some(authority) = authority else {
+        return Ok(refused(question, unable_at_all(user, now)));
+    };
+    let write = !matches!(&*method, "GET" | "HEAD");
+    let decision = authority.explain_http(write, &segments);
+    let allowed = decision.verdict == Verdict::Allow;
+    let reason = if allowed {
+        format!("`{}` may {method} `{path}`", question.username)
+    } else {
+        denied(&decision.rules, &format!("{method} `{path}`"))
+    };
+    Ok(Explanation { allowed, reason, rules: rules(decision.rules), ..refused(question, String::new()) })
+}
+
 fn receive(question: &Explain, decision: Decision) -> Explanation {
     let allowed = decision.verdict == Verdict::Allow;
     let reason = if allowed {
@@ -114,7 +165,14 @@ fn subscribe(question: &Explain, authority: &Authority, filter: &TopicFilter, fi
     let granted = |max_qos: QoS, checked: bool| {
         let lower =
             if question.qos > max_qos as u8 { format!(", with QoS {} at most", max_qos as u8) } else { String::new() };
-        (true, format!("`{who}` may subscribe to `{filter}`{lower}"), Some(max_qos as u8), checked)
+        let (allows, denies): (Vec<_>, Vec<_>) =
+            decision.rules.iter().partition(|(_, rule)| rule.effect == Effect::Allow);
+        let part = match (decision.verdict, allows.len(), denies.len()) {
+            (SubscribeVerdict::Partial { .. }, ..) => ", and is sent the topics that rules allow",
+            (_, _, 1..) => ", but is not sent the topics that rules deny",
+            _ => "",
+        };
+        (true, format!("`{who}` may subscribe to `{filter}`{lower}{part}"), Some(max_qos as u8), checked)
     };
     let (allowed, reason, max_qos, checked_at_delivery) = match decision.verdict {
         SubscribeVerdict::Granted { max_qos, unconditional } => granted(max_qos, !unconditional),
@@ -154,6 +212,6 @@ fn refused(question: &Explain, reason: String) -> Explanation {
     }
 }
 
-fn rules(rules: Vec<(Option<RoleName>, Permission)>) -> Vec<DecidingRule> {
+pub(super) fn rules(rules: Vec<(Option<RoleName>, Permission)>) -> Vec<DecidingRule> {
     rules.into_iter().map(|(role, permission)| DecidingRule { role, permission }).collect()
 }

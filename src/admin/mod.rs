@@ -4,6 +4,7 @@
 //! directory and the registry, and their answers leave as JSON. Nothing is decided here, and no secret leaves.
 
 pub mod api;
+mod apply;
 mod explain;
 mod extract;
 mod metrics;
@@ -14,6 +15,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod users;
+mod who_can;
 
 use std::sync::Arc;
 
@@ -22,7 +24,7 @@ pub(crate) use server::serve;
 
 use crate::authn::{Hasher, PasswordPolicy};
 use crate::clock::Clock;
-use crate::directory::{Directory, DirectoryError, Expected};
+use crate::directory::{Directory, DirectoryError, Expected, LiveSessions};
 use crate::registry::Registry;
 use problem::{Kind, Problem};
 
@@ -30,6 +32,8 @@ use problem::{Kind, Problem};
 pub(crate) struct State {
     /// Users and roles.
     pub(crate) directory: Arc<Directory>,
+    /// Says what a change would do to the sessions that there are.
+    pub(crate) live: Arc<dyn LiveSessions>,
     /// Devices that ask for an identity.
     pub(crate) registry: Arc<Registry>,
     /// Hashes the passwords that are set.

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use super::problem::{Kind, Problem};
 use super::registry::Stopping;
-use super::{State, api, explain, registry, roles, users};
+use super::{State, api, apply, explain, registry, roles, users, who_can};
 use crate::directory::Actor;
 
 /// Serves until `shutdown` completes; requests that run then are finished, streams of events end.
@@ -59,7 +59,11 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/api/client-registry/lock", post(registry::lock))
         .route("/api/client-registry/status", get(registry::status))
         .route("/api/client-registry/events", get(registry::events))
-        .route("/api/explain", post(explain::explain))
+        .route("/api/explain", post(explain::explain).layer(DefaultBodyLimit::max(api::MAX_DOCUMENT)))
+        .route("/api/history", get(apply::history))
+        .route("/api/rollback", post(apply::rollback))
+        .route("/api/who-can", get(who_can::who_can))
+        .route("/api/apply", post(apply::apply).layer(DefaultBodyLimit::max(api::MAX_DOCUMENT)))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn(plain_path))

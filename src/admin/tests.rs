@@ -16,6 +16,7 @@ use super::*;
 use crate::access::{ManagedBy, Role};
 use crate::authn::{Argon2Parameters, HasherSettings, Lane, Source};
 use crate::clock::{Duration, SystemClock};
+use crate::directory::{PolicyChange, SessionEffect};
 use crate::metrics::Metrics;
 use crate::pki::CertificateAuthority;
 use crate::registry::{self, Origin};
@@ -30,6 +31,25 @@ struct Fixture {
     /// Stops the server when dropped.
     stop: Option<oneshot::Sender<()>>,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+/// Whoever is affected has one session, and it ends.
+struct OneSession;
+
+impl LiveSessions for OneSession {
+    fn effects(&self, change: &PolicyChange) -> Vec<SessionEffect> {
+        let affected = change.old.users().filter(|user| change.affected.contains(user.id));
+        let effect = |user: &Arc<crate::access::User>| SessionEffect {
+            username: user.username.clone(),
+            client_id: "c1".to_owned(),
+            connected: true,
+            ends: Some("it is a test".to_owned()),
+            subscriptions: Vec::new(),
+            rules_removed: Vec::new(),
+            rules_added: Vec::new(),
+        };
+        affected.map(effect).collect()
+    }
 }
 
 struct Reply {
@@ -62,6 +82,7 @@ impl Fixture {
         let registry = Arc::new(registry.unwrap());
         let state = State {
             directory: directory.clone(),
+            live: Arc::new(OneSession),
             registry: registry.clone(),
             hasher: hasher.clone(),
             password_policy,
@@ -346,6 +367,94 @@ async fn explanations_say_which_rule_decided() {
     broker.ok("POST", "/api/users/station-7/disable", json!({ "version": user["version"] })).await;
     text.push(ask(json!({ "action": "receive", "topic": "plant/station-7/t" })).await);
     insta::assert_snapshot!("explain", text.join("\n"));
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_a_change_would_do_and_changes_nothing() {
+    let broker = Fixture::start();
+    let document = json!({
+        "role": [{ "name": "line", "permissions": [{ "context": "mqtt", "operation": "read", "resource": "a/#" }] }],
+        "user": [{ "username": "station-7", "auth": "certificate", "roles": ["line"] }],
+    });
+    let would = broker.ok("POST", "/api/apply?dry_run=true", document.clone()).await;
+    assert_eq!(
+        (&would["dry_run"], &would["version"], would["changes"].as_array().unwrap().len()),
+        (&json!(true), &json!(1), 2)
+    );
+    broker.no("GET", "/api/users/station-7", Value::Null).await;
+    let done = broker.ok("POST", "/api/apply", document).await;
+    assert_eq!((&done["dry_run"], &done["changes"]), (&json!(false), &would["changes"]));
+    let user = broker.ok("GET", "/api/users/station-7", Value::Null).await;
+    let role = broker.ok("GET", "/api/roles/line", Value::Null).await;
+    for (method, path, body, action) in [
+        ("POST", "/api/users", json!({ "username": "spare", "password": PASSWORD }), "created"),
+        ("PATCH", "/api/users/station-7", json!({ "version": 1, "roles": [] }), "changed"),
+        ("POST", "/api/users/station-7/disable", Value::Null, "changed"),
+        ("DELETE", "/api/users/station-7", Value::Null, "deleted"),
+        ("POST", "/api/roles", json!({ "name": "spare" }), "created"),
+        ("PUT", "/api/roles/line", json!({ "version": 1, "permissions": [] }), "changed"),
+        ("POST", "/api/apply", json!({ "delete": [{ "user": "station-7" }, { "role": "line" }] }), "deleted"),
+        ("POST", "/api/rollback", json!({ "version": 0 }), "deleted"),
+    ] {
+        let would = broker.ok(method, &format!("{path}?dry_run=true"), body).await;
+        assert_eq!(
+            (&would["dry_run"], &would["changes"][0]["action"]),
+            (&json!(true), &json!(action)),
+            "{method} {path}"
+        );
+        let sessions = would["sessions"].as_array().unwrap();
+        assert_eq!(sessions.len(), usize::from(action != "created"), "{method} {path}: {would}");
+    }
+    assert_eq!(broker.ok("GET", "/api/users/station-7", Value::Null).await, user);
+    assert_eq!(broker.ok("GET", "/api/roles/line", Value::Null).await, role);
+    let history = broker.ok("GET", "/api/history", Value::Null).await;
+    assert_eq!(history["items"].as_array().unwrap().len(), 1);
+    broker.ok("POST", "/api/rollback", json!({ "version": 0 })).await;
+    broker.no("GET", "/api/users/station-7", Value::Null).await;
+    let text = [
+        broker.no("PUT", "/api/roles/line?dry_run=true", json!({ "version": 1, "permissions": [] })).await,
+        broker.no("POST", "/api/apply?dry_run=yes", json!({})).await,
+        broker.no("POST", "/api/apply", json!({ "user": [{ "username": "spare", "password": "x" }] })).await,
+        broker.no("POST", "/api/apply", json!({ "user": [{ "username": "spare" }] })).await,
+        broker.no("POST", "/api/apply", json!({ "delete": [{ "user": "nobody" }] })).await,
+        broker.no("POST", "/api/rollback", json!({ "version": 77 })).await,
+    ];
+    insta::assert_snapshot!("apply", text.join("\n"));
+}
+
+#[tokio::test]
+async fn what_if_and_paths_are_explained_and_who_can_is_listed() {
+    let broker = Fixture::start();
+    let document = json!({
+        "role": [{ "name": "line", "permissions": [
+            { "context": "mqtt", "operation": "read_write", "resource": "plant/${username}/#" },
+            { "context": "http", "operation": "read", "resource": "/api/users/#" } ] }],
+        "user": [{ "username": "station-7", "auth": "certificate", "roles": ["line"] }, { "username": "station-8", "auth": "certificate" }],
+    });
+    broker.ok("POST", "/api/apply", document).await;
+    let with = json!({ "user": [{ "username": "station-8", "roles": ["line"] }] });
+    let ask = json!({ "username": "station-8", "action": "publish", "topic": "plant/station-8/t" });
+    let mut what_if = ask.clone();
+    what_if["with"] = with;
+    assert_eq!(broker.ok("POST", "/api/explain", what_if).await["allowed"], true);
+    assert_eq!(broker.ok("POST", "/api/explain", ask).await["allowed"], false);
+    let http = async |method: &str, path: &str| {
+        let question = json!({ "username": "station-7", "action": "http", "method": method, "path": path });
+        broker.call("POST", "/api/explain", question).await.body
+    };
+    assert_eq!(http("GET", "/api/users/x").await["allowed"], true);
+    assert_eq!(http("head", "/api/users").await["allowed"], true);
+    assert_eq!(http("PATCH", "/api/users/x").await["reason"], "no rule allows to PATCH `/api/users/x`");
+    for odd in ["api/users", "/api/%75sers", "/api//users", "/api/../users", "/api/users?x=1"] {
+        assert_eq!(http("GET", odd).await["status"], 422, "{odd}");
+    }
+    let who = broker.ok("GET", "/api/who-can?action=publish&topic=plant%2Fstation-7%2Ft", Value::Null).await;
+    assert_eq!((&who["count"], &who["users"][0]["username"]), (&json!(1), &json!("station-7")));
+    assert_eq!(who["users"][0]["rules"][0]["role"], "line");
+    let nobody = broker.ok("GET", "/api/who-can?action=receive&topic=plant%2Fstation-8%2Ft&limit=5", Value::Null).await;
+    assert_eq!(nobody["count"], 0);
+    broker.no("GET", "/api/who-can?action=subscribe&topic=a", Value::Null).await;
+    broker.no("GET", "/api/who-can?action=receive&topic=a%2F%23", Value::Null).await;
 }
 
 /// The way of a device from the locked door to an identity, as its operator sees it; and every answer is one that the

@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use axum::extract::Json;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use uuid::Uuid;
 
-use super::api::{NewPassword, NewUser, Page, Secret, UserPatch, UserView, VersionRead};
+use super::api::{Delete, DryRun, NewPassword, NewUser, Page, Secret, UserPatch, UserView, VersionRead};
+use super::apply::dry_run;
 use super::extract::{Ask, Body, Named, OptionalBody};
 use super::problem::{Kind, Problem};
 use super::server::Caller;
 use super::{Answer, Shared, State, blocking, expected};
-use crate::access::{Auth, User, Username};
+use crate::access::{Auth, ManagedBy, Policy, User, UserId, Username};
 use crate::authn::{HashError, Lane, PasswordHash, Source};
-use crate::directory::{self, Expected};
+use crate::directory::{self, Actor, Change, DirectoryError, Expected, Subject, Transaction};
 
 pub(super) async fn list(state: Shared, _: Caller) -> Json<Page<UserView>> {
     let policy = state.directory.policy();
@@ -26,14 +29,19 @@ pub(super) async fn show(state: Shared, _: Caller, Named(name): Named<Username>)
 pub(super) async fn create(
     state: Shared,
     Caller(actor): Caller,
+    Ask(run): Ask<DryRun>,
     Body(new): Body<NewUser>,
-) -> Answer<(StatusCode, Json<UserView>)> {
+) -> Answer<Response> {
     check_proof(new.auth, new.password.is_some())?;
     if state.directory.policy().user_named(&new.username).is_some() {
         // Said before a hash is computed; the directory says it again where it counts.
         return Err(Problem::new(Kind::Conflict, format!("user `{}` exists already", new.username)));
     }
     let password_hash = match &new.password {
+        Some(password) if run.dry_run => {
+            check_password(&state, password)?;
+            None
+        }
         Some(password) => Some(hash(&state, password).await?.as_str().to_owned()),
         None => None,
     };
@@ -49,18 +57,24 @@ pub(super) async fn create(
         expires_at: new.expires_at,
         ..directory::NewUser::named(new.username)
     };
+    if run.dry_run {
+        let user = Box::new(user.into_user(UserId(Uuid::now_v7()), ManagedBy::Api));
+        let plan = move |_: &_| Ok(Change::PutUser { user, expected: Expected::Absent }.into());
+        return Ok(dry_run(&state, plan, actor).await?.into_response());
+    }
     let by = actor.clone();
     let user = blocking(move || state.directory.create_user(user, &actor)).await?;
     tracing::info!(actor = %by, user = %user.username, "user created");
-    Ok((StatusCode::CREATED, Json(UserView::from(&*user))))
+    Ok((StatusCode::CREATED, Json(UserView::from(&*user))).into_response())
 }
 
 pub(super) async fn change(
     state: Shared,
     Caller(actor): Caller,
     Named(name): Named<Username>,
+    Ask(run): Ask<DryRun>,
     Body(patch): Body<UserPatch>,
-) -> Answer<Json<UserView>> {
+) -> Answer<Response> {
     let user = find(&state, &name)?;
     let expected = Expected::Version(patch.version);
     if let Some(auth) = patch.auth {
@@ -70,10 +84,7 @@ pub(super) async fn change(
     }
     let id = user.id;
     let edit = move |user: &mut User| apply(user, patch);
-    let by = actor.clone();
-    let user = blocking(move || state.directory.update_user(id, expected, edit, &actor)).await?;
-    tracing::info!(actor = %by, user = %name, "user changed");
-    Ok(Json(UserView::from(&*user)))
+    update(state, actor, (id, name), expected, edit, run, "user changed").await
 }
 
 fn apply(user: &mut User, patch: UserPatch) {
@@ -96,49 +107,59 @@ pub(super) async fn delete(
     state: Shared,
     Caller(actor): Caller,
     Named(name): Named<Username>,
-    Ask(read): Ask<VersionRead>,
-) -> Answer<StatusCode> {
+    Ask(Delete { version, dry_run: dry }): Ask<Delete>,
+) -> Answer<Response> {
     let id = find(&state, &name)?.id;
+    let expected = expected(VersionRead { version });
+    if dry {
+        let plan = move |_: &_| Ok(Change::DeleteUser { id, expected }.into());
+        return Ok(dry_run(&state, plan, actor).await?.into_response());
+    }
     let by = actor.clone();
-    blocking(move || state.directory.delete_user(id, expected(read), &actor)).await?;
+    blocking(move || state.directory.delete_user(id, expected, &actor)).await?;
     tracing::info!(actor = %by, user = %name, "user deleted");
-    Ok(StatusCode::NO_CONTENT)
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 pub(super) async fn set_password(
     state: Shared,
     Caller(actor): Caller,
     Named(name): Named<Username>,
+    Ask(run): Ask<DryRun>,
     Body(new): Body<NewPassword>,
-) -> Answer<Json<UserView>> {
+) -> Answer<Response> {
     let user = find(&state, &name)?;
     check_proof(user.auth, true)?;
-    let hash = hash(&state, &new.password).await?.as_str().to_owned();
+    let hash = if run.dry_run {
+        // Any other one ends the same sessions.
+        check_password(&state, &new.password)?;
+        String::new()
+    } else {
+        hash(&state, &new.password).await?.as_str().to_owned()
+    };
     let expected = expected(VersionRead { version: new.version });
-    let id = user.id;
     let edit = move |user: &mut User| user.password_hash = Some(hash);
-    let by = actor.clone();
-    let changed = blocking(move || state.directory.update_user(id, expected, edit, &actor)).await?;
-    tracing::info!(actor = %by, user = %name, "password set");
-    Ok(Json(UserView::from(&*changed)))
+    update(state, actor, (user.id, name), expected, edit, run, "password set").await
 }
 
 pub(super) async fn enable(
     state: Shared,
     caller: Caller,
     name: Named<Username>,
+    Ask(run): Ask<DryRun>,
     OptionalBody(read): OptionalBody<VersionRead>,
-) -> Answer<Json<UserView>> {
-    switch(state, caller, name, read, true).await
+) -> Answer<Response> {
+    switch(state, caller, name, read, true, run).await
 }
 
 pub(super) async fn disable(
     state: Shared,
     caller: Caller,
     name: Named<Username>,
+    Ask(run): Ask<DryRun>,
     OptionalBody(read): OptionalBody<VersionRead>,
-) -> Answer<Json<UserView>> {
-    switch(state, caller, name, read, false).await
+) -> Answer<Response> {
+    switch(state, caller, name, read, false, run).await
 }
 
 async fn switch(
@@ -147,13 +168,37 @@ async fn switch(
     Named(name): Named<Username>,
     read: VersionRead,
     enabled: bool,
-) -> Answer<Json<UserView>> {
+    run: DryRun,
+) -> Answer<Response> {
     let id = find(&state, &name)?.id;
     let edit = move |user: &mut User| user.enabled = enabled;
+    let what = if enabled { "user enabled" } else { "user disabled" };
+    update(state, actor, (id, name), expected(read), edit, run, what).await
+}
+
+/// Makes the edit, or says what it would do.
+async fn update(
+    state: Shared,
+    actor: Actor,
+    (id, name): (UserId, Username),
+    expected: Expected,
+    edit: impl FnOnce(&mut User) + Send + 'static,
+    run: DryRun,
+    what: &'static str,
+) -> Answer<Response> {
+    if run.dry_run {
+        let plan = move |policy: &Policy| -> Result<Transaction, DirectoryError> {
+            let user = policy.user(id).ok_or_else(|| DirectoryError::NotFound(Subject::User(id.to_string())))?;
+            let mut user = Box::new(User::clone(user));
+            edit(&mut user);
+            Ok(Change::PutUser { user, expected }.into())
+        };
+        return Ok(dry_run(&state, plan, actor).await?.into_response());
+    }
     let by = actor.clone();
-    let user = blocking(move || state.directory.update_user(id, expected(read), edit, &actor)).await?;
-    tracing::info!(actor = %by, user = %name, enabled, "user enabled or disabled");
-    Ok(Json(UserView::from(&*user)))
+    let user = blocking(move || state.directory.update_user(id, expected, edit, &actor)).await?;
+    tracing::info!(actor = %by, user = %name, what);
+    Ok(Json(UserView::from(&*user)).into_response())
 }
 
 fn find(state: &State, name: &Username) -> Answer<Arc<User>> {
@@ -164,21 +209,15 @@ fn find(state: &State, name: &Username) -> Answer<Arc<User>> {
 
 /// Does `auth` go together with having a password, or not having one?
 fn check_proof(auth: Auth, has_password: bool) -> Answer<()> {
-    let detail = match (auth, has_password) {
-        (Auth::Password | Auth::Both, false) => {
-            "a user whose `auth` asks for a password needs one: set it, or choose `certificate`"
-        }
-        (Auth::Certificate, true) => {
-            "a user who logs in with a certificate has no password: choose `auth` `password`, `either` or `both`"
-        }
-        (Auth::None, _) => "a user without any proof is the anonymous user of a listener: define it in broker.toml",
-        _ => return Ok(()),
-    };
-    Err(Problem::new(Kind::Invalid, detail))
+    directory::proof_fault(auth, has_password).map_or(Ok(()), |why| Err(Problem::new(Kind::Invalid, why)))
+}
+
+fn check_password(state: &State, password: &Secret) -> Answer<()> {
+    state.password_policy.check(password.expose()).map_err(|weak| Problem::new(Kind::Invalid, weak.to_string()))
 }
 
 async fn hash(state: &State, password: &Secret) -> Answer<PasswordHash> {
-    state.password_policy.check(password.expose()).map_err(|weak| Problem::new(Kind::Invalid, weak.to_string()))?;
+    check_password(state, password)?;
     let hash = state.hasher.hash(Lane::Administration, Source::Local, password.expose().as_bytes()).await;
     hash.map_err(|error| match error {
         HashError::Busy => Problem::new(Kind::Busy, error.to_string()).with("retry_after", 1),

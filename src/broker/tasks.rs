@@ -106,6 +106,7 @@ pub(super) fn run(parts: Parts<'_>) {
 
     let admin = admin::State {
         directory: Arc::clone(&server.directory),
+        live: Arc::clone(server) as _,
         registry: Arc::clone(&server.registry),
         hasher: parts.hasher,
         password_policy: parts.password_policy,

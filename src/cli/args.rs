@@ -63,6 +63,61 @@ pub(crate) enum Remote {
     Registry(RegistryCommand),
     /// May this user do that, and which rule says so? Exit code 1 when not
     Explain(ExplainArguments),
+    /// Who may publish to a topic, or receive it, and which rule says so?
+    WhoCan(WhoCanArguments),
+    /// Make all changes of a file (TOML or JSON) to users and roles, or none
+    Apply(ApplyArguments),
+    /// List the commits on record, the last one first
+    History {
+        /// The most commits
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+    },
+    /// Make users and roles what they were right after a commit; passwords and certificates stay
+    Rollback {
+        /// As `history` shows it
+        #[arg(value_name = "VERSION")]
+        version: u64,
+        /// Change nothing; say what would be done, and to which sessions
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArguments {
+    /// `[[role]]`, `[[user]]` and `[[delete]]` in TOML, or the same in JSON; `-` for standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Change nothing; say what would be done, and to which sessions
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhoCanArguments {
+    #[arg(value_enum)]
+    pub(crate) action: WhoCanAction,
+    /// A topic as it is routed, a publish prefix included
+    pub(crate) topic: String,
+    /// Name no more users than this
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum WhoCanAction {
+    Publish,
+    Receive,
+}
+
+impl From<WhoCanAction> for Action {
+    fn from(argument: WhoCanAction) -> Self {
+        match argument {
+            WhoCanAction::Publish => Self::Publish,
+            WhoCanAction::Receive => Self::Receive,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -288,8 +343,14 @@ pub(crate) struct ExplainArguments {
     pub(crate) username: Username,
     #[arg(value_enum)]
     pub(crate) action: ActionArgument,
-    /// A topic name; a filter for `subscribe`
+    /// A topic name; a filter for `subscribe`; a method for `http`
     pub(crate) topic: String,
+    /// For `http`: the path of the request
+    #[arg(required_if_eq("action", "http"))]
+    pub(crate) path: Option<String>,
+    /// What if the changes of this file were made? They are not
+    #[arg(long = "with", value_name = "FILE")]
+    pub(crate) with: Option<PathBuf>,
     /// As which client [default: the name of the user]
     #[arg(long, value_name = "ID")]
     pub(crate) client_id: Option<String>,
@@ -306,6 +367,8 @@ pub(crate) enum ActionArgument {
     Publish,
     Subscribe,
     Receive,
+    /// A request of the REST API: `explain USER http METHOD PATH`
+    Http,
 }
 
 impl From<ActionArgument> for Action {
@@ -314,6 +377,7 @@ impl From<ActionArgument> for Action {
             ActionArgument::Publish => Self::Publish,
             ActionArgument::Subscribe => Self::Subscribe,
             ActionArgument::Receive => Self::Receive,
+            ActionArgument::Http => Self::Http,
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use portcullis::access::{Auth, Permission, Role, Username};
 use portcullis::admin::api::{
-    DecidingRule, Explain, Explanation, NewPassword, NewRole, NewUser, Page, UserView, VersionRead,
+    Action, DecidingRule, Explain, Explanation, NewPassword, NewRole, NewUser, Page, UserView, VersionRead,
 };
 use serde::Serialize;
 
 use super::args::{ExplainArguments, Remote, RoleAdd, RoleCommand, UserAdd, UserCommand, UserPasswd};
 use super::client::{Client, segment};
 use super::output::{self, Fields, Table, printable};
-use super::{Failure, Shell, registry};
+use super::{Failure, Shell, apply, registry};
 
 /// Does what the arguments say.
 pub(crate) async fn run(command: Remote, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
@@ -18,6 +18,10 @@ pub(crate) async fn run(command: Remote, client: &Client, shell: &mut Shell<'_>)
         Remote::Role(command) => role(command, client, shell).await,
         Remote::Registry(command) => registry::run(command, client, shell).await,
         Remote::Explain(arguments) => explain(arguments, client, shell).await,
+        Remote::WhoCan(arguments) => apply::who_can(arguments, client, shell).await,
+        Remote::Apply(arguments) => apply::apply(arguments, client, shell).await,
+        Remote::History { limit } => apply::history(limit, client, shell).await,
+        Remote::Rollback { version, dry_run } => apply::rollback(version, dry_run, client, shell).await,
     }
 }
 
@@ -219,10 +223,19 @@ async fn role(command: RoleCommand, client: &Client, shell: &mut Shell<'_>) -> R
 }
 
 async fn explain(arguments: ExplainArguments, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
+    let action = Action::from(arguments.action);
+    let (method, topic) = match (action, arguments.path) {
+        (Action::Http, Some(path)) => (Some(arguments.topic), path),
+        (_, None) => (None, arguments.topic),
+        (_, Some(_)) => return Err(Failure::Usage("only `http` takes a path after the method".to_owned())),
+    };
+    let with = arguments.with.as_deref().map(apply::read).transpose()?;
     let question = Explain {
         username: arguments.username,
-        action: arguments.action.into(),
-        topic: arguments.topic,
+        action,
+        topic,
+        method,
+        with,
         client_id: arguments.client_id,
         qos: arguments.qos,
         retain: arguments.retain,

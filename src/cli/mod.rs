@@ -3,6 +3,7 @@
 //! Arguments, standard input and the answers of the broker enter; lines for people or JSON leave, and an exit code:
 //! 0 done, 1 refused or failed, 2 wrong usage, 3 no broker is reached. Nothing is decided here.
 
+mod apply;
 mod args;
 mod client;
 mod commands;

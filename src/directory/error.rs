@@ -73,6 +73,19 @@ pub enum DirectoryError {
     /// Client: a document that no state could satisfy.
     #[error("{0}")]
     Document(String),
+    /// Client: that far back nobody remembers, or it is yet to come.
+    #[error("version {asked} is not on record: versions {oldest} to {last} are")]
+    NotOnRecord {
+        /// What was asked for.
+        asked: u64,
+        /// The first state that can be gone back to.
+        oldest: u64,
+        /// The last commit.
+        last: u64,
+    },
+    /// Client: somebody else was faster.
+    #[error("there was another commit after version {0}: look again, and repeat the rollback")]
+    Outrun(u64),
     /// Client: the result would be no policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -113,11 +126,12 @@ impl DirectoryError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotHeld { .. } => ErrorKind::Forbidden,
-            Self::NotFound(_) => ErrorKind::NotFound,
+            Self::NotFound(_) | Self::NotOnRecord { .. } => ErrorKind::NotFound,
             Self::Exists(_)
             | Self::Version { .. }
             | Self::ManagedByConfig(_)
             | Self::OwnedElsewhere(_)
+            | Self::Outrun(_)
             | Self::LastAdmin(_) => ErrorKind::Conflict,
             Self::Policy(error) if error.is_conflict() => ErrorKind::Conflict,
             Self::Policy(_) | Self::ReservedName(_) | Self::Repeated(_) | Self::Document(_) => ErrorKind::Invalid,

@@ -18,6 +18,7 @@ mod config;
 mod delegation;
 mod document;
 mod error;
+mod history;
 mod live;
 mod preview;
 mod queue;
@@ -31,12 +32,15 @@ mod document_tests;
 #[cfg(test)]
 mod durability_tests;
 #[cfg(test)]
+mod history_tests;
+#[cfg(test)]
 mod tests;
 
 pub use change::{Actor, Change, Expected, NewUser, Transaction};
 pub use delegation::Excess;
 pub use document::{Deletion, Document, End, RoleDocument, UserDocument, proof_fault};
 pub use error::{DirectoryError, ErrorKind, Subject};
+pub use history::{HISTORY_COMMITS, HistoryEntry, NotRestored, Rollback};
 pub use live::{LiveSessions, RuleDifference, SessionEffect, Standing, SubscriptionEffect};
 pub use preview::{ObjectAction, ObjectChange, ObjectKind, Preview};
 pub use service::{Affected, Committed, Directory, PolicyChange, PolicyListener};

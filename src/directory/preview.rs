@@ -48,6 +48,8 @@ pub struct Preview {
     pub change: PolicyChange,
     /// What would be touched, users first.
     pub changes: Vec<ObjectChange>,
+    /// The number that the commit would have.
+    pub history_version: u64,
 }
 
 impl Directory {
@@ -64,7 +66,7 @@ impl Directory {
         let step = state.apply(plan(&state.policy)?, actor, self.now())?;
         let change =
             PolicyChange { old: state.policy.clone(), new: step.state.policy.clone(), affected: step.affected };
-        Ok(Preview { change, changes: step.changes })
+        Ok(Preview { change, changes: step.changes, history_version: step.state.history.last() })
     }
 
     /// Makes every change of the document, or none.

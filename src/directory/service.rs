@@ -71,6 +71,8 @@ pub struct Committed {
     pub changed: bool,
     /// Which, users first.
     pub changes: Vec<ObjectChange>,
+    /// The number of the last commit on record: of this one, when it changed something.
+    pub history_version: u64,
 }
 
 impl Committed {
@@ -274,6 +276,18 @@ impl Directory {
         self.commit(Change::DeleteRole { name, expected }.into(), actor)
     }
 
+    pub(super) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// As [`Directory::commit_with`], with all of the state to plan from.
+    pub(super) fn commit_from<P>(&self, plan: P, actor: &Actor) -> Result<Committed, DirectoryError>
+    where
+        P: FnOnce(&State) -> Result<Transaction, DirectoryError> + Send + 'static,
+    {
+        self.run(Work::Commit(Box::new(plan), actor.clone()))
+    }
+
     /// What the next commit would start from, if nobody else is before it.
     pub(super) fn state(&self) -> Arc<State> {
         self.current.load_full()
@@ -318,7 +332,7 @@ impl Directory {
                 tip = state;
                 affected = std::mem::replace(&mut affected, Affected::All).and(more);
                 let changed = !Arc::ptr_eq(&before, &tip.policy);
-                Committed { policy: Arc::clone(&tip.policy), changed, changes }
+                Committed { policy: Arc::clone(&tip.policy), changed, changes, history_version: tip.history.last() }
             }));
         }
         if !batch.is_empty()

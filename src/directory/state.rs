@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::delegation;
+use super::history::History;
 use super::{Actor, Affected, Change, DirectoryError, Expected, ObjectAction, ObjectChange, ObjectKind};
 use super::{Subject, Transaction};
 use crate::access::{Auth, ManagedBy, Policy, PolicyError, Role, RoleName, Subject as Lapsed, User, UserId};
@@ -47,6 +48,7 @@ pub(super) struct State {
     pub(super) policy: Arc<Policy>,
     /// Users that broker.toml owns.
     config_users: OrdSet<UserId>,
+    pub(super) history: History,
 }
 
 /// What a transaction makes of a state.
@@ -73,6 +75,7 @@ impl State {
             state.index(id, Some(&user));
             users.push((id, Some(user)));
         }
+        state.history = History::load(store)?;
         state.policy = Arc::new(state.policy.with(roles, users, now).map_err(DirectoryError::Stored)?);
         Ok(state)
     }
@@ -187,6 +190,8 @@ impl State {
         }
         let mut affected = Affected::Users(OrdSet::new());
         if !users.is_empty() || !roles.is_empty() {
+            let who = (actor, now);
+            next.history.record(&mut batch, &self.policy, (&users, &roles), &changes, who)?;
             let (ids, names): (Vec<_>, Vec<_>) = (users.keys().copied().collect(), roles.keys().cloned().collect());
             next.policy = Arc::new(self.policy.with(roles, users, now)?);
             delegation::check((&self.policy, &next.policy), &ids, &names, actor, now)?;
