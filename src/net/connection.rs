@@ -18,7 +18,7 @@ use std::{
 
 use bytes::BytesMut;
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     task,
     time::{self, Sleep, timeout, timeout_at},
 };
@@ -191,7 +191,7 @@ async fn reject(
     server.metrics.connect_refused(rejection.reason_code);
     tracing::info!(
         %peer,
-        client_id = %connect.client_id,
+        client_id = connect.client_id.as_str(),
         username = connect.username.as_deref().unwrap_or_default(),
         reason = ?rejection.reason_code,
         "connection refused: {}", rejection.explanation
@@ -250,6 +250,8 @@ struct Connection {
     link: Link,
     mouth: Arc<Mouth>,
     open_requests: Arc<AtomicUsize>,
+    /// Deliveries, changes of the rules, or another connection that took the session.
+    wake: Arc<Notify>,
 }
 
 /// What the loop does next.
@@ -314,6 +316,7 @@ impl Connection {
             link: Link::new(connect.version),
             mouth: Mouth::new(&cell, number),
             open_requests: Arc::default(),
+            wake: Arc::default(),
             server,
         };
         let server = Arc::clone(&connection.server);
@@ -341,7 +344,7 @@ impl Connection {
             gate.pending.clear();
             gate.backlog.clear();
         }
-        cell.mailbox.attach();
+        connection.wake = cell.mailbox.attach();
         gate.session.handle_connect(connect, &connection.admitted.terms, &cx);
         Link::settle(&server, &cell, &mut gate, &cx, Some(&mut connection.link));
         drop(gate);
@@ -389,12 +392,14 @@ impl Connection {
                     Ok(()) => try_read = true,
                     Err(_) => self.end(EndCause::ConnectionLost),
                 },
-                ready = self.transport.writable(), if next.write => match ready {
-                    // Input that was held back for lack of room may go on, from the codec's or the TLS buffer.
-                    Ok(()) => try_read = !next.read,
-                    Err(_) => self.end(EndCause::ConnectionLost),
-                },
-                () = self.cell.mailbox.called() => {}
+                ready = self.transport.writable(), if next.write => {
+                    // Nothing is read before the turn has found that there is room: a peer that takes little at a time
+                    // would fill the input buffer meanwhile. What was left unread is known (`drained`).
+                    if ready.is_err() {
+                        self.end(EndCause::ConnectionLost);
+                    }
+                }
+                () = self.wake.notified() => {}
                 () = elapsed(&mut timer, armed) => armed = None,
                 _ = shutdown.wait_for(|stop| *stop), if !stopping => {
                     stopping = true;
@@ -458,6 +463,10 @@ impl Connection {
         let link = &mut self.link;
 
         if gate.ended.is_none() && gate.session.poll_timeout().is_some_and(|at| at <= cx.now) {
+            if self.admitted.has_lapsed(cx.now) {
+                // Nothing that was meant for the user goes out any more.
+                link.output.abandon();
+            }
             gate.session.handle_timeout(&cx);
             Link::settle(&server, &cell, &mut gate, &cx, Some(link));
         }
@@ -578,10 +587,11 @@ impl Connection {
     async fn farewell(mut self) {
         let reason = self.link.closing.unwrap_or(CloseReason::Ended(EndCause::ConnectionLost));
         self.server.metrics.connections_ended.inc(connection_end(reason));
-        tracing::debug!(peer = %self.peer, client_id = %self.key.client_id, ?reason, "connection ended");
+        tracing::debug!(peer = %self.peer, client_id = self.key.client_id.as_str(), ?reason, "connection ended");
         match reason {
             CloseReason::Ended(EndCause::ConnectionLost) => {}
-            CloseReason::Ended(EndCause::Kicked(_) | EndCause::Purged(_)) => {
+            CloseReason::Ended(EndCause::Kicked(_) | EndCause::Purged(_))
+            | CloseReason::TimeIsUp(ReasonCode::NotAuthorized) => {
                 // DISCONNECT was tried in the last turn; now nothing more may pass, in either direction.
                 self.transport.abort();
             }
@@ -645,7 +655,7 @@ fn handle_input(
             Ok(None) => return false,
             Err(error) => {
                 server.metrics.malformed(error.reason_code);
-                tracing::debug!(client_id = %gate.session.key().client_id, %error, "malformed packet");
+                tracing::debug!(client_id = gate.session.key().client_id.as_str(), %error, "malformed packet");
                 gate.session.handle_end(EndCause::Malformed(error.reason_code), cx);
             }
         }

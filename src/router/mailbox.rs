@@ -15,7 +15,7 @@ use crate::{
     session::{Delivery, Matched, Message},
 };
 
-/// What a queued delivery costs beside its payload and topic: the entry, the shared message and its allocations.
+/// What a queued delivery costs beside the message: the entry, and the allocations of the shared message.
 const OVERHEAD: usize = 192;
 
 /// A reader that is this far behind does not take a message soon: it gets one that holds no read buffer.
@@ -26,7 +26,7 @@ const PROMPT: usize = 64;
 pub struct MailboxLimits {
     /// Messages; at least 1.
     pub messages: usize,
-    /// Bytes of topics, payloads and bookkeeping; a single message always fits into an empty mailbox.
+    /// Bytes of topics, payloads, properties and bookkeeping; a single message always fits into an empty mailbox.
     pub bytes: usize,
 }
 
@@ -48,7 +48,6 @@ pub enum Pushed {
 pub struct Mailbox {
     limits: MailboxLimits,
     state: Mutex<State>,
-    wake: Notify,
 }
 
 #[derive(Debug)]
@@ -56,6 +55,8 @@ struct State {
     queue: VecDeque<Delivery>,
     bytes: usize,
     reader: Reader,
+    /// Wakes the reader of now, and never an earlier one that has yet to hear of its end.
+    wake: Arc<Notify>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,14 +87,14 @@ impl<'m> Shared<'m> {
 }
 
 fn cost(delivery: &Delivery) -> usize {
-    delivery.message.payload.len() + delivery.message.topic.as_str().len() + OVERHEAD
+    delivery.message.size() + OVERHEAD
 }
 
 impl Mailbox {
     /// An empty mailbox that nobody reads yet.
     pub fn new(limits: MailboxLimits) -> Self {
-        let state = State { queue: VecDeque::new(), bytes: 0, reader: Reader::Offline };
-        Self { limits, state: Mutex::new(state), wake: Notify::new() }
+        let state = State { queue: VecDeque::new(), bytes: 0, reader: Reader::Offline, wake: Arc::default() };
+        Self { limits, state: Mutex::new(state) }
     }
 
     /// Puts a message at the end. `qos` is the most that the matching subscriptions admit for it.
@@ -114,11 +115,11 @@ impl Mailbox {
         }
         state.bytes += cost;
         state.queue.push_back(delivery);
-        let attached = state.reader == Reader::Attached;
-        drop(state);
         // One wake for a batch: whoever finds the queue filled already knows that the reader was called.
-        if first && attached {
-            self.wake.notify_one();
+        let wake = (first && state.reader == Reader::Attached).then(|| Arc::clone(&state.wake));
+        drop(state);
+        if let Some(wake) = wake {
+            wake.notify_one();
         }
         Pushed::Queued
     }
@@ -158,12 +159,15 @@ impl Mailbox {
         }
     }
 
-    /// A connection now reads.
-    pub fn attach(&self) {
+    /// A connection now reads; what wakes it. A wake that comes before it waits is not lost, and none of those that an
+    /// earlier reader is to have goes to this one, or the other way round: both may wait at the same time.
+    pub fn attach(&self) -> Arc<Notify> {
         let mut state = self.state.lock();
         if state.reader != Reader::Closed {
             state.reader = Reader::Attached;
         }
+        state.wake = Arc::default();
+        Arc::clone(&state.wake)
     }
 
     /// The connection is gone: what was QoS 0 is dropped, the rest waits. `qos` tells the level of a delivery.
@@ -190,8 +194,9 @@ impl Mailbox {
         state.reader = Reader::Closed;
         state.queue = VecDeque::new();
         state.bytes = 0;
+        let wake = Arc::clone(&state.wake);
         drop(state);
-        self.wake.notify_one();
+        wake.notify_one();
     }
 
     /// Is nothing waiting?
@@ -206,11 +211,76 @@ impl Mailbox {
 
     /// Calls the reader for another reason than a delivery.
     pub fn call(&self) {
-        self.wake.notify_one();
+        let wake = Arc::clone(&self.state.lock().wake);
+        wake.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use bytestring::ByteString;
+    use smallvec::smallvec;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::{
+        mqtt::{PublishProperties, TopicName},
+        session::{Publisher, SubscriptionNumber},
+    };
+
+    const LIMITS: MailboxLimits = MailboxLimits { messages: 1000, bytes: 10_000 };
+
+    fn message(properties: Option<Box<PublishProperties>>) -> Arc<Message> {
+        Arc::new(Message {
+            topic: TopicName::try_from("t").unwrap(),
+            payload: Bytes::new(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            publisher: Publisher::SYSTEM,
+            expires: None,
+            properties,
+        })
     }
 
-    /// Waits for a delivery or a [`Mailbox::call`]. A call that comes first is not lost.
-    pub async fn called(&self) {
-        self.wake.notified().await;
+    fn push(mailbox: &Mailbox, message: &Arc<Message>) -> Pushed {
+        let matched = smallvec![Matched { number: SubscriptionNumber::FIRST }];
+        mailbox.push(&mut Shared::new(message), QoS::AtLeastOnce, &matched)
+    }
+
+    /// An older connection between its last turn and its next wait takes no wake of the newer one, which would then
+    /// wait for ever beside a queue that is not empty, and loses none of its own.
+    #[tokio::test]
+    async fn a_reader_and_the_one_that_takes_over_do_not_steal_each_others_wakes() {
+        let woken = async |wake: &Notify| timeout(Duration::from_millis(5), wake.notified()).await.is_ok();
+        let mailbox = Mailbox::new(LIMITS);
+        let older = mailbox.attach();
+        mailbox.call();
+        let newer = mailbox.attach();
+        assert!(!woken(&newer).await, "that was for the older one");
+        push(&mailbox, &message(None));
+        assert!(woken(&older).await);
+        assert!(!woken(&older).await, "that was for the newer one");
+        assert!(woken(&newer).await);
+    }
+
+    #[test]
+    fn properties_count_against_the_bound_in_bytes() {
+        let text = ByteString::from("x".repeat(1000));
+        let heavy: [PublishProperties; 4] = [
+            PublishProperties { user_properties: vec![(text.clone(), ByteString::new())], ..Default::default() },
+            PublishProperties { correlation_data: Some(Bytes::from(vec![0; 1000])), ..Default::default() },
+            PublishProperties { content_type: Some(text.clone()), ..Default::default() },
+            PublishProperties { response_topic: TopicName::try_from(text).ok(), ..Default::default() },
+        ];
+        for properties in heavy {
+            let (mailbox, message) = (Mailbox::new(LIMITS), message(Some(Box::new(properties))));
+            let queued = (0..100).filter(|_| push(&mailbox, &message) == Pushed::Queued).count();
+            assert!(queued <= 10, "{queued} messages of 1000 bytes in 10,000");
+            while mailbox.pop().is_some() {}
+            assert_eq!(mailbox.state.lock().bytes, 0);
+        }
     }
 }
