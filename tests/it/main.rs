@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod attacks;
 mod change;
 mod client;
 mod connect;

@@ -2,9 +2,7 @@
 
 use std::num::NonZeroU16;
 
-use portcullis::mqtt::{
-    Disconnect, DisconnectProperties, Packet, ProtocolVersion, Publish, QoS, ReasonCode,
-};
+use portcullis::mqtt::{Disconnect, DisconnectProperties, Packet, ProtocolVersion, Publish, QoS, ReasonCode};
 use tokio::time::{Duration, sleep};
 
 use crate::{
