@@ -22,19 +22,23 @@ pub(super) struct Backlog {
     waiting: IndexMap<SubscriptionNumber, TopicFilter>,
 }
 
+/// What [`Backlog::next`] came to.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// A message for this subscription.
+    Message(RetainedMessage, SubscriptionNumber),
+    /// The messages of the next filter have been looked up, which takes time: ask again.
+    Searched,
+    /// No subscription waits for retained messages.
+    Nothing,
+}
+
 impl Backlog {
-    /// A subscription is to get these messages; replaces what an earlier SUBSCRIBE to the same filter still had to come.
-    pub(super) fn add(&mut self, number: SubscriptionNumber, filter: TopicFilter, found: Vec<RetainedMessage>) {
+    /// A subscription is to get its messages; replaces what an earlier SUBSCRIBE to the same filter still had to come.
+    /// They are looked for when their turn comes: one packet can name one filter a hundred thousand times.
+    pub(super) fn add(&mut self, number: SubscriptionNumber, filter: TopicFilter) {
         self.remove(number);
-        if found.is_empty() {
-            return;
-        }
-        if self.messages.is_empty() {
-            self.messages = found.into();
-            self.number = Some(number);
-        } else {
-            self.waiting.insert(number, filter);
-        }
+        self.waiting.insert(number, filter);
     }
 
     /// The subscription is gone.
@@ -46,19 +50,15 @@ impl Backlog {
         self.waiting.swap_remove(&number);
     }
 
-    /// The next message, and the subscription that it is for.
-    pub(super) fn next(
-        &mut self,
-        find: impl Fn(&TopicFilter) -> Vec<RetainedMessage>,
-    ) -> Option<(RetainedMessage, SubscriptionNumber)> {
-        loop {
-            if let (Some(message), Some(number)) = (self.messages.pop_front(), self.number) {
-                return Some((message, number));
-            }
-            let (number, filter) = self.waiting.pop()?;
-            self.messages = find(&filter).into();
-            self.number = Some(number);
+    /// The next message, and the subscription that it is for; does at most one lookup.
+    pub(super) fn next(&mut self, find: impl FnOnce(&TopicFilter) -> Vec<RetainedMessage>) -> Next {
+        if let (Some(message), Some(number)) = (self.messages.pop_front(), self.number) {
+            return Next::Message(message, number);
         }
+        let Some((number, filter)) = self.waiting.shift_remove_index(0) else { return Next::Nothing };
+        self.messages = find(&filter).into();
+        self.number = Some(number);
+        Next::Searched
     }
 
     /// The connection is gone: what was QoS 0 is not kept.
@@ -69,5 +69,28 @@ impl Backlog {
 
     pub(super) fn clear(&mut self) {
         *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::session::SubscriptionNumber;
+
+    #[test]
+    fn a_filter_named_over_and_over_is_looked_up_once() {
+        let (mut backlog, lookups) = (Backlog::default(), Cell::new(0));
+        for _ in 0..100_000 {
+            backlog.add(SubscriptionNumber::FIRST, TopicFilter::try_from("#").unwrap());
+        }
+        let find = |_: &TopicFilter| {
+            lookups.set(lookups.get() + 1);
+            Vec::new()
+        };
+        assert!(matches!(backlog.next(find), Next::Searched));
+        assert!(matches!(backlog.next(find), Next::Nothing));
+        assert_eq!(lookups.get(), 1);
     }
 }

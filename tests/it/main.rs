@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod attacks;
 mod certificates;
 mod change;
 mod client;
