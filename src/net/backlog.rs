@@ -71,3 +71,62 @@ impl Backlog {
         *self = Self::default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        mqtt::TopicName,
+        session::{Message, Publisher},
+    };
+
+    fn retained(topic: &str) -> RetainedMessage {
+        let message = Message {
+            topic: TopicName::try_from(topic).unwrap(),
+            payload: bytes::Bytes::new(),
+            qos: if topic.starts_with("zero") { QoS::AtMostOnce } else { QoS::AtLeastOnce },
+            retain: true,
+            publisher: Publisher::SYSTEM,
+            expires: None,
+            properties: None,
+        };
+        RetainedMessage { message: Arc::new(message), publisher: None }
+    }
+
+    fn find(filter: &TopicFilter) -> Vec<RetainedMessage> {
+        vec![retained(&format!("{filter}/1")), retained(&format!("{filter}/2"))]
+    }
+
+    fn drain(backlog: &mut Backlog) -> Vec<String> {
+        let mut topics: Vec<_> =
+            std::iter::from_fn(|| backlog.next(find)).map(|(entry, _)| entry.message.topic.to_string()).collect();
+        topics.sort_unstable();
+        topics
+    }
+
+    #[test]
+    fn each_subscription_gets_its_messages_once_however_often_it_is_made() {
+        let number = SubscriptionNumber::FIRST;
+        let filter = TopicFilter::try_from("a").unwrap();
+        let mut backlog = Backlog::default();
+        for _ in 0..1000 {
+            backlog.add(number, filter.clone(), find(&filter));
+        }
+        assert!(backlog.messages.len() == 2 && backlog.waiting.is_empty());
+        assert_eq!(drain(&mut backlog), ["a/1", "a/2"]);
+        backlog.add(number, filter.clone(), find(&filter));
+        backlog.remove(number);
+        assert!(drain(&mut backlog).is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_for_an_absent_client_is_not_qos_0() {
+        let mut backlog = Backlog::default();
+        let found = vec![retained("zero"), retained("one")];
+        backlog.add(SubscriptionNumber::FIRST, TopicFilter::try_from("#").unwrap(), found);
+        backlog.detach();
+        assert_eq!(drain(&mut backlog), ["one"]);
+    }
+}

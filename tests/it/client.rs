@@ -109,7 +109,7 @@ impl Tls {
     }
 
     async fn read(&mut self, into: &mut BytesMut) -> io::Result<usize> {
-        let mut chunk = [0; 16 * 1024];
+        let mut chunk = vec![0; 16 * 1024];
         loop {
             match self.tls.reader().read(&mut chunk) {
                 Ok(read) => {
@@ -250,7 +250,7 @@ impl Client {
                                 Ok(_) => tls.tls.process_new_packets().map(drop).unwrap(),
                                 Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
                             }
-                            let mut chunk = [0; 16 * 1024];
+                            let mut chunk = vec![0; 16 * 1024];
                             while let Ok(read @ 1..) = tls.tls.reader().read(&mut chunk) {
                                 self.input.extend_from_slice(&chunk[..read]);
                             }
