@@ -68,6 +68,9 @@ ends_with() { # ends_with CODE DIRECTORY COMMAND...: it ends by itself, soon, wi
   (cd "$directory" && exec timeout 30 "$@" >out 2>log </dev/null) || status=$?
   is "$status" "$code" || { cat "$directory/out" "$directory/log"; return 1; }
 }
+runs() { # runs BLOCK: as somebody who types it into a terminal in the clone
+  (cd "$clone" && timeout 60 bash -euo pipefail "$1" 2>&1 | tee -a "$work/readme-output")
+}
 fresh() { # a directory of its own with this broker.toml
   local directory
   directory=$(mktemp -d -p "$work")
@@ -80,13 +83,14 @@ small() { # a configuration with one plain listener on PORT
 
 # --- The README ------------------------------------------------------------------------------------------------------
 
-chapter "a clone, and what the README tells to type"
+chapter "a clone"
 clone=$work/clone
 git clone -q "$repository" "$clone" || exit 1
-for command in "cargo run --release" "cargo test" "registry unlock" "registry watch" "registry grant" "certs/ca.pem"; do
-  check "the README says \`$command\`" says "$clone/README.md" "$command"
-done
-check "no key, certificate or password is in git" is "$(git -C "$clone" ls-files | grep -E '\.(key|pem)$|password' | grep -v '^fuzz/seeds\|^tests/' )" ""
+# The README says `target/release/portcullis`: the clone builds where this repository does.
+rm -rf "$CARGO_TARGET_DIR/demo"
+mkdir -p "$CARGO_TARGET_DIR"
+ln -s "$CARGO_TARGET_DIR" "$clone/target"
+check "no certificate, key or data is in git" is "$(git -C "$clone" ls-files certs data)" certs/README.md
 
 tls=8883 tcp=1883
 if taken 8883 || taken 1883 || taken 9464; then
@@ -96,9 +100,24 @@ if taken 8883 || taken 1883 || taken 9464; then
 fi
 (cd "$clone" && cargo build --release --quiet) || exit 1
 
+# The fenced `sh` blocks of one chapter of the README, a file each, in order.
+blocks() {
+  mkdir -p "$work/blocks/$1"
+  awk -v chapter="## $2" -v to="$work/blocks/$1" '
+    /^## / { inside = ($0 == chapter) }
+    inside && /^```sh$/ { open = sprintf("%s/%02d", to, ++n); next }
+    /^```$/ { open = "" }
+    open { print > open }' "$clone/README.md"
+  sed -i "s/-p 8883/-p $tls/; s/-p 1883/-p $tcp/" "$work/blocks/$1"/*
+}
+blocks start "Start"
+blocks device "The first device"
+blocks why "Why may it, why may it not?"
+
 chapter "the first start"
 umask 000 # what is secret must not rely on the user's habits
-check "\`cargo run --release\` starts the broker" start "$clone" cargo run --release --quiet
+check "the README starts the broker by \`cargo run --release\`" is "$(cat "$work"/blocks/start/*)" "cargo run --release"
+check "which starts it" start "$clone" cargo run --release
 umask 022
 for name in ca.key server.key; do check "certs/$name has mode 0600" mode "$clone/certs/$name" 600; done
 for name in ca.pem server.pem; do check "certs/$name is made" test -s "$clone/certs/$name"; done
@@ -137,6 +156,28 @@ check "nor with an easy guess" not publish -p "$tcp" -u admin -P admin
 check "admin does with the password of the file" publish -p "$tcp" -u admin -P "$password"
 check "over TLS too" publish -p "$tls" --cafile "$clone/certs/ca.pem" -u admin -P "$password"
 check "which a client without the trust bundle does not accept" not publish -p "$tls" --tls-use-os-certs -u admin -P "$password"
+
+chapter "the first device, word for word from the README"
+listener=
+for block in "$work"/blocks/device/* "$work"/blocks/why/*; do
+  title=$(sed -n 1p "$block" | cut -c1-100)
+  if grep -q '^mosquitto_sub' "$block"; then
+    # "leave it running in a third terminal"
+    (cd "$clone" && exec timeout 120 bash -c "$(cat "$block")" >"$work/third-terminal" 2>&1) &
+    listener=$!
+    sleep 2
+  else
+    check "$title" runs "$block"
+  fi
+done
+for answer in '"status": 423' '"status": 202' '"pairing_code"' 'Not authorized'; do
+  check "what it prints holds $answer" says "$work/readme-output" "$answer"
+done
+pairing=$(sed -n 's/.*"pairing_code": "\(.*\)".*/\1/p' "$work/readme-output" | head -n 1)
+check "the pairing code is told once by the broker, once computed, once listed" test "$(grep -c -- "${pairing:-none}" "$work/readme-output")" -ge 3
+sleep 1
+check "what may be published arrives, and nothing else" is "$(cat "$work/third-terminal")" "plant/pump-7/speed 1450"
+if [ -n "$listener" ]; then kill "$listener" 2>/dev/null; wait "$listener" 2>/dev/null; fi
 
 chapter "the operator"
 operator() { (cd "$clone" && "$binary" "$@"); }
@@ -212,6 +253,12 @@ kill "$blocker" && wait "$blocker" 2>/dev/null
 check "the port free again: it starts" start "$directory" "$binary"
 check "and the admin password is not lost" test -s "$directory/data/initial-admin-password"
 stop TERM
+
+chapter "on a terminal"
+directory=$(small "$(free_port)" | fresh)
+(cd "$directory" && TERM=xterm timeout 60 script -qec "timeout --foreground -s INT 3 $binary" "$directory/terminal" >/dev/null 2>&1 </dev/null)
+check "the password of admin is shown once" mentions "$directory/terminal" 'admin, password [A-Za-z0-9]{16,} \(shown only now\)'
+check "and written nowhere" not test -e "$directory/data/initial-admin-password"
 
 chapter "another file, another directory"
 directory=$(small "$(free_port)" | fresh)

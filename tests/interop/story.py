@@ -18,6 +18,7 @@ from harness import (V311, V5, VERSION_NAMES, Broker, Client, binary, chapter, c
 STRONG = "correct horse battery staple"
 RESPONSES = "$registry/+/response"
 CROCKFORD = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", "0123456789ABCDEFGHJKMNPQRSTVWXYZ")
+TAKEN = (0, 0x10)  # success, and success without anybody who listens
 BAD_CREDENTIALS, NOT_AUTHORIZED = 0x86, 0x87
 
 
@@ -203,11 +204,14 @@ def work(broker, device):
             equal(seen, expected, f"{name}: mosquitto_sub receives it")
         equal(client.subscribe("plant/alerts/#"), 1, f"{name}: it subscribes where it may")
         refusal = NOT_AUTHORIZED if version == V5 else 0x80
-        for filter in ("plant/#", "#", "plant/alerts/../#", f"plant/{device.name}/#", "$SYS/#", "$registry/events/#"):
+        for filter in ("plant/#", "#", f"plant/{device.name}/#", "$SYS/#", "$registry/events/#"):
             equal(client.subscribe(filter), refusal, f"{name}: SUBSCRIBE to {filter} is refused")
         if version == V5:
-            for qos in (1, 2):
-                equal(client.publish("plant/station-8/t", "x", qos), NOT_AUTHORIZED, f"{name}: PUBLISH elsewhere, QoS {qos}, gets 0x87")
+            equal(client.publish("plant/station-8/t", "x", 1), NOT_AUTHORIZED, f"{name}: PUBLISH elsewhere gets 0x87")
+            # paho goes on with PUBREL after a PUBREC that refuses, and reports the PUBCOMP: mosquitto_pub tells what came first.
+            done = run("mosquitto_pub", "-h", "127.0.0.1", "-p", broker.tls, "--cafile", broker.ca, "--cert", device.certificate, "--key", device.key,
+                       "-V", "mqttv5", "-q", 2, "-t", "plant/station-8/t", "-m", "x", "-d", expect=None)
+            check(b"received PUBREC (Mid: 1, RC:135)" in done.stdout or b"Not authorized" in done.stderr, f"{name}: so it does with QoS 2", done)
             client.publish("plant/station-8/t", "x", 0)
             equal(client.publish(f"plant/{device.name}/after", "x"), 0, f"{name}: and the connection stays")
             equal(client.publish("$SYS/broker", "x"), NOT_AUTHORIZED, f"{name}: $SYS is the broker's")
@@ -235,8 +239,10 @@ def impostors(broker, device, directory):
         ("a certificate of a foreign CA", device, device.self_signed(), {None}),
         ("an expired certificate of the broker's CA", device, device.signed_by(broker, now - 9 * day, now - day, "expired"), {None}),
         ("one that is not valid yet", device, device.signed_by(broker, now + day, now + 9 * day, "early"), {None}),
-        ("a CN without a user", stranger, stranger.signed_by(broker, now - day, now + day, "stranger"), {BAD_CREDENTIALS, NOT_AUTHORIZED}),
-        ("one for a user that the CA never issued", device, device.signed_by(broker, now - day, now + day, "unrecorded"), {BAD_CREDENTIALS, NOT_AUTHORIZED}),
+        ("a CN without a user", stranger, stranger.signed_by(broker, now - day, now + day, "stranger"), {TAKEN = (0, 0x10)  # success, and success without anybody who listens
+BAD_CREDENTIALS, NOT_AUTHORIZED}),
+        ("one for a user that the CA never issued", device, device.signed_by(broker, now - day, now + day, "unrecorded"), {TAKEN = (0, 0x10)  # success, and success without anybody who listens
+BAD_CREDENTIALS, NOT_AUTHORIZED}),
     ]
     for version in (V5, V311):
         for sentence, owner, certificate, codes in cases:
@@ -246,7 +252,8 @@ def impostors(broker, device, directory):
     for version in (V5, V311):
         name = VERSION_NAMES[version]
         other = Client(broker, "other", version, "historian", tls=True, certificate=device.certificate, key=device.key)
-        check(other.connect() in (BAD_CREDENTIALS, NOT_AUTHORIZED), f"{name}: a certificate with the name of another user is refused", other.connack)
+        check(other.connect() in (TAKEN = (0, 0x10)  # success, and success without anybody who listens
+BAD_CREDENTIALS, NOT_AUTHORIZED), f"{name}: a certificate with the name of another user is refused", other.connack)
         password = Client(broker, "password", version, device.name, STRONG, tls=True)
         equal(password.connect(), BAD_CREDENTIALS, f"{name}: a password for a certificate user is refused")
         wrong = Client(broker, "wrong", version, "historian", "wrong " + STRONG, tls=True)
@@ -254,7 +261,8 @@ def impostors(broker, device, directory):
         nobody = Client(broker, "nobody", version, "nobody", STRONG, tls=True)
         equal(nobody.connect(), BAD_CREDENTIALS, f"{name}: so is an unknown user, by the same code")
         plain = Client(broker, "plain", version)
-        check(plain.connect() in (BAD_CREDENTIALS, NOT_AUTHORIZED), f"{name}: without credentials the plain listener lets nobody in", plain.connack)
+        check(plain.connect() in (TAKEN = (0, 0x10)  # success, and success without anybody who listens
+BAD_CREDENTIALS, NOT_AUTHORIZED), f"{name}: without credentials the plain listener lets nobody in", plain.connack)
     good = Client(broker, "good", tls=True, certificate=device.certificate, key=device.key)
     equal(good.connect(), 0, "and the device itself is still let in")
     good.close()
@@ -276,7 +284,7 @@ def other_requests(broker, device, directory):
     equal(pushed and (pushed["status"], pushed["state"]), (201, "granted"), "it is granted, and told")
     with Client(broker, "pump", V5, "pump-1", STRONG, tls=True) as pump:
         equal(pump.connect(), 0, "the pump logs in with its password")
-        equal(pump.publish("pumps/pump-1/rpm", "1450"), 0, "and may do what it was granted")
+        check(pump.publish("pumps/pump-1/rpm", "1450") in TAKEN, "and may do what it was granted")
         equal(pump.publish("pumps/pump-2/rpm", "1450"), NOT_AUTHORIZED, "and nothing else")
 
     unwanted = Device(directory, "unwanted", ("ED25519",))
@@ -333,7 +341,8 @@ def restart(broker, directory):
     equal(again.connect(), NOT_AUTHORIZED, "and it comes no more")
     broker.cli("user", "delete", "station-9")
     gone = Client(broker, "station-9", tls=True, certificate=waiting.certificate, key=waiting.key)
-    check(gone.connect() in (BAD_CREDENTIALS, NOT_AUTHORIZED), "deleted, its certificate opens nothing", gone.connack)
+    check(gone.connect() in (TAKEN = (0, 0x10)  # success, and success without anybody who listens
+BAD_CREDENTIALS, NOT_AUTHORIZED), "deleted, its certificate opens nothing", gone.connack)
 
 
 def story():
