@@ -311,6 +311,27 @@ async fn connections_are_limited() {
     }
 }
 
+/// `limits.sessions`: with and without a connection. A CONNECT that is refused leaves none behind.
+#[tokio::test]
+async fn sessions_are_limited() {
+    let harness = Harness::start("[limits]\nsessions = 2").await;
+    for number in 0..5 {
+        let mut refused = as_user(BOTH[number % 2], &format!("refused-{number}"), TESTER);
+        refused.will = Some(crate::client::will("$SYS/x", "not permitted", Q0));
+        assert!(harness.refused(&refused).await.reason_code.is_error());
+    }
+    harness.login(&lasting(V5, "absent")).await.disconnect().await;
+    let present = harness.client(V311, "present").await;
+    let refused = harness.refused(&as_user(V5, "third", TESTER)).await;
+    assert_eq!(refused.reason_code, ReasonCode::QuotaExceeded);
+    assert!(harness.refused(&as_user(V311, "third", TESTER)).await.reason_code.is_error());
+    // Those that there are can still be taken up.
+    let absent = harness.login(&lasting(V5, "absent")).await;
+    assert!(absent.connack.as_ref().unwrap().session_present);
+    present.disconnect().await;
+    harness.client(V5, "third").await.disconnect().await;
+}
+
 /// The end of the broker: version 5 is told 0x8B, 3.1.1 is closed, whether the client reads or not.
 #[tokio::test]
 async fn a_shutdown_says_goodbye() {
