@@ -246,7 +246,7 @@ printf '[[listener]]\nname = "second"\nbind = "127.0.0.1:%s"\n' "$other" >>"$dir
 python3 -c 'import socket, sys, time
 s = socket.socket(); s.bind(("127.0.0.1", int(sys.argv[1]))); s.listen(); print("here", flush=True); time.sleep(300)' "$other" >"$work/blocker" &
 blocker=$!
-until grep -q here "$work/blocker"; do sleep 0.05; done
+until grep -qs here "$work/blocker"; do sleep 0.05; done
 check "a port in use: exit code 1" ends_with 1 "$directory" "$binary"
 check "the address is named" says "$directory/log" "127.0.0.1:$other"
 check "it never said that it listens" not grep -q "mqtt://" "$directory/out"
