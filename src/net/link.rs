@@ -12,9 +12,7 @@ use crate::{
     metrics::{DropCause, RefusedAction},
     mqtt::{ProtocolVersion, QoS},
     router::{RouteMemory, Routed, retained_delivery},
-    session::{
-        CloseReason, Context, Delivery, Disposition, EndCause, Output, Owner, RegistryRequest,
-    },
+    session::{CloseReason, Context, Delivery, Disposition, EndCause, Output, Owner, RegistryRequest},
 };
 
 /// No more deliveries are encoded while this many bytes wait for the socket. Large enough for one efficient write,
@@ -36,12 +34,7 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(version: ProtocolVersion) -> Self {
-        Self {
-            output: OutputBuffer::new(version),
-            memory: RouteMemory::default(),
-            requests: Vec::new(),
-            closing: None,
-        }
+        Self { output: OutputBuffer::new(version), memory: RouteMemory::default(), requests: Vec::new(), closing: None }
     }
 
     /// Does everything that the session asks for. Without a link (a session that nobody is connected to) packets have

@@ -106,7 +106,7 @@ fn admit(
         };
         match timeout_at(deadline, opened).await {
             Ok(Ok(transport)) => {
-                connection::serve(transport, peer, listener, shared, deadline, shutdown, (place, load)).await
+                connection::serve(transport, peer, listener, shared, deadline, shutdown, (place, load)).await;
             }
             Ok(Err(error)) => {
                 shared.metrics.handshake_failed();

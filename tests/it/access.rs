@@ -82,7 +82,12 @@ async fn what_a_refused_client_of_version_5_sees() {
     watcher.subscribe("#", Q0).await;
     let mut client = harness.client_of("half", V5, "c").await;
     let codes = client
-        .subscribe_with(&[("mine/a", options(Q1)), ("theirs/a", options(Q1)), ("mine/#", options(Q2)), ("#", options(Q0))])
+        .subscribe_with(&[
+            ("mine/a", options(Q1)),
+            ("theirs/a", options(Q1)),
+            ("mine/#", options(Q2)),
+            ("#", options(Q0)),
+        ])
         .await;
     let refused = ReasonCode::NotAuthorized;
     assert_eq!(codes, [ReasonCode::GrantedQoS1, refused, ReasonCode::GrantedQoS2, refused]);
@@ -209,9 +214,8 @@ async fn a_partly_permitted_subscription() {
             writer.retain("mine/kept", "kept", Q1).await;
             writer.retain("theirs/kept", "kept", Q1).await;
             let mut client = harness.client_of("part", version, "c").await;
-            let codes = client
-                .subscribe_with(&[("#", options(Q1)), ("+/+", options(Q1)), ("theirs/#", options(Q1))])
-                .await;
+            let codes =
+                client.subscribe_with(&[("#", options(Q1)), ("+/+", options(Q1)), ("theirs/#", options(Q1))]).await;
             let refused = if version == V5 { ReasonCode::NotAuthorized } else { ReasonCode::UnspecifiedError };
             assert_eq!(codes[2], refused, "nothing in it may be read");
             if !filter {
@@ -240,11 +244,7 @@ async fn conditions_of_a_permission() {
     let limited = |resource: &str, max_qos, retain| Permission { max_qos, retain, ..allow(resource) };
     harness.user(
         "limited",
-        vec![
-            limited("a/#", Some(0), Some(false)),
-            limited("a/b/#", Some(1), None),
-            limited("free", None, None),
-        ],
+        vec![limited("a/#", Some(0), Some(false)), limited("a/b/#", Some(1), None), limited("free", None, None)],
     );
     let mut client = harness.client_of("limited", V5, "c").await;
     assert_eq!(client.try_subscribe("a/#", Q2).await, ReasonCode::Success);
@@ -452,7 +452,8 @@ async fn what_is_time_boxed_ends_by_itself() {
     boxed.subscribe("open", Q1).await;
     boxed.publish("boxed", "x", Q1).await;
     boxed.expect_message("boxed", "x").await;
-    let mut temporary = [harness.client_of("temporary", V5, "t").await, harness.client_of("temporary", V311, "u").await];
+    let mut temporary =
+        [harness.client_of("temporary", V5, "t").await, harness.client_of("temporary", V311, "u").await];
     for client in &mut temporary {
         client.expect_ended(ReasonCode::NotAuthorized).await;
     }

@@ -367,9 +367,7 @@ async fn a_topic_alias_is_refused_as_announced() {
     let harness = Harness::start("").await;
     let mut client = harness.client(V5, "c").await;
     let properties = PublishProperties { topic_alias: NonZeroU16::new(1), ..PublishProperties::default() };
-    client
-        .send(Packet::Publish(Publish { properties: Some(Box::new(properties)), ..publish("t", "x", Q0) }))
-        .await;
+    client.send(Packet::Publish(Publish { properties: Some(Box::new(properties)), ..publish("t", "x", Q0) })).await;
     client.expect_ended(ReasonCode::TopicAliasInvalid).await;
 }
 

@@ -115,8 +115,7 @@ async fn a_delayed_will_waits_for_its_client() {
     let delayed = |client_id: &str, expiry, delay| {
         let mut connect = lasting(V5, client_id);
         connect.properties.session_expiry_interval = Some(expiry);
-        connect.will =
-            Some(Will { delay_interval: Some(delay), ..will(&format!("will/{client_id}"), "gone", Q1) });
+        connect.will = Some(Will { delay_interval: Some(delay), ..will(&format!("will/{client_id}"), "gone", Q1) });
         connect
     };
     harness.login(&delayed("back", 100, 2)).await.cut();
