@@ -20,7 +20,7 @@
 //!
 //! - **The same request is the same username with the same proof**: the same password, the same public key, or both. To send it
 //!   again is to ask how it stands; its fields are those of the first message. This is answered whether the registry is locked or not.
-//! - **The same username with another proof** gets 409 and changes nothing. Nobody takes over a pending name, or a user.
+//! - **The same username with another proof** gets 409 (423 while the registry is locked) and changes nothing. Nobody takes over a pending name, or a user.
 //! - **Once granted**, the same request gets 201 and the same certificate again: a lost answer loses nothing.
 //! - A request is answered on the connection that asked; while that connection stays up, **the decision is pushed** to it.
 //!

@@ -14,6 +14,7 @@
 //! | locking somebody out by failing in their name | sources that proved to be the user before are spared | `an_attacker_behind_the_same_address_does_not_lock_out_a_user_at_home_there`, `a_flood_of_a_million_sources_leaves_memory_bounded` |
 //! | burning the processor with logins | argon2 on threads of its own, bounded queue, "server busy" | `a_full_queue_tells_known_and_unknown_users_alike_that_it_is_busy` |
 //! | a certificate used for another name, revoked, expired, or of a deleted user | checked against the user at every CONNECT | `a_certificate_speaks_for_no_other_name`, `a_certificate_without_a_user_off_record_revoked_or_expired_is_refused` |
+//! | a certificate that was forged with the CA's key | only certificates on the user's record log in | `an_issued_certificate_must_be_on_record_for_that_user` |
 //! | a certificate of another CA | TLS handshake fails | `rustls_admits_what_we_issue_in_its_time_and_from_our_ca_alone` |
 //! | a login that is overtaken by a change | the identity is checked again after the password, and at every turn of a connection | `a_user_disabled_expired_deleted_or_replaced_while_its_password_is_checked_is_refused`, `a_live_identity_falls_with_what_it_stands_on` |
 //! | taking over somebody's session by its client identifier | sessions belong to users | `a_client_identifier_belongs_to_its_user` |
@@ -65,8 +66,8 @@
 //!
 //! # Not covered
 //!
-//! - `certs/ca.key` lies unencrypted on the disk (mode 0600). Whoever reads it can issue certificates, though these log in only as users on whose
-//!   record they are.
+//! - `certs/ca.key` lies unencrypted on the disk (mode 0600). Whoever reads it can pretend to be the broker to every client that trusts
+//!   `certs/ca.pem`. A client certificate forged with it does not log in: only those on a user's record do.
 //! - There is no audit log, no CRL, and no way to revoke one certificate of a user: disable or delete the user.
 //! - Memory is bounded for each session, not for all together: with the defaults a thousand full queues are up to 16 GiB. Lower `limits.connections`,
 //!   `limits.queue_bytes` and `limits.retained_bytes` to what the machine has.
