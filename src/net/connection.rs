@@ -18,7 +18,7 @@ use std::{
 
 use bytes::BytesMut;
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     task,
     time::{self, Sleep, timeout, timeout_at},
 };
@@ -260,6 +260,8 @@ struct Connection {
     read_size: usize,
     link: Link,
     mouth: Arc<Mouth>,
+    /// Calls this connection: for deliveries, answers, changes of the rules, its end.
+    wake: Arc<Notify>,
     open_requests: Arc<AtomicUsize>,
     _counted: Counted,
 }
@@ -326,6 +328,7 @@ impl Connection {
             read_size: READ_SIZE.0,
             link: Link::new(connect.version),
             mouth: Mouth::new(&cell, number),
+            wake: Arc::default(),
             open_requests: Arc::default(),
             server,
             _counted: counted,
@@ -344,8 +347,9 @@ impl Connection {
             let last = last_packet(&server, &cell, &mut gate, &cx, &mut farewell);
             gate.farewells.extend(last.map(|packet| (older, packet)));
             gate.answers.clear();
-            cell.mailbox.detach(|delivery| delivery.message.qos);
+            // While it is still the older one that reads.
             cell.mailbox.call();
+            cell.mailbox.detach(|delivery| delivery.message.qos);
         }
         gate.connection = number;
         gate.ended = None;
@@ -355,7 +359,7 @@ impl Connection {
             gate.pending.clear();
             gate.backlog.clear();
         }
-        cell.mailbox.attach();
+        cell.mailbox.attach(Arc::clone(&connection.wake));
         gate.session.handle_connect(connect, &connection.admitted.terms, &cx);
         Link::settle(&server, &cell, &mut gate, &cx, Some(&mut connection.link));
         drop(gate);
@@ -408,7 +412,7 @@ impl Connection {
                     Ok(()) => try_read = !next.read,
                     Err(_) => self.end(EndCause::ConnectionLost),
                 },
-                () = self.cell.mailbox.called() => {}
+                () = self.wake.notified() => {}
                 () = elapsed(&mut timer, armed) => armed = None,
                 _ = shutdown.wait_for(|stop| *stop), if !stopping => {
                     stopping = true;

@@ -80,7 +80,6 @@ pub enum Pushed {
 pub struct Mailbox {
     limits: MailboxLimits,
     state: Mutex<State>,
-    wake: Notify,
 }
 
 #[derive(Debug)]
@@ -118,9 +117,10 @@ impl State {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Reader {
-    Attached,
+    /// Called by this. Each reader brings its own: a call must never reach the one that it replaces.
+    Attached(Arc<Notify>),
     Offline,
     Closed,
 }
@@ -153,7 +153,7 @@ impl Mailbox {
     /// An empty mailbox that nobody reads yet.
     pub fn new(limits: MailboxLimits) -> Self {
         let state = State { queue: VecDeque::new(), bytes: 0, borrowed: 0, reader: Reader::Offline };
-        Self { limits, state: Mutex::new(state), wake: Notify::new() }
+        Self { limits, state: Mutex::new(state) }
     }
 
     /// Puts a message at the end. `qos` is the most that the matching subscriptions admit for it.
@@ -162,9 +162,9 @@ impl Mailbox {
         match state.reader {
             Reader::Closed => return Pushed::Closed,
             Reader::Offline if qos == QoS::AtMostOnce => return Pushed::Offline,
-            Reader::Offline | Reader::Attached => {}
+            Reader::Offline | Reader::Attached(_) => {}
         }
-        let waits = state.reader == Reader::Offline || state.queue.len() >= PROMPT;
+        let waits = matches!(state.reader, Reader::Offline) || state.queue.len() >= PROMPT;
         let message = if waits { shared.detached() } else { shared.message() };
         let delivery = Delivery { message, matched: matched.clone(), retained: false };
         let cost = cost(&delivery);
@@ -177,11 +177,14 @@ impl Mailbox {
         }
         state.bytes += cost;
         state.queue.push_back(delivery);
-        let attached = state.reader == Reader::Attached;
-        drop(state);
         // One wake for a batch: whoever finds the queue filled already knows that the reader was called.
-        if first && attached {
-            self.wake.notify_one();
+        let wake = match &state.reader {
+            Reader::Attached(wake) if first => Some(Arc::clone(wake)),
+            _ => None,
+        };
+        drop(state);
+        if let Some(wake) = wake {
+            wake.notify_one();
         }
         Pushed::Queued
     }
@@ -208,7 +211,7 @@ impl Mailbox {
     /// Puts back what `take` gave and nobody could use, in front and in order.
     pub fn put_back(&self, deliveries: impl DoubleEndedIterator<Item = Delivery>) {
         let mut state = self.state.lock();
-        if state.reader == Reader::Closed {
+        if matches!(state.reader, Reader::Closed) {
             return;
         }
         for delivery in deliveries.rev() {
@@ -221,18 +224,18 @@ impl Mailbox {
         }
     }
 
-    /// A connection now reads.
-    pub fn attach(&self) {
+    /// A connection now reads; `wake` calls it when something comes, and by [`Mailbox::call`].
+    pub fn attach(&self, wake: Arc<Notify>) {
         let mut state = self.state.lock();
-        if state.reader != Reader::Closed {
-            state.reader = Reader::Attached;
+        if !matches!(state.reader, Reader::Closed) {
+            state.reader = Reader::Attached(wake);
         }
     }
 
     /// The connection is gone: what was QoS 0 is dropped, the rest waits. `qos` tells the level of a delivery.
     pub fn detach(&self, qos: impl Fn(&Delivery) -> QoS) {
         let mut state = self.state.lock();
-        if state.reader != Reader::Attached {
+        if !matches!(state.reader, Reader::Attached(_)) {
             return;
         }
         state.reader = Reader::Offline;
@@ -252,12 +255,14 @@ impl Mailbox {
     /// The session has ended for good.
     pub fn close(&self) {
         let mut state = self.state.lock();
-        state.reader = Reader::Closed;
+        let reader = std::mem::replace(&mut state.reader, Reader::Closed);
         state.queue = VecDeque::new();
         state.bytes = 0;
         state.settle(&self.limits.total);
         drop(state);
-        self.wake.notify_one();
+        if let Reader::Attached(wake) = reader {
+            wake.notify_one();
+        }
     }
 
     /// Is nothing waiting?
@@ -270,14 +275,11 @@ impl Mailbox {
         self.state.lock().queue.len()
     }
 
-    /// Calls the reader for another reason than a delivery.
+    /// Calls the reader, if there is one, for another reason than a delivery.
     pub fn call(&self) {
-        self.wake.notify_one();
-    }
-
-    /// Waits for a delivery or a [`Mailbox::call`]. A call that comes first is not lost.
-    pub async fn called(&self) {
-        self.wake.notified().await;
+        if let Reader::Attached(wake) = &self.state.lock().reader {
+            wake.notify_one();
+        }
     }
 }
 
@@ -328,7 +330,7 @@ mod tests {
     fn a_full_mailbox_drops_the_newest_and_keeps_the_order() {
         let budget = Budget::new(1 << 20);
         let mailbox = Mailbox::new(limits(3, 1 << 20, &budget));
-        mailbox.attach();
+        mailbox.attach(Arc::default());
         for length in 1..=4 {
             let expected = if length <= 3 { Pushed::Queued } else { Pushed::Full };
             assert_eq!(push(&mailbox, length, QoS::AtLeastOnce), expected);
@@ -342,11 +344,11 @@ mod tests {
     fn one_message_always_fits_an_empty_mailbox_but_not_an_empty_budget() {
         let budget = Budget::new(1 << 20);
         let mailbox = Mailbox::new(limits(1, 10, &budget));
-        mailbox.attach();
+        mailbox.attach(Arc::default());
         assert_eq!(push(&mailbox, 100_000, QoS::AtLeastOnce), Pushed::Queued);
         assert_eq!(push(&mailbox, 1, QoS::AtLeastOnce), Pushed::Full);
         let poor = Mailbox::new(limits(1_000, 1 << 20, &Budget::new(0)));
-        poor.attach();
+        poor.attach(Arc::default());
         assert_eq!(push(&poor, 100_000, QoS::AtLeastOnce), Pushed::Full);
         assert_eq!(push(&poor, 100, QoS::AtLeastOnce), Pushed::Queued);
     }
@@ -356,13 +358,27 @@ mod tests {
         let mailbox = Mailbox::new(limits(10, 1 << 20, &Budget::new(1 << 20)));
         assert_eq!(push(&mailbox, 1, QoS::AtMostOnce), Pushed::Offline);
         assert_eq!(push(&mailbox, 1, QoS::AtLeastOnce), Pushed::Queued);
-        mailbox.attach();
+        mailbox.attach(Arc::default());
         assert_eq!(push(&mailbox, 2, QoS::AtMostOnce), Pushed::Queued);
         mailbox.detach(|delivery| delivery.message.qos);
         assert_eq!(mailbox.len(), 1, "what was QoS 0 went with the connection");
         mailbox.close();
         assert_eq!(push(&mailbox, 1, QoS::AtLeastOnce), Pushed::Closed);
         assert!(mailbox.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_call_reaches_the_reader_of_now_and_never_the_one_before() {
+        let mailbox = Mailbox::new(limits(10, 1 << 20, &Budget::new(1 << 20)));
+        let (older, newer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        mailbox.attach(Arc::clone(&older));
+        mailbox.call();
+        older.notified().await;
+        mailbox.attach(Arc::clone(&newer));
+        push(&mailbox, 1, QoS::AtMostOnce);
+        newer.notified().await;
+        let nothing = tokio::time::timeout(std::time::Duration::from_millis(1), older.notified()).await;
+        assert!(nothing.is_err());
     }
 
     #[derive(Clone, Debug)]
@@ -407,7 +423,7 @@ mod tests {
                         mailbox.put_back(taken.into_iter().skip(1));
                     }
                     Step::Detach => mailbox.detach(|delivery| delivery.message.qos),
-                    Step::Attach => mailbox.attach(),
+                    Step::Attach => mailbox.attach(Arc::default()),
                     Step::Clear => mailbox.clear(),
                 }
                 let mut held = 0;
