@@ -43,7 +43,6 @@
 //! | limit | value |
 //! |---|---|
 //! | CONNECT packet | 256 KiB, or `limits.packet_size` if that is less |
-//! | sessions, with and without a connection | 1,000,000; one more CONNECT is answered with 0x97 |
 //! | registration sessions at a time | 1,000 in all, 50 of one source address (/64 for IPv6); one more is told "server busy" (0x89, 3.1.1: 3) |
 //! | packets of a registration session | 16 KiB, 16 subscriptions, 4 unfinished QoS 1 or 2 messages |
 //! | QoS 1 and 2 messages under way to one client | its Receive Maximum, at most 1,024 |

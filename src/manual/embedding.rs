@@ -57,7 +57,7 @@
 //!   ([`Started::first_admin`](crate::broker::Started)); otherwise it goes into a file of the data directory.
 //! - [`Directory`](crate::directory::Directory) blocks until a change is on disk: from async code, call it in `tokio::task::spawn_blocking`, or
 //!   accept that the thread waits, as above.
-//! - A subscription of the handle has a queue with the bounds of `limits.queue_messages` and `limits.queue_bytes`; what does not fit is dropped.
+//! - A subscription of the handle has a queue with the same bounds as a session's; what does not fit is dropped.
 //! - Another clock can be given with [`BrokerBuilder::clock`](crate::broker::BrokerBuilder::clock), for tests.
 //!
 //! A store belongs to one broker: a second one on the same data directory is refused.

@@ -39,7 +39,8 @@
 //!
 //! # The slow consumer
 //!
-//! Each session has one queue, bounded by `limits.queue_messages` and `limits.queue_bytes`. When it is full, the **newest message is
+//! Each session has one queue, bounded by `limits.queue_messages` and `limits.queue_bytes`; all queues together are bounded by
+//! `limits.queue_total_bytes`. When there is no room, the **newest message is
 //! dropped**, at every QoS, and counted as `queue_full`; what is queued stays in order. The publisher is not held back and not
 //! told: neither are other subscribers. QoS 0 messages are not kept for a session without a connection.
 //!

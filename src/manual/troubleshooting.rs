@@ -41,6 +41,7 @@
 //! | the same, on port 1883 without credentials | that listener does not enrol | port 8883, or `registration = true` on a loopback listener |
 //! | CONNACK 0x87 or 5 | the user is disabled or has expired, its client identifier does not match, or its Will is not permitted | `user show`; `explain` |
 //! | CONNACK 0x89 or 3, "server busy" | too many logins wait, or too many failed before | try again; see `portcullis_authentications_total` |
+//! | CONNACK 0x97, "as many sessions as limits.sessions admits" | there are too many sessions | a higher limit, or a shorter `limits.session_expiry` |
 //! | CONNACK 0x85 or 2 | `+` or `#` in the client identifier | another one |
 //! | PUBACK 0x87, or a 3.1.1 connection that closes after a PUBLISH | not permitted | `explain USER publish TOPIC` |
 //! | SUBACK 0x87 or 0x80 | not permitted, or only in part | `explain USER subscribe FILTER`; perhaps `access.partial_subscription = "filter"` |
