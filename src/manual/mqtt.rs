@@ -63,7 +63,7 @@
 //!   3.1.1 the connection is closed.
 //! - **The first packet** may take `limits.connect_timeout` and 256 KiB.
 //! - **A message larger than the receiver takes** is left out as if it had been delivered, and counted as `too_large` [MQTT-3.1.2-25].
-//! - **Normal DISCONNECT of the broker** at a shutdown says 0x8B; Wills are then published and reach those who are still connected.
+//! - **At a shutdown** clients of version 5 get DISCONNECT 0x8B.
 //!
 //! # Malformed packets
 //!

@@ -72,14 +72,14 @@
 //!
 //! Records go to standard error, the few lines of a start to standard output. `log.level` and `log.format` choose; the libraries below
 //! speak at `warn` and `error` only. At `info`: refused logins and connections with their cause, changes of users and roles with who made
-//! them, everything that the registry decides, start and stop. At `debug`: each refused PUBLISH, SUBSCRIBE and delivery. No record
+//! them, everything that the registry decides, start and stop. At `debug`: each refused PUBLISH, SUBSCRIBE and Will, and each subscription that a change withholds. No record
 //! holds a password or a key.
 //!
 //! # Signals
 //!
 //! | signal | |
 //! |---|---|
-//! | SIGTERM, SIGINT | clean end: no new connections, DISCONNECT 0x8B to MQTT 5 clients, Wills, two seconds at most; exit code 0 |
+//! | SIGTERM, SIGINT | clean end: no new connections, DISCONNECT 0x8B to MQTT 5 clients, two seconds at most; exit code 0 |
 //! | SIGKILL | what was answered about users, roles and requests is on disk with `store.durability = "sync"` |
 //!
 //! # Backup and restore
