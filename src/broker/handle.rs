@@ -141,7 +141,7 @@ impl BrokerHandle {
         {
             return Err(NotSubscribed::NotAuthorized);
         }
-        let mailbox = Arc::new(Mailbox::new(self.server.mailbox));
+        let mailbox = Arc::new(Mailbox::new(self.server.mailbox.clone()));
         let wake = mailbox.attach();
         let session = SessionNumber(self.server.sessions.next_number());
         self.server.router.subscribe(&filter, session, SubscriptionNumber::FIRST, QoS::ExactlyOnce, &mailbox);

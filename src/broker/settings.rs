@@ -11,7 +11,7 @@ use crate::{
     config::{self, Config},
     net,
     registry::{self, RateLimit},
-    router::{MailboxLimits, RetainedLimits},
+    router::{Budget, MailboxLimits, RetainedLimits},
     session::{self, DeniedPublish, PartialSubscription},
     store,
 };
@@ -67,7 +67,11 @@ pub(super) fn net(config: &Config) -> net::Settings {
 }
 
 pub(super) fn mailbox(config: &Config) -> MailboxLimits {
-    MailboxLimits { messages: config.limits.queue_messages, bytes: usize_of(config.limits.queue_bytes) }
+    MailboxLimits {
+        messages: config.limits.queue_messages,
+        bytes: usize_of(config.limits.queue_bytes),
+        total: Budget::new(usize_of(config.limits.queue_total_bytes)),
+    }
 }
 
 pub(super) fn retained(config: &Config) -> RetainedLimits {

@@ -34,9 +34,6 @@ const INITIAL_PASSWORD: &str = "initial-admin-password";
 /// `limits.connections` to those who belong here.
 const REGISTRATION_SESSIONS: (usize, usize) = (1_000, 50);
 
-/// Sessions with and without a connection.
-const SESSIONS: usize = 1_000_000;
-
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 4_096;
 
@@ -93,18 +90,19 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         metrics: metrics_socket.as_ref().map(address_of),
         first_admin,
     };
+    let mailbox = settings::mailbox(&config);
     let server = Arc::new(Server {
         workers: Workers::start("worker", workers).map_err(system("start a thread"))?,
         admission: Admission::new(config.limits.connections, config.limits.connections_per_address),
         registrations: Admission::new(REGISTRATION_SESSIONS.0, REGISTRATION_SESSIONS.1),
-        sessions: Sessions::new(settings::mailbox(&config), SESSIONS),
+        sessions: Sessions::new(mailbox.clone(), config.limits.sessions),
         router: Router::new(settings::retained(&config)),
         directory,
         authenticator: Arc::new(authenticator),
         registry: Arc::new(registry),
         clock,
         metrics,
-        mailbox: settings::mailbox(&config),
+        mailbox,
         settings: settings::net(&config),
     });
     let control = Workers::start("control", 1).map_err(system("start a thread"))?;

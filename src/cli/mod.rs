@@ -77,6 +77,8 @@ impl Failure {
 /// What a command writes to and reads passwords from.
 pub(crate) struct Shell<'a> {
     pub(crate) out: &'a mut dyn Write,
+    /// How to call this program again for the same broker, for hints that are copied to a prompt.
+    pub(crate) program: &'a str,
     /// JSON instead of lines.
     pub(crate) json: bool,
     /// On a terminal that shows it.
@@ -98,7 +100,8 @@ pub(crate) fn run() -> ExitCode {
     let json = arguments.json;
     let bold = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let mut out = io::stdout().lock();
-    let mut shell = Shell { out: &mut out, json, bold, password: &secret::read };
+    let program = program(&arguments);
+    let mut shell = Shell { out: &mut out, program: &program, json, bold, password: &secret::read };
     let outcome = execute(arguments, &mut shell).and_then(|()| Ok(out.flush()?));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -108,6 +111,28 @@ pub(crate) fn run() -> ExitCode {
             let _ = tell(&failure, json, &mut io::stderr().lock());
             ExitCode::from(failure.code())
         }
+    }
+}
+
+/// As it was called this time, with the options that say which broker is meant.
+fn program(arguments: &Arguments) -> String {
+    let mut words = vec![std::env::args_os().next().unwrap_or_else(|| "portcullis".into())];
+    for (option, value) in [("--config", &arguments.config), ("--socket", &arguments.socket)] {
+        if let Some(value) = value {
+            words.extend([option.into(), value.into()]);
+        }
+    }
+    let words: Vec<_> = words.iter().map(|word| quoted(&word.to_string_lossy())).collect();
+    words.join(" ")
+}
+
+/// As one word of a shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 

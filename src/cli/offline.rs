@@ -90,7 +90,7 @@ mod tests {
     fn set(config: &Config, username: &str, password: &'static str) -> Result<String, String> {
         let mut out = Vec::new();
         let ask = |_: &str, _: bool| Ok(Secret::new(password));
-        let mut shell = Shell { out: &mut out, json: false, bold: false, password: &ask };
+        let mut shell = Shell { out: &mut out, program: "portcullis", json: false, bold: false, password: &ask };
         set_password(config, &username.parse().unwrap(), true, &mut shell).map_err(|failure| failure.to_string())?;
         Ok(String::from_utf8(out).unwrap())
     }

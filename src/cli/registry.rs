@@ -180,7 +180,9 @@ async fn watch(client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
             let line = if let Ok(missed) = serde_json::from_str::<Missed>(data) {
                 told(shell, &missed, |missed| format!("{} were missed", output::count(missed.missed, "event")))
             } else {
-                told(shell, &serde_json::from_str::<Event>(data).map_err(unknown)?, show_event)
+                told(shell, &serde_json::from_str::<Event>(data).map_err(unknown)?, |event| {
+                    show_event(event, shell.program)
+                })
             }?;
             writeln!(shell.out, "{line}")?;
             Ok(shell.out.flush()?)
@@ -196,14 +198,14 @@ fn told<T: Serialize>(shell: &Shell<'_>, event: &T, text: impl FnOnce(&T) -> Str
     }
 }
 
-fn show_event(event: &Event) -> String {
+fn show_event(event: &Event, program: &str) -> String {
     let mut line = format!("{}  {:<9}", output::time(event.at), word(&event.event));
     if let Some(request) = &event.request {
         let _ = write!(line, "  {}", request.username);
         if event.event == EventKind::Requested {
             let _ = write!(line, "  {}", request.pairing_code);
             let _ = write!(line, "  from {} at {}", request.source, request.listener);
-            let _ = write!(line, "  portcullis registry grant {}", request.id);
+            let _ = write!(line, "  {program} registry grant {}", request.id);
         }
         match &request.state {
             RequestState::Granted { by, .. } => {

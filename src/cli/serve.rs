@@ -1,6 +1,6 @@
 //! `serve`: the log, then the broker, until it is told to stop.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use portcullis::broker::{Broker, FirstAdmin, Started};
 use portcullis::config::{Config, Log, LogFormat, LogLevel};
@@ -12,6 +12,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use super::output::printable;
 use super::{Failure, Shell};
 
 /// Runs the broker in this process until SIGTERM or SIGINT.
@@ -31,7 +32,7 @@ pub(crate) fn serve(config: Config, shell: &mut Shell<'_>) -> Result<(), Failure
             .bind()
             .await
             .map_err(|error| Failure::Serve(error.to_string()))?;
-        tell(broker.started(), shell.out)?;
+        tell(broker.started(), shell)?;
         shell.out.flush()?;
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
@@ -45,7 +46,8 @@ pub(crate) fn serve(config: Config, shell: &mut Shell<'_>) -> Result<(), Failure
 }
 
 /// The few lines of a start.
-fn tell(started: &Started, out: &mut dyn Write) -> std::io::Result<()> {
+fn tell(started: &Started, shell: &mut Shell<'_>) -> std::io::Result<()> {
+    let (out, program) = (&mut *shell.out, printable(shell.program));
     writeln!(out, "Portcullis {}", env!("CARGO_PKG_VERSION"))?;
     for (name, address, tls) in &started.listeners {
         let scheme = if *tls { "mqtts" } else { "mqtt" };
@@ -66,7 +68,7 @@ fn tell(started: &Started, out: &mut dyn Write) -> std::io::Result<()> {
         }
         Some(_) => writeln!(out, "  {:<14} admin, password from admin_password_file", "first login")?,
     }
-    writeln!(out, "To let a first device enrol: portcullis registry unlock && portcullis registry watch")
+    writeln!(out, "To let a first device enrol: {program} registry unlock && {program} registry watch")
 }
 
 /// Records go to standard error.

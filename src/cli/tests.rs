@@ -88,7 +88,7 @@ async fn command_line(words: &[String], socket: &Path) -> (String, String, u8) {
     let Some(Command::Remote(remote)) = arguments.command else { panic!("a command for the broker") };
     let mut out = Vec::new();
     let password = |_: &str, _: bool| Ok(Secret::new("correct horse battery"));
-    let mut shell = Shell { out: &mut out, json, bold: false, password: &password };
+    let mut shell = Shell { out: &mut out, program: "portcullis", json, bold: false, password: &password };
     let outcome = commands::run(remote, &Client::new(socket), &mut shell).await;
     let mut told = Vec::new();
     let code = outcome.map_or_else(
@@ -408,7 +408,8 @@ fn the_configuration() {
             std::fs::write(&path, content).unwrap();
         }
         let mut out = Vec::new();
-        let mut shell = Shell { out: &mut out, json, bold: false, password: &|_, _| unreachable!() };
+        let mut shell =
+            Shell { out: &mut out, program: "portcullis", json, bold: false, password: &|_, _| unreachable!() };
         let outcome = configuration::check(load(Some(path.clone())), &mut shell);
         if let Err(failure) = outcome {
             tell(&failure, json, &mut out).unwrap();

@@ -228,6 +228,10 @@ pub struct Limits {
     pub session_expiry: u32,
     /// Longest Keep Alive in seconds; `None`: the client's choice, 0 (no keep alive) included.
     pub keep_alive: Option<NonZeroU16>,
+    /// Bytes that wait for all sessions together.
+    pub queue_total_bytes: u64,
+    /// Sessions in all, with and without a connection, 1 to 100,000,000.
+    pub sessions: usize,
     /// Retained messages in all, 0 to 100,000,000.
     pub retained_messages: usize,
     /// Bytes of all retained messages.
@@ -479,6 +483,8 @@ impl Default for Limits {
             topic_levels: 128,
             session_expiry: 30 * 86_400,
             keep_alive: None,
+            queue_total_bytes: 1024 * MIB,
+            sessions: 200_000,
             retained_messages: 1_000_000,
             retained_bytes: 256 * MIB,
         }

@@ -186,6 +186,8 @@ fn limits(section: &Section<'_>, default: Limits) -> Limits {
         topic_levels: section.get("topic_levels", count(1..=1_024)).unwrap_or(default.topic_levels),
         session_expiry: session_expiry.and_then(|n| n.try_into().ok()).unwrap_or(default.session_expiry),
         keep_alive: section.get("keep_alive", keep_alive).unwrap_or(default.keep_alive),
+        queue_total_bytes: section.get("queue_total_bytes", size(0..=1024 * GIB)).unwrap_or(default.queue_total_bytes),
+        sessions: section.get("sessions", count(1..=100_000_000)).unwrap_or(default.sessions),
         retained_messages: section
             .get("retained_messages", count(0..=100_000_000))
             .unwrap_or(default.retained_messages),

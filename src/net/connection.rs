@@ -25,6 +25,7 @@ use tokio::{
 
 use super::{
     Server,
+    admission::Place,
     link::{self, HIGH_WATER, Link},
     listener::Listener,
     login::{self, Admitted},
@@ -32,11 +33,12 @@ use super::{
     registry::{self, Mouth},
     sessions::{Gate, SessionCell},
     transport::Transport,
+    workers::Load,
 };
 use crate::{
     access::{Authority, PolicyVersion},
     clock::Instant,
-    metrics::ConnectionEnd,
+    metrics::{ConnectionEnd, OpenConnection},
     mqtt::{
         Connect, Packet, ProtocolVersion, ReasonCode,
         codec::{DecodeError, Decoder, Limits, Role},
@@ -60,7 +62,14 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Requests to the registry that one connection may have open.
 const OPEN_REQUESTS: usize = 4;
 
-/// Serves one connection from its first byte to its last.
+/// What a connection takes up for as long as it lives.
+#[derive(Debug)]
+struct Counted {
+    _admission: (Place, Load),
+    _open: OpenConnection,
+}
+
+/// Serves one connection from its first byte to its CONNACK; the rest is a task of its own, which is small.
 pub(super) async fn serve(
     mut transport: Transport,
     peer: SocketAddr,
@@ -68,8 +77,9 @@ pub(super) async fn serve(
     server: Arc<Server>,
     deadline: time::Instant,
     mut shutdown: watch::Receiver<bool>,
+    admission: (Place, Load),
 ) {
-    let _open = server.metrics.connection_opened(&listener.name);
+    let counted = Counted { _admission: admission, _open: server.metrics.connection_opened(&listener.name) };
     let number = server.sessions.next_number();
     let limits = Limits { maximum_packet_size: CONNECT_SIZE.min(server.settings.session.maximum_packet_size.get()) };
     let mut decoder = Decoder::new(Role::Server, limits);
@@ -136,8 +146,9 @@ pub(super) async fn serve(
         decoder,
         &connect,
         admitted,
+        counted,
     ) {
-        Ok(connection) => connection.run(shutdown).await,
+        Ok(connection) => drop(tokio::spawn(connection.run(shutdown))),
         Err((mut transport, rejection)) => reject(&server, &mut transport, peer, &connect, &rejection).await,
     }
 }
@@ -252,6 +263,7 @@ struct Connection {
     open_requests: Arc<AtomicUsize>,
     /// Deliveries, changes of the rules, or another connection that took the session.
     wake: Arc<Notify>,
+    _counted: Counted,
 }
 
 /// What the loop does next.
@@ -279,7 +291,8 @@ impl Connection {
         decoder: Decoder,
         connect: &Connect,
         admitted: Admitted,
-    ) -> Result<Self, (Transport, Rejection)> {
+        counted: Counted,
+    ) -> Result<Box<Self>, (Transport, Rejection)> {
         let key = admitted.key.clone();
         let Ok(cell) = server.sessions.claim(&key) else {
             let rejection = Rejection {
@@ -300,7 +313,7 @@ impl Connection {
                 return Err((transport, rejection));
             }
         };
-        let mut connection = Self {
+        let mut connection = Box::new(Self {
             number,
             peer,
             listener,
@@ -318,7 +331,8 @@ impl Connection {
             open_requests: Arc::default(),
             wake: Arc::default(),
             server,
-        };
+            _counted: counted,
+        });
         let server = Arc::clone(&connection.server);
         let cx = Context {
             authority: &connection.authority,
@@ -351,7 +365,7 @@ impl Connection {
         Ok(connection)
     }
 
-    async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+    async fn run(mut self: Box<Self>, mut shutdown: watch::Receiver<bool>) {
         let mut timer = Box::pin(time::sleep(Duration::from_secs(0)));
         let mut armed: Option<Instant> = None;
         let mut stopping = false;
@@ -584,7 +598,7 @@ impl Connection {
         }
     }
 
-    async fn farewell(mut self) {
+    async fn farewell(&mut self) {
         let reason = self.link.closing.unwrap_or(CloseReason::Ended(EndCause::ConnectionLost));
         self.server.metrics.connections_ended.inc(connection_end(reason));
         tracing::debug!(peer = %self.peer, client_id = self.key.client_id.as_str(), ?reason, "connection ended");

@@ -89,8 +89,7 @@ fn admit(
             return;
         }
     };
-    server.workers.spawn(async move {
-        let _place = place;
+    server.workers.spawn_with(|load| async move {
         let deadline = tokio::time::Instant::now() + shared.settings.connect_timeout;
         let opened = async {
             let stream = TcpStream::from_std(stream)?;
@@ -106,7 +105,9 @@ fn admit(
             }
         };
         match timeout_at(deadline, opened).await {
-            Ok(Ok(transport)) => connection::serve(transport, peer, listener, shared, deadline, shutdown).await,
+            Ok(Ok(transport)) => {
+                connection::serve(transport, peer, listener, shared, deadline, shutdown, (place, load)).await;
+            }
             Ok(Err(error)) => {
                 shared.metrics.handshake_failed();
                 tracing::debug!(listener = listener.name, %peer, %error, "TLS handshake failed");

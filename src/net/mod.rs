@@ -1,9 +1,9 @@
 //! Sockets: listeners, TLS, admission, the connection loop, the table of sessions, and the end of it all.
 //!
-//! Enters: bytes from peers, changes of the rules. Leaves: bytes to peers. [`Server`] is what all connections share.
+//! Enters: bytes from peers, changes of the rules. Leaves: bytes to peers. `Server` is what all connections share.
 //!
 //! A change of the rules reaches a live session in two steps: the directory publishes the new snapshot, then
-//! [`Server::policy_changed`] passes through the gate of each affected session. Each turn of a connection loads the
+//! `Server::policy_changed` passes through the gate of each affected session. Each turn of a connection loads the
 //! snapshot under its gate, so once the gate has been passed, nothing that the new rules forbid is handed to the
 //! kernel.
 

@@ -139,7 +139,7 @@ impl Sessions {
             return Err(TooManySessions);
         }
         let cell = Arc::new(SessionCell {
-            mailbox: Arc::new(Mailbox::new(self.mailbox)),
+            mailbox: Arc::new(Mailbox::new(self.mailbox.clone())),
             gate: Mutex::new(Gate {
                 session: Session::new(key.clone(), SessionNumber(self.next_number())),
                 connection: 0,

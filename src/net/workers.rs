@@ -30,8 +30,9 @@ struct Worker {
     load: Arc<AtomicUsize>,
 }
 
-/// Counts a task against its worker for as long as it lives.
-struct Load(Arc<AtomicUsize>);
+/// Counts a task, and what it goes on as, against its worker for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Load(Arc<AtomicUsize>);
 
 impl Drop for Load {
     fn drop(&mut self) {
@@ -66,14 +67,21 @@ impl Workers {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        // INVARIANT: there is at least one worker.
-        let Some(worker) = self.all.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed)) else { return };
-        worker.load.fetch_add(1, Ordering::Relaxed);
-        let load = Load(Arc::clone(&worker.load));
-        worker.handle.spawn(async move {
+        self.spawn_with(|load| async move {
             let _load = load;
             task.await;
         });
+    }
+
+    /// As [`Workers::spawn`], with the token that counts the task, to be handed on to what the task goes on as.
+    pub(crate) fn spawn_with<F>(&self, task: impl FnOnce(Load) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        // INVARIANT: there is at least one worker.
+        let Some(worker) = self.all.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed)) else { return };
+        worker.load.fetch_add(1, Ordering::Relaxed);
+        worker.handle.spawn(task(Load(Arc::clone(&worker.load))));
     }
 
     /// Tasks that have not ended.

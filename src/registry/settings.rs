@@ -16,7 +16,7 @@ use crate::clock::Duration;
 use crate::mqtt::TopicName;
 use crate::pki::DEFAULT_VALIDITY;
 
-/// Settings of a [`Registry`].
+/// Settings of a [`Registry`](super::Registry).
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// How long an unlock lasts that does not say. Default 5 minutes.

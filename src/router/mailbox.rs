@@ -4,7 +4,13 @@
 //! Never: blocks a publisher, or grows beyond its two bounds. What does not fit is dropped and counted: the newest
 //! message goes, so that what a slow consumer gets stays in order and without holes in its older part.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -21,13 +27,42 @@ const OVERHEAD: usize = 192;
 /// A reader that is this far behind does not take a message soon: it gets one that holds no read buffer.
 const PROMPT: usize = 64;
 
+/// Bytes that a mailbox may hold without asking the common budget, and the portion in which it asks for more: a
+/// mailbox that keeps up never touches what all of them share.
+const OWN: usize = 16 * 1024;
+const PORTION: usize = 64 * 1024;
+
+/// What all mailboxes together may hold beyond their own first bytes; clones are the same budget.
+#[derive(Clone, Debug)]
+pub struct Budget(Arc<AtomicUsize>);
+
+impl Budget {
+    /// So many bytes.
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(AtomicUsize::new(bytes)))
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that are taken at once.
+const TAKEN: usize = 64 * 1024;
+
 /// Bounds of one mailbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct MailboxLimits {
     /// Messages; at least 1.
     pub messages: usize,
     /// Bytes of topics, payloads, properties and bookkeeping; a single message always fits into an empty mailbox.
     pub bytes: usize,
+    /// Shared by all mailboxes.
+    pub total: Budget,
 }
 
 /// What became of a delivery.
@@ -54,9 +89,37 @@ pub struct Mailbox {
 struct State {
     queue: VecDeque<Delivery>,
     bytes: usize,
+    /// Taken from the common budget.
+    borrowed: usize,
     reader: Reader,
     /// Wakes the reader of now, and never an earlier one that has yet to hear of its end.
     wake: Arc<Notify>,
+}
+
+impl State {
+    /// Makes room for `cost` more bytes in the common budget, if they need it.
+    fn borrow_for(&mut self, cost: usize, total: &Budget) -> bool {
+        let missing = (self.bytes + cost).saturating_sub(OWN + self.borrowed);
+        let portion = missing.div_ceil(PORTION) * PORTION;
+        if portion > 0 && !total.take(portion) {
+            return false;
+        }
+        self.borrowed += portion;
+        true
+    }
+
+    /// Gives back what is not needed any more, but for one portion, which would only be asked for again.
+    fn settle(&mut self, total: &Budget) {
+        let spare = if self.queue.is_empty() { 0 } else { PORTION };
+        let needed = self.bytes.saturating_sub(OWN).div_ceil(PORTION) * PORTION + spare;
+        if self.borrowed > needed {
+            total.give_back(self.borrowed - needed);
+            self.borrowed = needed;
+        }
+        if self.queue.is_empty() && self.queue.capacity() > 1_024 {
+            self.queue = VecDeque::new();
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +156,8 @@ fn cost(delivery: &Delivery) -> usize {
 impl Mailbox {
     /// An empty mailbox that nobody reads yet.
     pub fn new(limits: MailboxLimits) -> Self {
-        let state = State { queue: VecDeque::new(), bytes: 0, reader: Reader::Offline, wake: Arc::default() };
+        let (queue, wake) = (VecDeque::new(), Arc::default());
+        let state = State { queue, bytes: 0, borrowed: 0, reader: Reader::Offline, wake };
         Self { limits, state: Mutex::new(state) }
     }
 
@@ -113,6 +177,9 @@ impl Mailbox {
         if !first && (state.queue.len() >= self.limits.messages || state.bytes + cost > self.limits.bytes) {
             return Pushed::Full;
         }
+        if !state.borrow_for(cost, &self.limits.total) {
+            return Pushed::Full;
+        }
         state.bytes += cost;
         state.queue.push_back(delivery);
         // One wake for a batch: whoever finds the queue filled already knows that the reader was called.
@@ -129,22 +196,25 @@ impl Mailbox {
         let mut state = self.state.lock();
         let delivery = state.queue.pop_front()?;
         state.bytes -= cost(&delivery);
-        if state.queue.is_empty() && state.queue.capacity() > 1_024 {
-            state.queue = VecDeque::new();
-        }
+        state.settle(&self.limits.total);
         Some(delivery)
     }
 
-    /// Takes up to `most` of the oldest deliveries under one lock.
+    /// Takes up to `most` of the oldest deliveries under one lock. What is taken counts against no bound any more, so of
+    /// large ones it takes no more than one write needs.
     pub fn take(&self, most: usize, into: &mut VecDeque<Delivery>) {
         let mut state = self.state.lock();
-        let count = most.min(state.queue.len());
         let mut taken = 0;
-        into.extend(state.queue.drain(..count).inspect(|delivery| taken += cost(delivery)));
-        state.bytes -= taken;
-        if state.queue.is_empty() && state.queue.capacity() > 1_024 {
-            state.queue = VecDeque::new();
+        for _ in 0..most {
+            if taken >= TAKEN {
+                break;
+            }
+            let Some(delivery) = state.queue.pop_front() else { break };
+            taken += cost(&delivery);
+            into.push_back(delivery);
         }
+        state.bytes -= taken;
+        state.settle(&self.limits.total);
     }
 
     /// Puts back what `take` gave and nobody could use, in front and in order.
@@ -154,8 +224,12 @@ impl Mailbox {
             return;
         }
         for delivery in deliveries.rev() {
-            state.bytes += cost(&delivery);
-            state.queue.push_front(delivery);
+            let cost = cost(&delivery);
+            // It had its place before: it keeps it, unless others have used up all there is.
+            if state.borrow_for(cost, &self.limits.total) {
+                state.bytes += cost;
+                state.queue.push_front(delivery);
+            }
         }
     }
 
@@ -179,6 +253,7 @@ impl Mailbox {
         state.reader = Reader::Offline;
         state.queue.retain(|delivery| qos(delivery) != QoS::AtMostOnce);
         state.bytes = state.queue.iter().map(cost).sum();
+        state.settle(&self.limits.total);
     }
 
     /// Clean start: forgets what waits.
@@ -186,6 +261,7 @@ impl Mailbox {
         let mut state = self.state.lock();
         state.queue = VecDeque::new();
         state.bytes = 0;
+        state.settle(&self.limits.total);
     }
 
     /// The session has ended for good.
@@ -194,6 +270,7 @@ impl Mailbox {
         state.reader = Reader::Closed;
         state.queue = VecDeque::new();
         state.bytes = 0;
+        state.settle(&self.limits.total);
         let wake = Arc::clone(&state.wake);
         drop(state);
         wake.notify_one();
@@ -216,12 +293,19 @@ impl Mailbox {
     }
 }
 
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
     use bytestring::ByteString;
+    use proptest::prelude::*;
     use smallvec::smallvec;
     use tokio::time::timeout;
 
@@ -231,23 +315,70 @@ mod tests {
         session::{Publisher, SubscriptionNumber},
     };
 
-    const LIMITS: MailboxLimits = MailboxLimits { messages: 1000, bytes: 10_000 };
-
-    fn message(properties: Option<Box<PublishProperties>>) -> Arc<Message> {
+    fn message(length: usize, qos: QoS) -> Arc<Message> {
         Arc::new(Message {
             topic: TopicName::try_from("t").unwrap(),
-            payload: Bytes::new(),
-            qos: QoS::AtLeastOnce,
+            payload: Bytes::from(vec![0; length]),
+            qos,
             retain: false,
             publisher: Publisher::SYSTEM,
             expires: None,
-            properties,
+            properties: None,
         })
     }
 
-    fn push(mailbox: &Mailbox, message: &Arc<Message>) -> Pushed {
-        let matched = smallvec![Matched { number: SubscriptionNumber::FIRST }];
-        mailbox.push(&mut Shared::new(message), QoS::AtLeastOnce, &matched)
+    fn push(mailbox: &Mailbox, length: usize, qos: QoS) -> Pushed {
+        let message = message(length, qos);
+        mailbox.push(&mut Shared::new(&message), qos, &smallvec![Matched { number: SubscriptionNumber::FIRST }])
+    }
+
+    fn left(budget: &Budget) -> usize {
+        budget.0.load(Ordering::Relaxed)
+    }
+
+    fn limits(messages: usize, bytes: usize, total: &Budget) -> MailboxLimits {
+        MailboxLimits { messages, bytes, total: total.clone() }
+    }
+
+    #[test]
+    fn a_full_mailbox_drops_the_newest_and_keeps_the_order() {
+        let budget = Budget::new(1 << 20);
+        let mailbox = Mailbox::new(limits(3, 1 << 20, &budget));
+        mailbox.attach();
+        for length in 1..=4 {
+            let expected = if length <= 3 { Pushed::Queued } else { Pushed::Full };
+            assert_eq!(push(&mailbox, length, QoS::AtLeastOnce), expected);
+        }
+        let lengths: Vec<_> =
+            std::iter::from_fn(|| mailbox.pop()).map(|delivery| delivery.message.payload.len()).collect();
+        assert_eq!(lengths, [1, 2, 3]);
+    }
+
+    #[test]
+    fn one_message_always_fits_an_empty_mailbox_but_not_an_empty_budget() {
+        let budget = Budget::new(1 << 20);
+        let mailbox = Mailbox::new(limits(1, 10, &budget));
+        mailbox.attach();
+        assert_eq!(push(&mailbox, 100_000, QoS::AtLeastOnce), Pushed::Queued);
+        assert_eq!(push(&mailbox, 1, QoS::AtLeastOnce), Pushed::Full);
+        let poor = Mailbox::new(limits(1_000, 1 << 20, &Budget::new(0)));
+        poor.attach();
+        assert_eq!(push(&poor, 100_000, QoS::AtLeastOnce), Pushed::Full);
+        assert_eq!(push(&poor, 100, QoS::AtLeastOnce), Pushed::Queued);
+    }
+
+    #[test]
+    fn nobody_connected_means_no_qos_0_and_after_the_end_nothing() {
+        let mailbox = Mailbox::new(limits(10, 1 << 20, &Budget::new(1 << 20)));
+        assert_eq!(push(&mailbox, 1, QoS::AtMostOnce), Pushed::Offline);
+        assert_eq!(push(&mailbox, 1, QoS::AtLeastOnce), Pushed::Queued);
+        mailbox.attach();
+        assert_eq!(push(&mailbox, 2, QoS::AtMostOnce), Pushed::Queued);
+        mailbox.detach(|delivery| delivery.message.qos);
+        assert_eq!(mailbox.len(), 1, "what was QoS 0 went with the connection");
+        mailbox.close();
+        assert_eq!(push(&mailbox, 1, QoS::AtLeastOnce), Pushed::Closed);
+        assert!(mailbox.is_empty());
     }
 
     /// An older connection between its last turn and its next wait takes no wake of the newer one, which would then
@@ -255,12 +386,12 @@ mod tests {
     #[tokio::test]
     async fn a_reader_and_the_one_that_takes_over_do_not_steal_each_others_wakes() {
         let woken = async |wake: &Notify| timeout(Duration::from_millis(5), wake.notified()).await.is_ok();
-        let mailbox = Mailbox::new(LIMITS);
+        let mailbox = Mailbox::new(limits(1000, 10_000, &Budget::new(1 << 20)));
         let older = mailbox.attach();
         mailbox.call();
         let newer = mailbox.attach();
         assert!(!woken(&newer).await, "that was for the older one");
-        push(&mailbox, &message(None));
+        push(&mailbox, 1, QoS::AtLeastOnce);
         assert!(woken(&older).await);
         assert!(!woken(&older).await, "that was for the newer one");
         assert!(woken(&newer).await);
@@ -276,11 +407,87 @@ mod tests {
             PublishProperties { response_topic: TopicName::try_from(text).ok(), ..Default::default() },
         ];
         for properties in heavy {
-            let (mailbox, message) = (Mailbox::new(LIMITS), message(Some(Box::new(properties))));
-            let queued = (0..100).filter(|_| push(&mailbox, &message) == Pushed::Queued).count();
+            let mailbox = Mailbox::new(limits(1000, 10_000, &Budget::new(1 << 20)));
+            let message = Message { properties: Some(Box::new(properties)), ..(*message(1, QoS::AtLeastOnce)).clone() };
+            let (message, matched) = (Arc::new(message), smallvec![Matched { number: SubscriptionNumber::FIRST }]);
+            let push = || mailbox.push(&mut Shared::new(&message), QoS::AtLeastOnce, &matched);
+            let queued = (0..100).filter(|_| push() == Pushed::Queued).count();
             assert!(queued <= 10, "{queued} messages of 1000 bytes in 10,000");
             while mailbox.pop().is_some() {}
             assert_eq!(mailbox.state.lock().bytes, 0);
+        }
+    }
+
+    /// What is taken is counted nowhere: a reader that cannot go on must not hold much of it.
+    #[test]
+    fn of_large_messages_few_are_taken_at_once() {
+        let mailbox = Mailbox::new(limits(1000, 1 << 30, &Budget::new(1 << 30)));
+        for _ in 0..100 {
+            push(&mailbox, 40_000, QoS::AtLeastOnce);
+        }
+        let mut taken = VecDeque::new();
+        mailbox.take(64, &mut taken);
+        assert_eq!(taken.len(), 2);
+        mailbox.put_back(taken.into_iter());
+        assert_eq!(mailbox.len(), 100);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push(usize, bool),
+        Pop,
+        Take(usize),
+        Detach,
+        Attach,
+        Clear,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (0_usize..40_000, any::<bool>()).prop_map(|(length, acknowledged)| Step::Push(length, acknowledged)),
+            3 => Just(Step::Pop),
+            2 => (0_usize..8).prop_map(Step::Take),
+            1 => Just(Step::Detach),
+            1 => Just(Step::Attach),
+            1 => Just(Step::Clear),
+        ]
+    }
+
+    proptest! {
+        /// Whatever happens to them, two mailboxes never hold more than their own bytes and the budget, and in the end
+        /// the budget is whole again.
+        #[test]
+        fn the_budget_bounds_all_mailboxes_and_comes_back(steps in prop::collection::vec((0_usize..2, step()), 0..80)) {
+            let whole = 300_000;
+            let budget = Budget::new(whole);
+            let mailboxes = [(); 2].map(|()| Mailbox::new(limits(50, 400_000, &budget)));
+            for (which, step) in steps {
+                let mailbox = &mailboxes[which];
+                match step {
+                    Step::Push(length, acknowledged) => {
+                        push(mailbox, length, if acknowledged { QoS::AtLeastOnce } else { QoS::AtMostOnce });
+                    }
+                    Step::Pop => drop(mailbox.pop()),
+                    Step::Take(most) => {
+                        let mut taken = VecDeque::new();
+                        mailbox.take(most, &mut taken);
+                        mailbox.put_back(taken.into_iter().skip(1));
+                    }
+                    Step::Detach => mailbox.detach(|delivery| delivery.message.qos),
+                    Step::Attach => drop(mailbox.attach()),
+                    Step::Clear => mailbox.clear(),
+                }
+                let mut held = 0;
+                for mailbox in &mailboxes {
+                    let state = mailbox.state.lock();
+                    prop_assert_eq!(state.bytes, state.queue.iter().map(cost).sum::<usize>());
+                    prop_assert!(state.bytes <= OWN + state.borrowed);
+                    held += state.borrowed;
+                }
+                prop_assert_eq!(held + left(&budget), whole);
+            }
+            drop(mailboxes);
+            prop_assert_eq!(left(&budget), whole);
         }
     }
 }

@@ -11,7 +11,7 @@ mod trie;
 
 use std::{collections::HashMap, sync::Arc};
 
-pub use mailbox::{Mailbox, MailboxLimits, Pushed};
+pub use mailbox::{Budget, Mailbox, MailboxLimits, Pushed};
 pub use retained::{RetainedLimits, RetainedMessage};
 
 use self::{
@@ -35,7 +35,7 @@ const LONGEST_REMEMBERED: usize = 1024;
 
 /// Recipients of the topics that one connection published to lately. Good for as long as no subscription changes.
 #[derive(Debug, Default)]
-pub(crate) struct RouteMemory {
+pub struct RouteMemory {
     generation: u64,
     recipients: usize,
     topics: HashMap<TopicName, Arc<[Recipient]>>,
@@ -43,27 +43,28 @@ pub(crate) struct RouteMemory {
 
 /// What became of a routed message, in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Routed {
+pub struct Routed {
     /// Sessions whose subscriptions match.
-    pub(crate) matched: usize,
+    pub matched: usize,
     /// Deliveries that found their mailbox full.
-    pub(crate) dropped: usize,
+    pub dropped: usize,
 }
 
 /// The subscription index and the retained messages of one broker.
 #[derive(Debug)]
-pub(crate) struct Router {
+pub struct Router {
     index: Index,
     retained: Retained,
 }
 
 impl Router {
-    pub(crate) fn new(limits: RetainedLimits) -> Self {
+    /// Nobody has subscribed, nothing is retained.
+    pub fn new(limits: RetainedLimits) -> Self {
         Self { index: Index::new(), retained: Retained::new(limits) }
     }
 
     /// Adds a subscription, or replaces the session's one to the same filter.
-    pub(crate) fn subscribe(
+    pub fn subscribe(
         &self,
         filter: &TopicFilter,
         session: SessionNumber,
@@ -75,27 +76,27 @@ impl Router {
     }
 
     /// Takes a subscription out.
-    pub(crate) fn unsubscribe(&self, filter: &TopicFilter, session: SessionNumber, number: SubscriptionNumber) {
+    pub fn unsubscribe(&self, filter: &TopicFilter, session: SessionNumber, number: SubscriptionNumber) {
         self.index.remove(filter, session, number);
     }
 
     /// Retained messages for a new subscription.
-    pub(crate) fn retained(&self, filter: &TopicFilter, now: Instant) -> Vec<RetainedMessage> {
+    pub fn retained(&self, filter: &TopicFilter, now: Instant) -> Vec<RetainedMessage> {
         self.retained.matching(filter, now)
     }
 
     /// Drops this retained message, unless another one has taken its place.
-    pub(crate) fn drop_retained(&self, entry: &RetainedMessage) {
+    pub fn drop_retained(&self, entry: &RetainedMessage) {
         self.retained.remove(&entry.message);
     }
 
     /// Drops retained messages that `keep` does not want.
-    pub(crate) fn sweep_retained(&self, keep: impl Fn(&RetainedMessage) -> bool) {
+    pub fn sweep_retained(&self, keep: impl Fn(&RetainedMessage) -> bool) {
         self.retained.retain(keep);
     }
 
     /// Subscriptions, retained messages, retained bytes.
-    pub(crate) fn sizes(&self) -> (usize, usize, usize) {
+    pub fn sizes(&self) -> (usize, usize, usize) {
         let (messages, bytes) = self.retained.size();
         (self.index.len(), messages, bytes)
     }
@@ -104,7 +105,7 @@ impl Router {
     ///
     /// # Errors
     /// With the reason code for the publisher, before anybody got the message.
-    pub(crate) fn route(
+    pub fn route(
         &self,
         message: &Arc<Message>,
         publisher: Option<(UserId, &ClientId)>,
@@ -150,7 +151,7 @@ impl Router {
 
 impl Routed {
     /// As the session wants it.
-    pub(crate) fn outcome(result: Result<Self, ReasonCode>) -> RouteOutcome {
+    pub fn outcome(result: Result<Self, ReasonCode>) -> RouteOutcome {
         match result {
             Ok(Self { matched: 0, .. }) => RouteOutcome::NoSubscribers,
             Ok(_) => RouteOutcome::Delivered,
@@ -160,7 +161,7 @@ impl Routed {
 }
 
 /// A retained message as a delivery to one subscription.
-pub(crate) fn retained_delivery(entry: &RetainedMessage, number: SubscriptionNumber) -> Delivery {
+pub fn retained_delivery(entry: &RetainedMessage, number: SubscriptionNumber) -> Delivery {
     Delivery {
         message: Arc::clone(&entry.message),
         matched: smallvec::smallvec![crate::session::Matched { number }],

@@ -34,7 +34,7 @@ pub struct Publisher {
 
 impl SubscriptionNumber {
     /// For a subscriber that has only one.
-    pub(crate) const FIRST: Self = Self { slot: 0, generation: 0 };
+    pub const FIRST: Self = Self { slot: 0, generation: 0 };
 }
 
 impl Publisher {

@@ -10,13 +10,17 @@
 
 mod access;
 mod attacks;
+mod certificates;
 mod change;
 mod client;
 mod connect;
+mod embed;
 mod endings;
+mod foreign;
 mod harness;
 mod publish;
 mod session;
 mod subscribe;
+mod tls;
 mod vectors;
 mod will;

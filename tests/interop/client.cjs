@@ -1,0 +1,42 @@
+// One MQTT.js client, told by its arguments what to do:
+//   publish TOPIC PAYLOAD QOS RETAIN     exit code 0 when the broker has taken it
+//   subscribe TOPIC QOS                  `SUBSCRIBED`, then `MESSAGE|topic|qos|retain|payload` for each message
+//   will TOPIC PAYLOAD                   `SUBSCRIBED`, then waits to be killed
+// Environment: URL, VERSION (4 or 5), PASSWORD, CA (a PEM file), NODE_PATH. It never lives longer than 15 seconds.
+
+const fs = require('fs')
+const mqtt = require('mqtt')
+
+const [action, topic, ...rest] = process.argv.slice(2)
+const url = process.env.URL
+const options = {
+  protocolVersion: Number(process.env.VERSION),
+  username: 'tester',
+  password: process.env.PASSWORD,
+  clientId: `mqttjs-${action}-${process.pid}`,
+  reconnectPeriod: 0
+}
+if (url.startsWith('mqtts:')) options.ca = fs.readFileSync(process.env.CA)
+if (action === 'will') options.will = { topic, payload: rest[0], qos: 1 }
+
+const fail = error => {
+  console.error(String(error))
+  process.exit(1)
+}
+setTimeout(() => fail('nothing more to do'), 15000)
+
+const client = mqtt.connect(url, options)
+client.on('error', fail)
+client.on('message', (name, payload, packet) =>
+  console.log(`MESSAGE|${name}|${packet.qos}|${packet.retain ? 1 : 0}|${payload}`))
+client.on('connect', () => {
+  if (action === 'publish') {
+    const [payload, qos, retain] = rest
+    client.publish(topic, payload, { qos: Number(qos), retain: retain === '1' }, error =>
+      error ? fail(error) : client.end(false, () => process.exit(0)))
+  } else {
+    const [filter, qos] = action === 'subscribe' ? [topic, Number(rest[0])] : ['it/none', 0]
+    client.subscribe(filter, { qos }, (error, granted) =>
+      error || granted.some(grant => grant.qos > 2) ? fail(error || 'refused') : console.log('SUBSCRIBED'))
+  }
+})

@@ -1,0 +1,368 @@
+"""The whole story of a device, told by foreign clients only: openssl, paho, mosquitto, and the operator at the CLI.
+
+A device makes a key and a request, finds the registry locked, waits with a pairing code that it computes itself, is
+granted a role, and works with its certificate; what it may not do is refused in both versions of MQTT; and whoever
+comes with another certificate, another key or another password stays outside.
+"""
+
+import base64
+import datetime
+import hashlib
+import json
+import re
+import signal
+import subprocess
+
+from harness import (V311, V5, VERSION_NAMES, Broker, Client, binary, chapter, check, equal, main, openssl, run, spawn)
+
+STRONG = "correct horse battery staple"
+RESPONSES = "$registry/+/response"
+CROCKFORD = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", "0123456789ABCDEFGHJKMNPQRSTVWXYZ")
+TAKEN = (0, 0x10)  # success, and success without anybody who listens
+BAD_CREDENTIALS, NOT_AUTHORIZED = 0x86, 0x87
+
+
+def rule(operation, resource, **more):
+    return json.dumps({"context": "mqtt", "operation": operation, "resource": resource, **more})
+
+
+class Device:
+    """A key that never leaves its directory, and requests for it: all made by openssl."""
+
+    def __init__(self, directory, name, algorithm=("EC", "-pkeyopt", "ec_paramgen_curve:P-256"), file=None):
+        self.name = name
+        file = file or name
+        self.key, self.certificate = directory / f"{file}.key", directory / f"{file}.pem"
+        self.csr = directory / f"{file}.csr"
+        openssl("genpkey", "-algorithm", *algorithm, "-out", self.key)
+        openssl("req", "-new", "-key", self.key, "-subj", f"/CN={name}", "-out", self.csr)
+
+    def pairing_code(self):
+        """Crockford base32 of the first 80 bits of SHA-256 over the SubjectPublicKeyInfo."""
+        spki = openssl("pkey", "-in", self.key, "-pubout", "-outform", "DER")
+        code = base64.b32encode(hashlib.sha256(spki).digest()[:10]).decode().translate(CROCKFORD)
+        return "-".join(code[at : at + 4] for at in range(0, 16, 4))
+
+    def self_signed(self):
+        """A certificate of a CA that nobody here knows."""
+        foreign = self.certificate.with_suffix(".foreign.pem")
+        openssl("req", "-new", "-x509", "-key", self.key, "-subj", f"/CN={self.name}", "-days", 1, "-out", foreign)
+        return foreign
+
+    def signed_by(self, broker, start, end, file):
+        """A certificate that the broker's own CA key has signed behind the broker's back."""
+        directory = self.key.parent / f"ca-{file}"
+        directory.mkdir()
+        (directory / "index").touch()
+        (directory / "config").write_text(f"""
+[ca]
+default_ca = rogue
+[rogue]
+dir = {directory}
+database = {directory}/index
+new_certs_dir = {directory}
+rand_serial = yes
+default_md = sha256
+policy = any
+x509_extensions = client
+[any]
+commonName = supplied
+[client]
+basicConstraints = critical,CA:FALSE
+keyUsage = critical,digitalSignature
+extendedKeyUsage = clientAuth
+""")
+        certificate = directory / f"{file}.pem"
+        form = "%Y%m%d%H%M%SZ"
+        openssl("ca", "-batch", "-notext", "-config", directory / "config", "-in", self.csr, "-out", certificate, "-cert", broker.ca,
+                "-keyfile", broker.ca.with_suffix(".key"), "-startdate", start.strftime(form), "-enddate", end.strftime(form))
+        return certificate
+
+
+def enrolling(broker, client_id, version=V5):
+    """An unprovisioned client in a registration session, subscribed to its answers."""
+    client = Client(broker, client_id, version, tls=True)
+    equal(client.connect(), 0, f"a client without credentials ({VERSION_NAMES[version]}) is let in to enrol")
+    check(client.subscribe(RESPONSES) in (0, 1, 2), "it may subscribe to the answers of the registry")
+    return client
+
+
+def register(client, device, **more):
+    return client.ask("register", username=device.name, csr=device.csr.read_text(), **more)
+
+
+def request_id(broker, username, state="pending"):
+    found = [item["id"] for item in broker.cli("registry", "list", "--state", state)["items"] if item["username"] == username]
+    return found[0] if found else None
+
+
+def door_is_shut(broker, directory):
+    chapter("a locked registry")
+    device = Device(directory, "station-7")
+    client = enrolling(broker, "unprovisioned")
+    answer = register(client, device, id="first")
+    equal((answer["status"], answer["state"], answer.get("id")), (423, "locked", "first"), "it answers 423 locked, and echoes the id")
+    check(answer.get("retry_after", 0) > 0 and answer.get("message"), "it says when to come back, and what to do", answer)
+    equal(broker.cli("registry", "list")["items"], [], "nothing is on record")
+    check(client.subscribe("plant/#") == NOT_AUTHORIZED, "a client that enrols may subscribe to nothing else")
+    equal(client.publish("plant/station-7/x", "x"), NOT_AUTHORIZED, "nor publish")
+    return device, client
+
+
+def enrolment(broker, device, client):
+    chapter("the operator opens it; the device waits, and is granted")
+    status = broker.cli("registry", "unlock", "--for", "4m")
+    equal(status["locked"], False, "`registry unlock` opens it")
+    answer = register(client, device, context={"model": "X-1", "says": "\u001b[2J"})
+    equal((answer["status"], answer["state"]), (202, "pending"), "the request is pending")
+    equal(answer.get("pairing_code"), device.pairing_code(), "its pairing code is the one that the device computed")
+    again = register(client, device)
+    equal((again["status"], again.get("pairing_code")), (202, answer.get("pairing_code")), "asking again is polling")
+
+    request = request_id(broker, device.name)
+    shown = broker.cli("registry", "show", request)
+    equal((shown["pairing_code"], shown["context"]["model"], shown["state"]), (device.pairing_code(), "X-1", "pending"),
+          "the operator sees the code and what the device says of itself")
+    text = run_text(broker, "registry", "show", request)
+    check("\x1b" not in text, "and no escape sequence of the device reaches the operator's terminal", text)
+
+    broker.cli("role", "add", "station", "--permission", rule("write", "plant/${username}/#"), "--permission", rule("read", "plant/alerts/#"))
+    broker.cli("registry", "grant", request, "--role", "station")
+    pushed = client.answer()
+    equal(pushed and (pushed["status"], pushed["state"], pushed["username"]), (201, "granted", device.name), "the decision is pushed on the same connection")
+    device.certificate.write_text(pushed["certificate"] + pushed.get("chain", ""))
+    again = register(client, device)
+    equal((again["status"], again.get("certificate")), (201, pushed["certificate"]), "asking once more gives the same certificate")
+    client.close()
+    equal(broker.cli("user", "show", device.name)["auth"], "certificate", "the new user proves itself by certificate")
+    return pushed
+
+
+def run_text(broker, *arguments):
+    return run(binary(), "--config", broker.config, *arguments).stdout.decode()
+
+
+def certificate_profile(broker, device, answer):
+    chapter("the certificate, read by openssl")
+    ca = device.key.with_suffix(".ca.pem")
+    ca.write_text(answer["ca"])
+    equal(answer["ca"].strip(), broker.ca.read_text().strip(), "`ca` is the trust bundle of the broker")
+    done = run("openssl", "verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", ca, device.certificate, expect=None)
+    equal(done.returncode, 0, "openssl verifies it for clients, strictly")
+    done = run("openssl", "verify", "-purpose", "sslserver", "-CAfile", ca, device.certificate, expect=None)
+    check(done.returncode != 0, "and refuses it for servers")
+
+    text = openssl("x509", "-in", device.certificate, "-noout", "-text").decode()
+
+    def extension(name):
+        found = re.search(rf"X509v3 {name}:( critical)?\s*\n\s*(.*)", text)
+        return found and found.group(2).strip()
+
+    check("Version: 3" in text, "X.509 version 3")
+    subject = openssl("x509", "-in", device.certificate, "-noout", "-subject", "-nameopt", "RFC2253").decode().strip()
+    equal(subject, f"subject=CN={device.name}", "the subject is the CN alone")
+    equal(extension("Extended Key Usage"), "TLS Web Client Authentication", "extended key usage: clientAuth alone")
+    equal(extension("Key Usage"), "Digital Signature", "key usage: digitalSignature alone")
+    equal(extension("Basic Constraints"), "CA:FALSE", "not a CA")
+    authority = openssl("x509", "-in", broker.ca, "-noout", "-ext", "subjectKeyIdentifier").decode().split()[-1]
+    check(extension("Subject Key Identifier"), "it has a subject key identifier")
+    check(authority in (extension("Authority Key Identifier") or ""), "its authority key identifier is the CA's", extension("Authority Key Identifier"))
+    check("Subject Alternative Name" not in text, "nothing else of the request is taken over")
+    serial = openssl("x509", "-in", device.certificate, "-noout", "-serial").decode().strip().split("=")[1]
+    check(len(serial) >= 30 and serial.lower().lstrip("0") == answer["serial"].lower().lstrip("0"), "its serial number is long, and the one that was told", (serial, answer["serial"]))
+
+    def date(which):
+        words = openssl("x509", "-in", device.certificate, "-noout", f"-{which}").decode().strip().split("=")[1]
+        return datetime.datetime.strptime(words, "%b %d %H:%M:%S %Y %Z")
+
+    back = datetime.datetime.utcnow() - date("startdate")
+    check(datetime.timedelta(minutes=4, seconds=30) < back < datetime.timedelta(minutes=7), "it is valid from five minutes ago", back)
+    life = date("enddate") - datetime.datetime.utcnow()
+    check(datetime.timedelta(days=89, hours=23) < life <= datetime.timedelta(days=90, minutes=1), "for 90 days", life)
+    public = openssl("x509", "-in", device.certificate, "-noout", "-pubkey")
+    equal(public, openssl("pkey", "-in", device.key, "-pubout"), "it holds the key of the device")
+
+
+def work(broker, device):
+    chapter("the device works: its certificate, no password")
+    broker.cli("user", "add", "historian", "--password-stdin", "--permission", rule("read", "plant/#"), input=STRONG)
+    listener = spawn("stdbuf", "-oL", "mosquitto_sub", "-h", "127.0.0.1", "-p", broker.tls, "--cafile", broker.ca, "-u", "historian", "-P", STRONG,
+                     "-t", "plant/#", "-q", 1, "-d", "-W", 60, "-F", "MESSAGE %t %p", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    check(any("Subscribed (mid" in line for line in listener.stdout), "mosquitto_sub is subscribed, by password")
+
+    for version in (V5, V311):
+        name = VERSION_NAMES[version]
+        client = Client(broker, f"station-{version}", version, tls=True, certificate=device.certificate, key=device.key)
+        equal(client.connect(), 0, f"{name}: the device is in with its certificate")
+        check(client.subscribe("$registry/whoami/response") in (0, 1, 2), f"{name}: it subscribes to the answers of `whoami`")
+        me = client.ask("whoami")
+        equal(me and (me["status"], me.get("username")), (200, device.name), f"{name}: `whoami` knows it")
+        for qos in (0, 1, 2):
+            equal(client.publish(f"plant/{device.name}/t{version}{qos}", f"{21 + qos}", qos), 0, f"{name}: it publishes where it may, QoS {qos}")
+            expected = f"MESSAGE plant/{device.name}/t{version}{qos} {21 + qos}"
+            seen = next((line.strip() for line in listener.stdout if line.startswith("MESSAGE")), None)
+            equal(seen, expected, f"{name}: mosquitto_sub receives it")
+        equal(client.subscribe("plant/alerts/#"), 1, f"{name}: it subscribes where it may")
+        refusal = NOT_AUTHORIZED if version == V5 else 0x80
+        for filter in ("plant/#", "#", f"plant/{device.name}/#", "$SYS/#", "$registry/events/#"):
+            equal(client.subscribe(filter), refusal, f"{name}: SUBSCRIBE to {filter} is refused")
+        if version == V5:
+            equal(client.publish("plant/station-8/t", "x", 1), NOT_AUTHORIZED, f"{name}: PUBLISH elsewhere gets 0x87")
+            # paho goes on with PUBREL after a PUBREC that refuses, and reports the PUBCOMP: mosquitto_pub tells what came first.
+            done = run("mosquitto_pub", "-h", "127.0.0.1", "-p", broker.tls, "--cafile", broker.ca, "--cert", device.certificate, "--key", device.key,
+                       "-V", "mqttv5", "-q", 2, "-t", "plant/station-8/t", "-m", "x", "-d", expect=None)
+            check(b"received PUBREC (Mid: 1, RC:135)" in done.stdout or b"Not authorized" in done.stderr, f"{name}: so it does with QoS 2", done)
+            client.publish("plant/station-8/t", "x", 0)
+            equal(client.publish(f"plant/{device.name}/after", "x"), 0, f"{name}: and the connection stays")
+            equal(client.publish("$SYS/broker", "x"), NOT_AUTHORIZED, f"{name}: $SYS is the broker's")
+            equal(next((line.strip() for line in listener.stdout if line.startswith("MESSAGE")), None),
+                  f"MESSAGE plant/{device.name}/after x", f"{name}: nothing of what was refused is received")
+            client.close()
+        else:
+            equal(client.publish("plant/station-8/t", "x"), None, f"{name}: PUBLISH elsewhere is not acknowledged")
+            equal(client.end(), ("closed", None), f"{name}: the connection is closed")
+            client.paho.loop_stop()
+        said = broker.cli("explain", device.name, "publish", f"plant/{device.name}/x")
+        equal(said["allowed"], True, f"{name}: `explain` says why it may")
+    denied = broker.cli("explain", device.name, "publish", "plant/station-8/x", expect=1)
+    equal(json.loads(denied.stdout)["allowed"], False, "`explain` says that it may not, with exit code 1")
+    listener.terminate()
+    listener.wait()
+
+
+def impostors(broker, device, directory):
+    chapter("certificates that do not count")
+    now = datetime.datetime.utcnow()
+    day = datetime.timedelta(days=1)
+    stranger = Device(directory, "stranger")
+    cases = [
+        ("a certificate of a foreign CA", device, device.self_signed(), {None}),
+        ("an expired certificate of the broker's CA", device, device.signed_by(broker, now - 9 * day, now - day, "expired"), {None}),
+        ("one that is not valid yet", device, device.signed_by(broker, now + day, now + 9 * day, "early"), {None}),
+        ("a CN without a user", stranger, stranger.signed_by(broker, now - day, now + day, "stranger"), {TAKEN = (0, 0x10)  # success, and success without anybody who listens
+BAD_CREDENTIALS, NOT_AUTHORIZED}),
+        ("one for a user that the CA never issued", device, device.signed_by(broker, now - day, now + day, "unrecorded"), {TAKEN = (0, 0x10)  # success, and success without anybody who listens
+BAD_CREDENTIALS, NOT_AUTHORIZED}),
+    ]
+    for version in (V5, V311):
+        for sentence, owner, certificate, codes in cases:
+            client = Client(broker, "impostor", version, tls=True, certificate=certificate, key=owner.key)
+            code = client.connect()
+            check(code in codes, f"{VERSION_NAMES[version]}: {sentence} is refused", code)
+    for version in (V5, V311):
+        name = VERSION_NAMES[version]
+        other = Client(broker, "other", version, "historian", tls=True, certificate=device.certificate, key=device.key)
+        check(other.connect() in (TAKEN = (0, 0x10)  # success, and success without anybody who listens
+BAD_CREDENTIALS, NOT_AUTHORIZED), f"{name}: a certificate with the name of another user is refused", other.connack)
+        password = Client(broker, "password", version, device.name, STRONG, tls=True)
+        equal(password.connect(), BAD_CREDENTIALS, f"{name}: a password for a certificate user is refused")
+        wrong = Client(broker, "wrong", version, "historian", "wrong " + STRONG, tls=True)
+        equal(wrong.connect(), BAD_CREDENTIALS, f"{name}: a wrong password is refused")
+        nobody = Client(broker, "nobody", version, "nobody", STRONG, tls=True)
+        equal(nobody.connect(), BAD_CREDENTIALS, f"{name}: so is an unknown user, by the same code")
+        plain = Client(broker, "plain", version)
+        check(plain.connect() in (TAKEN = (0, 0x10)  # success, and success without anybody who listens
+BAD_CREDENTIALS, NOT_AUTHORIZED), f"{name}: without credentials the plain listener lets nobody in", plain.connack)
+    good = Client(broker, "good", tls=True, certificate=device.certificate, key=device.key)
+    equal(good.connect(), 0, "and the device itself is still let in")
+    good.close()
+
+
+def other_requests(broker, device, directory):
+    chapter("passwords, conflicts, denials, bad input")
+    broker.cli("registry", "unlock", "--for", "4m")
+    client = enrolling(broker, "many", V311)
+    answer = client.ask("register", username="pump-1", password=STRONG)
+    equal((answer["status"], answer["state"]), (202, "pending"), "a password can be registered")
+    check(re.fullmatch(r"([0-9A-HJKMNP-TV-Z]{4}-){3}[0-9A-HJKMNP-TV-Z]{4}", answer.get("pairing_code", "")), "the broker draws a pairing code", answer)
+    equal(client.ask("register", username="pump-1", password="another " + STRONG)["status"], 409, "the same name with another password is a conflict")
+    thief = Device(directory, "pump-1", file="thief")
+    equal(register(client, thief)["status"], 409, "so it is with a key")
+    equal(register(client, Device(directory, device.name, file="usurper"))["status"], 409, "nobody takes the name of a user that exists")
+    broker.cli("registry", "grant", request_id(broker, "pump-1"), "--permission", rule("read_write", "pumps/${username}/#"))
+    pushed = client.answer()
+    equal(pushed and (pushed["status"], pushed["state"]), (201, "granted"), "it is granted, and told")
+    with Client(broker, "pump", V5, "pump-1", STRONG, tls=True) as pump:
+        equal(pump.connect(), 0, "the pump logs in with its password")
+        check(pump.publish("pumps/pump-1/rpm", "1450") in TAKEN, "and may do what it was granted")
+        equal(pump.publish("pumps/pump-2/rpm", "1450"), NOT_AUTHORIZED, "and nothing else")
+
+    unwanted = Device(directory, "unwanted", ("ED25519",))
+    equal(register(client, unwanted)["status"], 202, "an Ed25519 key is admitted")
+    broker.cli("registry", "deny", request_id(broker, "unwanted"), "--reason", "not ours: ask at gate 3")
+    pushed = client.answer()
+    equal(pushed and (pushed["status"], pushed["state"]), (403, "denied"), "a denial is pushed")
+    check("gate 3" in json.dumps(pushed), "with the reason", pushed)
+    equal(register(client, unwanted)["status"], 403, "and stands when it is asked again")
+
+    equal(client.ask("register", username="pump-3", password="short")["status"], 400, "a weak password is refused")
+    equal(client.ask("register", username="admin", password=STRONG)["status"], 400, "a reserved name is refused")
+    equal(client.ask("register", username="a/b", password=STRONG)["status"], 400, "so is one that is no name")
+    misfit = Device(directory, "pump-4")
+    equal(client.ask("register", username="pump-5", csr=misfit.csr.read_text())["status"], 400, "the CN of the request has to be the username")
+    weak = Device(directory, "pump-6", ("RSA", "-pkeyopt", "rsa_keygen_bits:1024"))
+    equal(register(client, weak)["status"], 400, "a weak key is refused")
+    client.publish("$registry/register", "{ no json")
+    answer = client.answer()
+    equal(answer and answer["status"], 400, "so is what is no JSON")
+    check(answer and answer.get("error") and answer.get("message"), "with a word and a sentence", answer)
+    bundle = client.ask("ca")
+    check(bundle and broker.ca.read_text().strip() in bundle.get("ca", ""), "`ca` gives the trust bundle to a client that has none", bundle)
+    client.close()
+
+
+def restart(broker, directory):
+    chapter("what waits survives a restart")
+    waiting = Device(directory, "station-9", ("RSA", "-pkeyopt", "rsa_keygen_bits:2048"))
+    client = enrolling(broker, "waiting")
+    equal(register(client, waiting)["status"], 202, "an RSA key is admitted")
+    request = request_id(broker, "station-9")
+    equal(broker.stop(signal.SIGTERM), 0, "the broker stops")
+    equal(client.end(), ("disconnect", 0x8B), "the waiting device is told: server shutting down")
+    client.paho.loop_stop()
+    said = broker.start()
+    check("password" not in said.lower() and "made now" not in said, "the second start finds everything and says nothing secret", said)
+    equal(request_id(broker, "station-9"), request, "the request is there")
+    client = enrolling(broker, "waiting")
+    equal(register(client, waiting)["status"], 202, "a poll is answered although the registry is locked")
+    equal(register(client, Device(directory, "station-10"))["status"], 423, "a new request is not admitted")
+    broker.cli("registry", "grant", request, "--role", "station")
+    pushed = client.answer()
+    equal(pushed and pushed["status"], 201, "and it is granted over the connection of now")
+    waiting.certificate.write_text(pushed["certificate"])
+    client.close()
+    with Client(broker, "station-9", tls=True, certificate=waiting.certificate, key=waiting.key) as device:
+        equal(device.connect(), 0, "the certificate works")
+        device.subscribe("plant/alerts/#")
+        broker.cli("user", "disable", "station-9")
+        ended = device.end()
+        check(ended in (("disconnect", NOT_AUTHORIZED), ("closed", None)), "disabling the user ends its session", ended)
+    again = Client(broker, "station-9", tls=True, certificate=waiting.certificate, key=waiting.key)
+    equal(again.connect(), NOT_AUTHORIZED, "and it comes no more")
+    broker.cli("user", "delete", "station-9")
+    gone = Client(broker, "station-9", tls=True, certificate=waiting.certificate, key=waiting.key)
+    check(gone.connect() in (TAKEN = (0, 0x10)  # success, and success without anybody who listens
+BAD_CREDENTIALS, NOT_AUTHORIZED), "deleted, its certificate opens nothing", gone.connack)
+
+
+def story():
+    broker = Broker()
+    said = broker.start()
+    check("made now" in said, "the first start makes a CA", said)
+    directory = broker.directory / "devices"
+    directory.mkdir()
+    device, client = door_is_shut(broker, directory)
+    answer = enrolment(broker, device, client)
+    certificate_profile(broker, device, answer)
+    work(broker, device)
+    impostors(broker, device, directory)
+    other_requests(broker, device, directory)
+    restart(broker, directory)
+    equal(broker.stop(signal.SIGINT), 0, "Ctrl-C ends the broker with exit code 0")
+    log = broker.log.read_text()
+    check(STRONG not in log and "BEGIN" not in log, "no password and no PEM is in the log")
+    check("panicked" not in log, "nothing panicked", log[-2000:])
+
+
+if __name__ == "__main__":
+    main(story)

@@ -1,0 +1,111 @@
+//! Keys, certificates and TLS clients for tests, made with the broker's own CA or with a foreign one.
+
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use portcullis::pki::{CertificateAuthority, IssuedCertificate, PreparedCertificate, Signer, VerifiedCsr};
+use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair};
+use rustls::{
+    ClientConfig, RootCertStore, SupportedProtocolVersion,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    version::{TLS12, TLS13},
+};
+
+/// What a client presents.
+pub(crate) struct Identity {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: PrivateKeyDer<'static>,
+}
+
+impl Clone for Identity {
+    fn clone(&self) -> Self {
+        Self { chain: self.chain.clone(), key: self.key.clone_key() }
+    }
+}
+
+pub(crate) fn parameters(common_name: &str) -> CertificateParams {
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name = DistinguishedName::new();
+    parameters.distinguished_name.push(DnType::CommonName, common_name);
+    parameters
+}
+
+/// A key, and the PEM of a CSR for it.
+pub(crate) fn request(common_name: &str) -> (KeyPair, String) {
+    let key = KeyPair::generate().unwrap();
+    let csr = parameters(common_name).serialize_request(&key).unwrap().pem().unwrap();
+    (key, csr)
+}
+
+pub(crate) fn identity(certificate: &[u8], key: &KeyPair) -> Identity {
+    Identity {
+        chain: vec![CertificateDer::from(certificate.to_vec())],
+        key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+    }
+}
+
+/// A client certificate of the broker's CA, as the registry would make it; it is on nobody's record.
+pub(crate) fn issue(certs: &Path, common_name: &str) -> (Identity, IssuedCertificate) {
+    let now = Timestamp::now();
+    let ca = CertificateAuthority::load(&certs.join("ca.pem"), &certs.join("ca.key"), now).unwrap();
+    let (key, csr) = request(common_name);
+    let csr = VerifiedCsr::from_pem(csr.as_bytes()).unwrap();
+    let serial = ca.draw_serial().unwrap();
+    let prepared =
+        PreparedCertificate::client(&csr, ca.issuer(), serial, now, Duration::from_secs(24 * 3600)).unwrap();
+    let issued = ca.sign(prepared).unwrap();
+    (identity(issued.der(), &key), issued)
+}
+
+/// A client certificate of the broker's CA with another end.
+pub(crate) fn issue_until(certs: &Path, common_name: &str, end: Timestamp) -> Identity {
+    let pem = fs::read_to_string(certs.join("ca.pem")).unwrap();
+    let key = KeyPair::from_pem(&fs::read_to_string(certs.join("ca.key")).unwrap()).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&pem, key).unwrap();
+    sign(common_name, end, &issuer)
+}
+
+/// A client certificate of a CA that the broker does not know.
+pub(crate) fn issue_elsewhere(common_name: &str) -> Identity {
+    let key = KeyPair::generate().unwrap();
+    let mut authority = parameters("Portcullis CA");
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    sign(common_name, Timestamp::now() + Duration::from_secs(3600), &rcgen::Issuer::new(authority, key))
+}
+
+fn sign(common_name: &str, end: Timestamp, issuer: &rcgen::Issuer<'_, KeyPair>) -> Identity {
+    let key = KeyPair::generate().unwrap();
+    let mut leaf = parameters(common_name);
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    leaf.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    leaf.not_after = (std::time::UNIX_EPOCH + Duration::from_secs(end.as_second().try_into().unwrap())).into();
+    let certificate = leaf.signed_by(&key, issuer).unwrap();
+    identity(certificate.der(), &key)
+}
+
+/// The anchors of a PEM file.
+pub(crate) fn roots(pem: &Path) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(pem).unwrap() {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    roots
+}
+
+pub(crate) const ANY_TLS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+
+pub(crate) fn tls_client(
+    roots: RootCertStore,
+    versions: &[&'static SupportedProtocolVersion],
+    identity: Option<Identity>,
+) -> Arc<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots);
+    Arc::new(match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => builder.with_client_auth_cert(identity.chain, identity.key).unwrap(),
+    })
+}
