@@ -26,6 +26,8 @@ pub(super) struct OutputBuffer {
     packets: VecDeque<Encoded>,
     /// How much of the first packet has been written.
     begun: usize,
+    /// Has the first packet of all, the CONNACK, been written?
+    greeted: bool,
 }
 
 #[derive(Debug)]
@@ -37,7 +39,7 @@ struct Encoded {
 
 impl OutputBuffer {
     pub(super) fn new(version: ProtocolVersion) -> Self {
-        Self { version, bytes: BytesMut::new(), packets: VecDeque::new(), begun: 0 }
+        Self { version, bytes: BytesMut::new(), packets: VecDeque::new(), begun: 0, greeted: false }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -89,6 +91,7 @@ impl OutputBuffer {
         if self.bytes.is_empty() {
             self.packets.clear();
             self.begun = 0;
+            self.greeted = true;
             return;
         }
         self.begun += count;
@@ -97,6 +100,7 @@ impl OutputBuffer {
         {
             self.begun -= first.length;
             self.packets.pop_front();
+            self.greeted = true;
         }
     }
 
@@ -126,10 +130,11 @@ impl OutputBuffer {
         self.packets = kept;
     }
 
-    /// Forgets everything but the rest of a packet that is partly written: the connection ends.
+    /// Forgets everything but the rest of a packet that is partly written, and the CONNACK, without which nothing may be
+    /// said, the last DISCONNECT included: the connection ends. [MQTT-3.2.0-1] [MQTT-3.14.0-1]
     pub(super) fn abandon(&mut self) {
         match self.packets.front() {
-            Some(first) if self.begun > 0 => {
+            Some(first) if self.begun > 0 || !self.greeted => {
                 self.bytes.truncate(first.length - self.begun);
                 self.packets.truncate(1);
             }
@@ -179,6 +184,28 @@ mod tests {
         let mut buffer = OutputBuffer::new(ProtocolVersion::V5);
         buffer.push_delivery(outgoing.clone()).unwrap();
         buffer.bytes.to_vec()
+    }
+
+    /// A connection that loses its session between its CONNACK and its first write.
+    #[test]
+    fn the_connack_is_not_forgotten_before_it_is_written() {
+        let connack = || {
+            Packet::ConnAck(Box::new(crate::mqtt::ConnAck {
+                session_present: false,
+                reason_code: crate::mqtt::ReasonCode::Success,
+                properties: crate::mqtt::ConnAckProperties::default(),
+            }))
+        };
+        let mut buffer = OutputBuffer::new(ProtocolVersion::V5);
+        buffer.push(&connack()).unwrap();
+        let length = buffer.len();
+        buffer.push_delivery(outgoing("t", vec![7; 20], None)).unwrap();
+        buffer.abandon();
+        assert_eq!(buffer.len(), length);
+        buffer.push_delivery(outgoing("t", vec![7; 20], None)).unwrap();
+        buffer.written(length);
+        buffer.abandon();
+        assert_eq!(buffer.len(), 0);
     }
 
     proptest! {
@@ -231,7 +258,7 @@ mod tests {
             lengths in prop::collection::vec(0_usize..40, 1..6),
             cut in any::<prop::sample::Index>(),
         ) {
-            let mut buffer = OutputBuffer::new(ProtocolVersion::V311);
+            let mut buffer = OutputBuffer { greeted: true, ..OutputBuffer::new(ProtocolVersion::V311) };
             let mut boundaries = vec![0];
             for length in lengths {
                 buffer.push_delivery(outgoing("t", vec![1; length], None)).unwrap();
