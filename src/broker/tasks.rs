@@ -125,12 +125,12 @@ pub(super) fn run(parts: Parts<'_>) {
     if let Some(socket) = parts.metrics_socket {
         let (metrics, mut stopped) = (Arc::clone(&server.metrics), shutdown.subscribe());
         control.spawn(async move {
-            let served = async {
-                let socket = TcpListener::from_std(socket)?;
-                admin::serve_metrics(socket, metrics, async move { drop(stopped.wait_for(|stop| *stop).await) }).await
-            };
-            if let Err(error) = served.await {
-                tracing::error!(%error, "the metrics endpoint has failed");
+            match TcpListener::from_std(socket) {
+                Ok(socket) => {
+                    let stop = async move { drop(stopped.wait_for(|stop| *stop).await) };
+                    admin::serve_metrics(socket, metrics, stop).await;
+                }
+                Err(error) => tracing::error!(%error, "the metrics endpoint could not be started"),
             }
         });
     }

@@ -202,7 +202,7 @@ async fn reject(
     server.metrics.connect_refused(rejection.reason_code);
     tracing::info!(
         %peer,
-        client_id = %connect.client_id,
+        client_id = connect.client_id.as_str(),
         username = connect.username.as_deref().unwrap_or_default(),
         reason = ?rejection.reason_code,
         "connection refused: {}", rejection.explanation
@@ -419,11 +419,13 @@ impl Connection {
                     Ok(()) => try_read = true,
                     Err(_) => self.end(EndCause::ConnectionLost),
                 },
-                ready = self.transport.writable(), if next.write => match ready {
-                    // Input that was held back for lack of room may go on, from the codec's or the TLS buffer.
-                    Ok(()) => try_read = !next.read,
-                    Err(_) => self.end(EndCause::ConnectionLost),
-                },
+                ready = self.transport.writable(), if next.write => {
+                    // Nothing is read before the turn has found that there is room: a peer that takes little at a time
+                    // would fill the input buffer meanwhile. What was left unread is known (`drained`).
+                    if ready.is_err() {
+                        self.end(EndCause::ConnectionLost);
+                    }
+                }
                 () = self.wake.notified() => {}
                 () = elapsed(&mut timer, armed) => armed = None,
                 _ = shutdown.wait_for(|stop| *stop), if !stopping => {
@@ -487,6 +489,13 @@ impl Connection {
         };
         let link = &mut self.link;
 
+        // Of an identity whose time is over, nothing more is heard.
+        if gate.ended.is_none() && self.admitted.has_lapsed(cx.now) {
+            // Nothing that was meant for the user goes out any more.
+            link.output.abandon();
+            gate.session.handle_timeout(&cx);
+            Link::settle(&server, &cell, &mut gate, &cx, Some(link));
+        }
         let mut more_input = false;
         if gate.ended.is_none_or(|cause| cause == EndCause::ConnectionLost) {
             more_input = handle_input(&server, &cell, &mut gate, &cx, link, &mut self.decoder, &mut self.input);
@@ -610,10 +619,11 @@ impl Connection {
     async fn farewell(&mut self) {
         let reason = self.link.closing.unwrap_or(CloseReason::Ended(EndCause::ConnectionLost));
         self.server.metrics.connections_ended.inc(connection_end(reason));
-        tracing::debug!(peer = %self.peer, client_id = %self.key.client_id, ?reason, "connection ended");
+        tracing::debug!(peer = %self.peer, client_id = self.key.client_id.as_str(), ?reason, "connection ended");
         match reason {
             CloseReason::Ended(EndCause::ConnectionLost) => {}
-            CloseReason::Ended(EndCause::Kicked(_) | EndCause::Purged(_)) => {
+            CloseReason::Ended(EndCause::Kicked(_) | EndCause::Purged(_))
+            | CloseReason::TimeIsUp(ReasonCode::NotAuthorized) => {
                 // DISCONNECT was tried in the last turn; now nothing more may pass, in either direction.
                 self.transport.abort();
             }
@@ -677,7 +687,7 @@ fn handle_input(
             Ok(None) => return false,
             Err(error) => {
                 server.metrics.malformed(error.reason_code);
-                tracing::debug!(client_id = %gate.session.key().client_id, %error, "malformed packet");
+                tracing::debug!(client_id = gate.session.key().client_id.as_str(), %error, "malformed packet");
                 gate.session.handle_end(EndCause::Malformed(error.reason_code), cx);
             }
         }

@@ -117,9 +117,9 @@ impl Server {
         });
         tracing::debug!(
             owner = %key.owner,
-            client_id = %key.client_id,
+            client_id = key.client_id.as_str(),
             action = ?refusal.action,
-            topic = %refusal.topic,
+            topic = &*refusal.topic,
             cause = ?refusal.cause,
             "refused"
         );

@@ -56,7 +56,7 @@ impl Budget {
 pub struct MailboxLimits {
     /// Messages; at least 1.
     pub messages: usize,
-    /// Bytes of topics, payloads and bookkeeping; a single message always fits into an empty mailbox.
+    /// Bytes of topics, payloads, properties and bookkeeping; a single message always fits into an empty mailbox.
     pub bytes: usize,
     /// Shared by all mailboxes.
     pub total: Budget,
@@ -146,7 +146,7 @@ impl<'m> Shared<'m> {
 }
 
 fn cost(delivery: &Delivery) -> usize {
-    delivery.message.payload.len() + delivery.message.topic.as_str().len() + OVERHEAD
+    delivery.message.size() + OVERHEAD
 }
 
 impl Mailbox {
@@ -292,12 +292,13 @@ impl Drop for Mailbox {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use bytestring::ByteString;
     use proptest::prelude::*;
     use smallvec::smallvec;
 
     use super::*;
     use crate::{
-        mqtt::TopicName,
+        mqtt::{PublishProperties, TopicName},
         session::{Publisher, SubscriptionNumber},
     };
 
@@ -351,6 +352,26 @@ mod tests {
         poor.attach(Arc::default());
         assert_eq!(push(&poor, 100_000, QoS::AtLeastOnce), Pushed::Full);
         assert_eq!(push(&poor, 100, QoS::AtLeastOnce), Pushed::Queued);
+    }
+
+    #[test]
+    fn properties_count_against_the_bound_in_bytes() {
+        let text = ByteString::from("x".repeat(1000));
+        let heavy: [PublishProperties; 4] = [
+            PublishProperties { user_properties: vec![(text.clone(), ByteString::new())], ..Default::default() },
+            PublishProperties { correlation_data: Some(Bytes::from(vec![0; 1000])), ..Default::default() },
+            PublishProperties { content_type: Some(text.clone()), ..Default::default() },
+            PublishProperties { response_topic: TopicName::try_from(text).ok(), ..Default::default() },
+        ];
+        for properties in heavy {
+            let mailbox = Mailbox::new(limits(1_000, 10_000, &Budget::new(1 << 20)));
+            let message = Message { properties: Some(Box::new(properties)), ..(*message(0, QoS::AtLeastOnce)).clone() };
+            let message = Arc::new(message);
+            let matched = smallvec![Matched { number: SubscriptionNumber::FIRST }];
+            let push = || mailbox.push(&mut Shared::new(&message), QoS::AtLeastOnce, &matched);
+            let queued = (0..100).filter(|_| push() == Pushed::Queued).count();
+            assert!(queued <= 10, "{queued} messages of 1000 bytes in 10,000");
+        }
     }
 
     #[test]
