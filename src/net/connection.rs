@@ -489,9 +489,8 @@ impl Connection {
         };
         let link = &mut self.link;
 
-        // Of an identity whose time is over, nothing more is heard.
         if gate.ended.is_none() && self.admitted.has_lapsed(cx.now) {
-            // Nothing that was meant for the user goes out any more.
+            // The certificate or the user has ended: nothing that was meant for it goes out, nothing it sent counts.
             link.output.abandon();
             gate.session.handle_timeout(&cx);
             Link::settle(&server, &cell, &mut gate, &cx, Some(link));
