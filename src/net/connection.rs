@@ -362,6 +362,13 @@ impl Connection {
         connection.wake = cell.mailbox.attach();
         gate.session.handle_connect(connect, &connection.admitted.terms, &cx);
         Link::settle(&server, &cell, &mut gate, &cx, Some(&mut connection.link));
+        // At once: whatever ends the connection before its first turn must find CONNACK written. [MQTT-3.2.0-1]
+        let before = connection.link.output.len();
+        if let Err(error) = connection.link.output.write(&mut connection.transport) {
+            tracing::debug!(%peer, %error, "the connection broke before its CONNACK");
+            gate.ended = Some(EndCause::ConnectionLost);
+        }
+        server.metrics.bytes_written(before - connection.link.output.len());
         drop(gate);
         Ok(connection)
     }
