@@ -1,6 +1,5 @@
 //! Attacks on the login, and the rules that they run into.
 
-
 use super::super::testing::{Directory, certificate, record, time, user};
 use super::super::{Anchor, Argon2Parameters, HasherSettings, PasswordHash};
 use super::*;
