@@ -510,7 +510,9 @@ impl Connection {
         }
         let more_deliveries = link.deliver(&server, &cell, &mut gate, &cx);
         let before = link.output.len();
-        let written = link.output.write(&mut self.transport)?;
+        // Ciphertext that waits for the socket was meant for the user: the connection ends without a word then.
+        let mute = link.closing.is_some_and(is_abortive) && self.transport.wants_write();
+        let written = mute || link.output.write(&mut self.transport)?;
         server.metrics.bytes_written(before - link.output.len());
         if link.closing.is_some() {
             // Detached by the session itself: what it leaves is settled while the gate is held.
@@ -604,8 +606,7 @@ impl Connection {
         tracing::debug!(peer = %self.peer, client_id = self.key.client_id.as_str(), ?reason, "connection ended");
         match reason {
             CloseReason::Ended(EndCause::ConnectionLost) => {}
-            CloseReason::Ended(EndCause::Kicked(_) | EndCause::Purged(_))
-            | CloseReason::TimeIsUp(ReasonCode::NotAuthorized) => {
+            reason if is_abortive(reason) => {
                 // DISCONNECT was tried in the last turn; now nothing more may pass, in either direction.
                 self.transport.abort();
             }
@@ -694,6 +695,15 @@ fn last_packet(
         }
     }
     last
+}
+
+/// Does the identity end, so that no byte may pass any more?
+fn is_abortive(reason: CloseReason) -> bool {
+    matches!(
+        reason,
+        CloseReason::Ended(EndCause::Kicked(_) | EndCause::Purged(_))
+            | CloseReason::TimeIsUp(ReasonCode::NotAuthorized)
+    )
 }
 
 /// Why it ended, in the words of the metrics.
