@@ -260,9 +260,9 @@ struct Connection {
     read_size: usize,
     link: Link,
     mouth: Arc<Mouth>,
-    open_requests: Arc<AtomicUsize>,
-    /// Deliveries, changes of the rules, or another connection that took the session.
+    /// Calls this connection: for deliveries, answers, changes of the rules, its end.
     wake: Arc<Notify>,
+    open_requests: Arc<AtomicUsize>,
     _counted: Counted,
 }
 
@@ -328,8 +328,8 @@ impl Connection {
             read_size: READ_SIZE.0,
             link: Link::new(connect.version),
             mouth: Mouth::new(&cell, number),
-            open_requests: Arc::default(),
             wake: Arc::default(),
+            open_requests: Arc::default(),
             server,
             _counted: counted,
         });
@@ -347,8 +347,9 @@ impl Connection {
             let last = last_packet(&server, &cell, &mut gate, &cx, &mut farewell);
             gate.farewells.extend(last.map(|packet| (older, packet)));
             gate.answers.clear();
-            cell.mailbox.detach(|delivery| delivery.message.qos);
+            // While it is still the older one that reads.
             cell.mailbox.call();
+            cell.mailbox.detach(|delivery| delivery.message.qos);
         }
         gate.connection = number;
         gate.ended = None;
@@ -358,7 +359,7 @@ impl Connection {
             gate.pending.clear();
             gate.backlog.clear();
         }
-        connection.wake = cell.mailbox.attach();
+        cell.mailbox.attach(Arc::clone(&connection.wake));
         gate.session.handle_connect(connect, &connection.admitted.terms, &cx);
         Link::settle(&server, &cell, &mut gate, &cx, Some(&mut connection.link));
         drop(gate);
@@ -373,6 +374,11 @@ impl Connection {
         // Nothing is left in the socket or in the TLS session that readiness would not announce.
         let mut drained = true;
         loop {
+            // Not left to the wait below, which a peer that never stops sending would never reach.
+            if !stopping && shutdown.has_changed().unwrap_or(true) {
+                stopping = true;
+                self.end(EndCause::Shutdown);
+            }
             if try_read {
                 drained = self.read().unwrap_or_else(|cause| {
                     self.end(cause);
@@ -459,7 +465,7 @@ impl Connection {
         }
     }
 
-    /// One turn under the gate: rules, ends, timeouts, answers, packets, deliveries, one write. `None`: it is over.
+    /// One turn under the gate: rules, packets, timeouts, answers, ends, deliveries, one write. `None`: it is over.
     fn turn(&mut self) -> io::Result<Option<Next>> {
         let cell = Arc::clone(&self.cell);
         let server = Arc::clone(&self.server);
@@ -476,17 +482,21 @@ impl Connection {
         };
         let link = &mut self.link;
 
-        if gate.ended.is_none() && gate.session.poll_timeout().is_some_and(|at| at <= cx.now) {
-            if self.admitted.has_lapsed(cx.now) {
-                // Nothing that was meant for the user goes out any more.
-                link.output.abandon();
-            }
+        if gate.ended.is_none() && self.admitted.has_lapsed(cx.now) {
+            // The certificate or the user has ended: nothing that was meant for it goes out, nothing it sent counts.
+            link.output.abandon();
             gate.session.handle_timeout(&cx);
             Link::settle(&server, &cell, &mut gate, &cx, Some(link));
         }
         let mut more_input = false;
         if gate.ended.is_none_or(|cause| cause == EndCause::ConnectionLost) {
             more_input = handle_input(&server, &cell, &mut gate, &cx, link, &mut self.decoder, &mut self.input);
+        }
+        // After the input: a packet that came in time counts, however late a busy machine looks at it.
+        if link.closing.is_none() && gate.ended.is_none() && gate.session.poll_timeout().is_some_and(|at| at <= cx.now)
+        {
+            gate.session.handle_timeout(&cx);
+            Link::settle(&server, &cell, &mut gate, &cx, Some(link));
         }
         while link.closing.is_none() && gate.ended.is_none() {
             let Some(answer) = gate.answers.pop_front() else { break };

@@ -7,6 +7,7 @@ use portcullis::{
     access::{Context, Operation, Permission, Role, User, UserId},
     authn::{Argon2Parameters, PasswordHash},
     broker::{Broker, BrokerHandle},
+    clock::{Clock, SystemClock},
     config::Config,
     directory::{Actor, Directory, Expected, NewUser},
     mqtt::{ConnAck, Connect, ProtocolVersion, ReasonCode},
@@ -53,9 +54,18 @@ impl Harness {
 
     /// As [`Harness::start_with_listeners`], in a directory with the files that `config` refers to.
     pub(crate) async fn start_in(directory: TempDir, config: &str) -> Self {
+        Self::start_with_clock(directory, config, Arc::new(SystemClock)).await
+    }
+
+    /// As [`Harness::start`], by another clock.
+    pub(crate) async fn start_by(clock: impl Clock + 'static) -> Self {
+        Self::start_with_clock(TempDir::new().unwrap(), PLAIN, Arc::new(clock)).await
+    }
+
+    async fn start_with_clock(directory: TempDir, config: &str, clock: Arc<dyn Clock>) -> Self {
         let text = format!("{COMMON}{config}");
         let config = Config::parse(&text, directory.path()).unwrap_or_else(|error| panic!("{error:?}"));
-        let broker = Broker::builder(config).bind().await.unwrap_or_else(|error| panic!("{error}"));
+        let broker = Broker::builder(config).clock(clock).bind().await.unwrap_or_else(|error| panic!("{error}"));
         let harness = Self { broker, directory };
         harness.user(TESTER, vec![allow("#")]);
         harness

@@ -7,6 +7,7 @@
     clippy::indexing_slicing,
     reason = "a test that cannot go on fails"
 )]
+#![allow(clippy::print_stdout, reason = "what a test measures and does not judge")]
 
 mod access;
 mod attacks;
