@@ -142,7 +142,8 @@ impl BrokerHandle {
             return Err(NotSubscribed::NotAuthorized);
         }
         let mailbox = Arc::new(Mailbox::new(self.server.mailbox.clone()));
-        let wake = mailbox.attach();
+        let wake = Arc::new(Notify::new());
+        mailbox.attach(Arc::clone(&wake));
         let session = SessionNumber(self.server.sessions.next_number());
         self.server.router.subscribe(&filter, session, SubscriptionNumber::FIRST, QoS::ExactlyOnce, &mailbox);
         let retained = self.server.router.retained(&filter, self.server.clock.instant());

@@ -260,9 +260,9 @@ struct Connection {
     read_size: usize,
     link: Link,
     mouth: Arc<Mouth>,
-    open_requests: Arc<AtomicUsize>,
-    /// Deliveries, changes of the rules, or another connection that took the session.
+    /// Calls this connection: for deliveries, answers, changes of the rules, its end.
     wake: Arc<Notify>,
+    open_requests: Arc<AtomicUsize>,
     _counted: Counted,
 }
 
@@ -359,7 +359,7 @@ impl Connection {
             gate.pending.clear();
             gate.backlog.clear();
         }
-        connection.wake = cell.mailbox.attach();
+        cell.mailbox.attach(Arc::clone(&connection.wake));
         gate.session.handle_connect(connect, &connection.admitted.terms, &cx);
         Link::settle(&server, &cell, &mut gate, &cx, Some(&mut connection.link));
         // At once: whatever ends the connection before its first turn must find CONNACK written. [MQTT-3.2.0-1]
@@ -527,7 +527,7 @@ impl Connection {
         }
         let more_deliveries = link.deliver(&server, &cell, &mut gate, &cx);
         let before = link.output.len();
-        // Ciphertext that waits for the socket may hold what is forbidden now: the connection ends without a word then.
+        // Ciphertext that waits for the socket was meant for the user: the connection ends without a word then.
         let mute = link.closing.is_some_and(is_abortive) && self.transport.wants_write();
         let written = mute || link.output.write(&mut self.transport)?;
         server.metrics.bytes_written(before - link.output.len());

@@ -21,7 +21,7 @@ use crate::{
     session::{Delivery, Matched, Message},
 };
 
-/// What a queued delivery costs beside the message: the entry, and the allocations of the shared message.
+/// What a queued delivery costs beside its payload and topic: the entry, the shared message and its allocations.
 const OVERHEAD: usize = 192;
 
 /// A reader that is this far behind does not take a message soon: it gets one that holds no read buffer.
@@ -92,8 +92,6 @@ struct State {
     /// Taken from the common budget.
     borrowed: usize,
     reader: Reader,
-    /// Wakes the reader of now, and never an earlier one that has yet to hear of its end.
-    wake: Arc<Notify>,
 }
 
 impl State {
@@ -122,9 +120,10 @@ impl State {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Reader {
-    Attached,
+    /// Called by this. Each reader brings its own: a call must never reach the one that it replaces.
+    Attached(Arc<Notify>),
     Offline,
     Closed,
 }
@@ -156,8 +155,7 @@ fn cost(delivery: &Delivery) -> usize {
 impl Mailbox {
     /// An empty mailbox that nobody reads yet.
     pub fn new(limits: MailboxLimits) -> Self {
-        let (queue, wake) = (VecDeque::new(), Arc::default());
-        let state = State { queue, bytes: 0, borrowed: 0, reader: Reader::Offline, wake };
+        let state = State { queue: VecDeque::new(), bytes: 0, borrowed: 0, reader: Reader::Offline };
         Self { limits, state: Mutex::new(state) }
     }
 
@@ -167,9 +165,9 @@ impl Mailbox {
         match state.reader {
             Reader::Closed => return Pushed::Closed,
             Reader::Offline if qos == QoS::AtMostOnce => return Pushed::Offline,
-            Reader::Offline | Reader::Attached => {}
+            Reader::Offline | Reader::Attached(_) => {}
         }
-        let waits = state.reader == Reader::Offline || state.queue.len() >= PROMPT;
+        let waits = matches!(state.reader, Reader::Offline) || state.queue.len() >= PROMPT;
         let message = if waits { shared.detached() } else { shared.message() };
         let delivery = Delivery { message, matched: matched.clone(), retained: false };
         let cost = cost(&delivery);
@@ -183,7 +181,10 @@ impl Mailbox {
         state.bytes += cost;
         state.queue.push_back(delivery);
         // One wake for a batch: whoever finds the queue filled already knows that the reader was called.
-        let wake = (first && state.reader == Reader::Attached).then(|| Arc::clone(&state.wake));
+        let wake = match &state.reader {
+            Reader::Attached(wake) if first => Some(Arc::clone(wake)),
+            _ => None,
+        };
         drop(state);
         if let Some(wake) = wake {
             wake.notify_one();
@@ -220,7 +221,7 @@ impl Mailbox {
     /// Puts back what `take` gave and nobody could use, in front and in order.
     pub fn put_back(&self, deliveries: impl DoubleEndedIterator<Item = Delivery>) {
         let mut state = self.state.lock();
-        if state.reader == Reader::Closed {
+        if matches!(state.reader, Reader::Closed) {
             return;
         }
         for delivery in deliveries.rev() {
@@ -233,21 +234,18 @@ impl Mailbox {
         }
     }
 
-    /// A connection now reads; what wakes it. A wake that comes before it waits is not lost, and none of those that an
-    /// earlier reader is to have goes to this one, or the other way round: both may wait at the same time.
-    pub fn attach(&self) -> Arc<Notify> {
+    /// A connection now reads; `wake` calls it when something comes, and by [`Mailbox::call`].
+    pub fn attach(&self, wake: Arc<Notify>) {
         let mut state = self.state.lock();
-        if state.reader != Reader::Closed {
-            state.reader = Reader::Attached;
+        if !matches!(state.reader, Reader::Closed) {
+            state.reader = Reader::Attached(wake);
         }
-        state.wake = Arc::default();
-        Arc::clone(&state.wake)
     }
 
     /// The connection is gone: what was QoS 0 is dropped, the rest waits. `qos` tells the level of a delivery.
     pub fn detach(&self, qos: impl Fn(&Delivery) -> QoS) {
         let mut state = self.state.lock();
-        if state.reader != Reader::Attached {
+        if !matches!(state.reader, Reader::Attached(_)) {
             return;
         }
         state.reader = Reader::Offline;
@@ -267,13 +265,14 @@ impl Mailbox {
     /// The session has ended for good.
     pub fn close(&self) {
         let mut state = self.state.lock();
-        state.reader = Reader::Closed;
+        let reader = std::mem::replace(&mut state.reader, Reader::Closed);
         state.queue = VecDeque::new();
         state.bytes = 0;
         state.settle(&self.limits.total);
-        let wake = Arc::clone(&state.wake);
         drop(state);
-        wake.notify_one();
+        if let Reader::Attached(wake) = reader {
+            wake.notify_one();
+        }
     }
 
     /// Is nothing waiting?
@@ -286,10 +285,11 @@ impl Mailbox {
         self.state.lock().queue.len()
     }
 
-    /// Calls the reader for another reason than a delivery.
+    /// Calls the reader, if there is one, for another reason than a delivery.
     pub fn call(&self) {
-        let wake = Arc::clone(&self.state.lock().wake);
-        wake.notify_one();
+        if let Reader::Attached(wake) = &self.state.lock().reader {
+            wake.notify_one();
+        }
     }
 }
 
@@ -301,13 +301,10 @@ impl Drop for Mailbox {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
     use bytestring::ByteString;
     use proptest::prelude::*;
     use smallvec::smallvec;
-    use tokio::time::timeout;
 
     use super::*;
     use crate::{
@@ -344,7 +341,7 @@ mod tests {
     fn a_full_mailbox_drops_the_newest_and_keeps_the_order() {
         let budget = Budget::new(1 << 20);
         let mailbox = Mailbox::new(limits(3, 1 << 20, &budget));
-        mailbox.attach();
+        mailbox.attach(Arc::default());
         for length in 1..=4 {
             let expected = if length <= 3 { Pushed::Queued } else { Pushed::Full };
             assert_eq!(push(&mailbox, length, QoS::AtLeastOnce), expected);
@@ -358,43 +355,13 @@ mod tests {
     fn one_message_always_fits_an_empty_mailbox_but_not_an_empty_budget() {
         let budget = Budget::new(1 << 20);
         let mailbox = Mailbox::new(limits(1, 10, &budget));
-        mailbox.attach();
+        mailbox.attach(Arc::default());
         assert_eq!(push(&mailbox, 100_000, QoS::AtLeastOnce), Pushed::Queued);
         assert_eq!(push(&mailbox, 1, QoS::AtLeastOnce), Pushed::Full);
         let poor = Mailbox::new(limits(1_000, 1 << 20, &Budget::new(0)));
-        poor.attach();
+        poor.attach(Arc::default());
         assert_eq!(push(&poor, 100_000, QoS::AtLeastOnce), Pushed::Full);
         assert_eq!(push(&poor, 100, QoS::AtLeastOnce), Pushed::Queued);
-    }
-
-    #[test]
-    fn nobody_connected_means_no_qos_0_and_after_the_end_nothing() {
-        let mailbox = Mailbox::new(limits(10, 1 << 20, &Budget::new(1 << 20)));
-        assert_eq!(push(&mailbox, 1, QoS::AtMostOnce), Pushed::Offline);
-        assert_eq!(push(&mailbox, 1, QoS::AtLeastOnce), Pushed::Queued);
-        mailbox.attach();
-        assert_eq!(push(&mailbox, 2, QoS::AtMostOnce), Pushed::Queued);
-        mailbox.detach(|delivery| delivery.message.qos);
-        assert_eq!(mailbox.len(), 1, "what was QoS 0 went with the connection");
-        mailbox.close();
-        assert_eq!(push(&mailbox, 1, QoS::AtLeastOnce), Pushed::Closed);
-        assert!(mailbox.is_empty());
-    }
-
-    /// An older connection between its last turn and its next wait takes no wake of the newer one, which would then
-    /// wait for ever beside a queue that is not empty, and loses none of its own.
-    #[tokio::test]
-    async fn a_reader_and_the_one_that_takes_over_do_not_steal_each_others_wakes() {
-        let woken = async |wake: &Notify| timeout(Duration::from_millis(5), wake.notified()).await.is_ok();
-        let mailbox = Mailbox::new(limits(1000, 10_000, &Budget::new(1 << 20)));
-        let older = mailbox.attach();
-        mailbox.call();
-        let newer = mailbox.attach();
-        assert!(!woken(&newer).await, "that was for the older one");
-        push(&mailbox, 1, QoS::AtLeastOnce);
-        assert!(woken(&older).await);
-        assert!(!woken(&older).await, "that was for the newer one");
-        assert!(woken(&newer).await);
     }
 
     #[test]
@@ -407,15 +374,42 @@ mod tests {
             PublishProperties { response_topic: TopicName::try_from(text).ok(), ..Default::default() },
         ];
         for properties in heavy {
-            let mailbox = Mailbox::new(limits(1000, 10_000, &Budget::new(1 << 20)));
-            let message = Message { properties: Some(Box::new(properties)), ..(*message(1, QoS::AtLeastOnce)).clone() };
-            let (message, matched) = (Arc::new(message), smallvec![Matched { number: SubscriptionNumber::FIRST }]);
+            let mailbox = Mailbox::new(limits(1_000, 10_000, &Budget::new(1 << 20)));
+            let message = Message { properties: Some(Box::new(properties)), ..(*message(0, QoS::AtLeastOnce)).clone() };
+            let message = Arc::new(message);
+            let matched = smallvec![Matched { number: SubscriptionNumber::FIRST }];
             let push = || mailbox.push(&mut Shared::new(&message), QoS::AtLeastOnce, &matched);
             let queued = (0..100).filter(|_| push() == Pushed::Queued).count();
             assert!(queued <= 10, "{queued} messages of 1000 bytes in 10,000");
-            while mailbox.pop().is_some() {}
-            assert_eq!(mailbox.state.lock().bytes, 0);
         }
+    }
+
+    #[test]
+    fn nobody_connected_means_no_qos_0_and_after_the_end_nothing() {
+        let mailbox = Mailbox::new(limits(10, 1 << 20, &Budget::new(1 << 20)));
+        assert_eq!(push(&mailbox, 1, QoS::AtMostOnce), Pushed::Offline);
+        assert_eq!(push(&mailbox, 1, QoS::AtLeastOnce), Pushed::Queued);
+        mailbox.attach(Arc::default());
+        assert_eq!(push(&mailbox, 2, QoS::AtMostOnce), Pushed::Queued);
+        mailbox.detach(|delivery| delivery.message.qos);
+        assert_eq!(mailbox.len(), 1, "what was QoS 0 went with the connection");
+        mailbox.close();
+        assert_eq!(push(&mailbox, 1, QoS::AtLeastOnce), Pushed::Closed);
+        assert!(mailbox.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_call_reaches_the_reader_of_now_and_never_the_one_before() {
+        let mailbox = Mailbox::new(limits(10, 1 << 20, &Budget::new(1 << 20)));
+        let (older, newer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        mailbox.attach(Arc::clone(&older));
+        mailbox.call();
+        older.notified().await;
+        mailbox.attach(Arc::clone(&newer));
+        push(&mailbox, 1, QoS::AtMostOnce);
+        newer.notified().await;
+        let nothing = tokio::time::timeout(std::time::Duration::from_millis(1), older.notified()).await;
+        assert!(nothing.is_err());
     }
 
     /// What is taken is counted nowhere: a reader that cannot go on must not hold much of it.
@@ -474,7 +468,7 @@ mod tests {
                         mailbox.put_back(taken.into_iter().skip(1));
                     }
                     Step::Detach => mailbox.detach(|delivery| delivery.message.qos),
-                    Step::Attach => drop(mailbox.attach()),
+                    Step::Attach => mailbox.attach(Arc::default()),
                     Step::Clear => mailbox.clear(),
                 }
                 let mut held = 0;
