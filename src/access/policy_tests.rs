@@ -420,3 +420,16 @@ fn messages_say_what_to_write_instead() {
     role `admin` is built in and cannot be created, changed or deleted: choose another name
     ");
 }
+
+#[test]
+fn no_name_is_a_segment_that_a_path_cannot_hold() {
+    for dots in [".", "..", "...", &".".repeat(64)] {
+        assert_eq!(dots.parse::<RoleName>(), Err(NameError::Dots(dots.to_owned())));
+        assert!(dots.parse::<Username>().is_err(), "{dots}");
+        assert!(serde_json::from_value::<RoleName>(dots.into()).is_err(), "{dots}");
+    }
+    for named in ["a..", "..a", "a.b", ".-."] {
+        assert!(named.parse::<RoleName>().is_ok() && named.parse::<Username>().is_ok(), "{named}");
+    }
+    assert_eq!("...".parse::<Username>().unwrap_err().to_string(), "`...` must not be made of dots alone");
+}

@@ -7,7 +7,7 @@
 //!
 //! | field of a user | meaning |
 //! |---|---|
-//! | `username` | 3 to 64 characters of `A-Z a-z 0-9 . _ : @ -`; `admin`, `observer`, `system`, `local` are reserved |
+//! | `username` | 3 to 64 characters of `A-Z a-z 0-9 . _ : @ -`, not dots alone; `admin`, `observer`, `system`, `local` are reserved |
 //! | `enabled` | a disabled user may do nothing |
 //! | `auth` | the proof that it must give: `password`, `certificate`, `either`, `both`; `none` only for the user that a listener names in `anonymous` |
 //! | `roles` | roles that it holds |

@@ -56,7 +56,7 @@
 //! | users whose verified password is remembered in memory | 200,000 |
 //! | reason of a denial, comment of a grant | 1,024 bytes |
 //! | an unlock of the registry | 1 second to 7 days |
-//! | a username | 3 to 64 characters of `A-Z a-z 0-9 . _ : @ -` |
+//! | a username | 3 to 64 characters of `A-Z a-z 0-9 . _ : @ -`, not dots alone |
 //! | a certificate of the registry | `ca.validity`, never past the CA's own end |
 //! | time that connections have to take their last packets | 1 second at an ordinary end, 2 seconds in all at a shutdown |
 //!
