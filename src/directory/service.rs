@@ -13,9 +13,10 @@ use uuid::Uuid;
 use super::config;
 use super::queue::{CommitQueue, Reentrant};
 use super::state::State;
-use super::{Actor, Change, DirectoryError, Expected, NewUser, Subject, Transaction};
+use super::{Actor, Change, DirectoryError, ErrorKind, Expected, NewUser, Subject, Transaction};
 use crate::access::{Auth, ManagedBy, Policy, PolicyVersion, Role, RoleName, User, UserId, Username};
 use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::store::{Batch, Store};
 
 /// Whose rules a commit may have changed.
@@ -117,6 +118,7 @@ pub struct Directory {
     /// The number of `current`, to be compared without touching it.
     version: AtomicU64,
     listener: RwLock<Option<Arc<dyn PolicyListener>>>,
+    metrics: Arc<Metrics>,
     queue: CommitQueue<Work, Result<Committed, DirectoryError>>,
 }
 
@@ -133,8 +135,17 @@ impl Directory {
             version: AtomicU64::new(state.policy.version().0),
             current: ArcSwap::from_pointee(state),
             listener: RwLock::new(None),
+            metrics: Arc::new(Metrics::new()),
             queue: CommitQueue::new(),
         })
+    }
+
+    /// Counts commits, and tells the number of the snapshot, there instead of in metrics of its own.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
+        metrics.policy_version.set(self.version().0);
+        self.metrics = metrics;
+        self
     }
 
     /// The published snapshot. Never waits.
@@ -273,9 +284,22 @@ impl Directory {
     }
 
     fn run(&self, work: Work) -> Result<Committed, DirectoryError> {
-        self.queue
+        let begun = self.clock.instant();
+        let done = self
+            .queue
             .run(work, |group| self.lead(group), || Err(DirectoryError::Interrupted))
-            .unwrap_or_else(|Reentrant| Err(DirectoryError::Reentrant))
+            .unwrap_or_else(|Reentrant| Err(DirectoryError::Reentrant));
+        match &done {
+            Ok(Committed { changed: true, .. }) => {
+                self.metrics.commits.observe(self.clock.instant().saturating_duration_since(begun));
+            }
+            Err(DirectoryError::Interrupted) => self.metrics.commit_failures.inc(),
+            Err(error @ DirectoryError::Store(_)) if error.kind() == ErrorKind::Internal => {
+                self.metrics.commit_failures.inc();
+            }
+            _ => {}
+        }
+        done
     }
 
     /// Works on a group in order: each against the state that its predecessors make, all in one batch.
@@ -322,6 +346,7 @@ impl Directory {
             let change = PolicyChange { old: Arc::clone(&published.policy), new: Arc::clone(&tip.policy), affected };
             self.current.store(Arc::new(tip));
             self.version.store(change.new.version().0, Ordering::Release);
+            self.metrics.policy_version.set(change.new.version().0);
             let listener = self.listener.read().clone();
             if let Some(listener) = listener {
                 listener.policy_changed(&change);

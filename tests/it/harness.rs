@@ -24,11 +24,13 @@ pub(crate) const TESTER: &str = "tester";
 const COMMON: &str = r#"
 [store]
 durability = "memory"
-[metrics]
-bind = "off"
 [password]
 argon2 = { memory_kib = 8, iterations = 1, parallelism = 1 }
 "#;
+
+const UNMEASURED: &str = "[metrics]\nbind = \"off\"\n";
+
+const MEASURED: &str = "[metrics]\nbind = \"127.0.0.1:0\"\n";
 
 const PLAIN: &str = r#"
 [[listener]]
@@ -62,9 +64,17 @@ impl Harness {
         Self::start_with_clock(TempDir::new().unwrap(), PLAIN, Arc::new(clock)).await
     }
 
+    /// As [`Harness::start`], with a metrics endpoint.
+    pub(crate) async fn start_measured(directory: TempDir) -> Self {
+        Self::start_as(directory, &format!("{COMMON}{MEASURED}{PLAIN}"), Arc::new(SystemClock)).await
+    }
+
     async fn start_with_clock(directory: TempDir, config: &str, clock: Arc<dyn Clock>) -> Self {
-        let text = format!("{COMMON}{config}");
-        let config = Config::parse(&text, directory.path()).unwrap_or_else(|error| panic!("{error:?}"));
+        Self::start_as(directory, &format!("{COMMON}{UNMEASURED}{config}"), clock).await
+    }
+
+    async fn start_as(directory: TempDir, text: &str, clock: Arc<dyn Clock>) -> Self {
+        let config = Config::parse(text, directory.path()).unwrap_or_else(|error| panic!("{error:?}"));
         let broker = Broker::builder(config).clock(clock).bind().await.unwrap_or_else(|error| panic!("{error}"));
         let harness = Self { broker, directory };
         harness.user(TESTER, vec![allow("#")]);
