@@ -351,7 +351,7 @@ pub struct User {
     pub managed_by: ManagedBy,
     /// When it was made.
     pub created_at: Timestamp,
-    /// When it last connected; kept in memory between the hours.
+    /// When it last connected, in what is shown of a user; the directory keeps it beside the snapshots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen_at: Option<Timestamp>,
     /// Counts its changes; a write names the version it read.

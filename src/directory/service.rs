@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 use uuid::Uuid;
 
 use super::config;
+use super::last_seen::LastSeen;
 use super::queue::{CommitQueue, Reentrant};
 use super::state::State;
 use super::{Actor, Change, DirectoryError, ErrorKind, Expected, NewUser, Subject, Transaction};
@@ -119,6 +120,7 @@ pub struct Directory {
     version: AtomicU64,
     listener: RwLock<Option<Arc<dyn PolicyListener>>>,
     metrics: Arc<Metrics>,
+    last_seen: LastSeen,
     queue: CommitQueue<Work, Result<Committed, DirectoryError>>,
 }
 
@@ -130,6 +132,7 @@ impl Directory {
     pub fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, DirectoryError> {
         let state = State::load(&*store, clock.timestamp())?;
         Ok(Self {
+            last_seen: LastSeen::load(&*store)?,
             store,
             clock,
             version: AtomicU64::new(state.policy.version().0),
@@ -172,6 +175,26 @@ impl Directory {
     /// Does anybody hold the role `admin`, enabled or not? If nobody does, it is the first start.
     pub fn has_admin(&self) -> bool {
         self.current.load().has_admin()
+    }
+
+    /// This user has just connected. Cheap: nothing is written, and no snapshot changes.
+    pub fn seen(&self, user: UserId) {
+        self.last_seen.record(user, self.clock.timestamp());
+    }
+
+    /// When this user last connected; `None`: never, or before a crash that came sooner than the next
+    /// [`Directory::save_last_seen`].
+    pub fn last_seen(&self, user: UserId) -> Option<Timestamp> {
+        self.last_seen.get(user)
+    }
+
+    /// Writes the times of [`Directory::seen`] that are new to the store. To be called once an hour, and at the end.
+    /// Says how many records were written. Blocks.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Store`]; what was not written is due again.
+    pub fn save_last_seen(&self) -> Result<usize, DirectoryError> {
+        Ok(self.last_seen.save(&*self.store, &self.policy())?)
     }
 
     /// Makes all changes of the transaction, or none. Returns when they are durable, published and passed.

@@ -16,6 +16,7 @@
 //! | `client_id` | pattern that its client identifiers must match: `*` is any run of characters, `${username}` its name; default any |
 //! | `expires_at` | end of the user |
 //! | `managed_by` | `config` (broker.toml), `api` (command line, REST, embedder) or `registry` |
+//! | `last_seen_at` | when it last logged in over MQTT; saved once an hour and at shutdown, so a crash loses up to an hour of it |
 //! | `version` | counts its changes; a write names the version that it read and gets 409 when it lost the race |
 //!
 //! A **role** is a named set of permissions. Two are built in and cannot be changed: `admin` (everything) and `observer`

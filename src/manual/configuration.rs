@@ -66,7 +66,7 @@
 //!
 //! | file | what it is | mode |
 //! |---|---|---|
-//! | `data/store/` | users, roles, registration requests, records of issued certificates (sled 0.34) | 0700, files 0600 |
+//! | `data/store/` | users, roles, when users were last seen, registration requests, records of issued certificates (sled 0.34) | 0700, files 0600 |
 //! | `data/admin.sock` | the Unix socket of the command line, while the broker runs | 0600 |
 //! | `data/initial-admin-password` | first password of `admin`, when the first start was not on a terminal; goes away when the password is changed | 0600 |
 //! | `certs/ca.pem` | the CA: trust bundle for clients, issuer of their certificates | 0644 |

@@ -374,6 +374,9 @@ impl Connection {
         gate.session.handle_connect(connect, &connection.admitted.terms, &cx);
         Link::settle(&server, &cell, &mut gate, &cx, Some(&mut connection.link));
         drop(gate);
+        if let Owner::User(user) = connection.key.owner {
+            server.directory.seen(user);
+        }
         Ok(connection)
     }
 
