@@ -19,6 +19,7 @@ mod embed;
 mod endings;
 mod foreign;
 mod harness;
+mod metrics;
 mod publish;
 mod session;
 mod subscribe;
