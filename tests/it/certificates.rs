@@ -52,8 +52,7 @@ pub(crate) fn issue(certs: &Path, common_name: &str) -> (Identity, IssuedCertifi
     let (key, csr) = request(common_name);
     let csr = VerifiedCsr::from_pem(csr.as_bytes()).unwrap();
     let serial = ca.draw_serial().unwrap();
-    let prepared =
-        PreparedCertificate::client(&csr, ca.issuer(), serial, now, Duration::from_secs(24 * 3600)).unwrap();
+    let prepared = PreparedCertificate::client(&csr, ca.issuer(), serial, now, Duration::from_secs(24 * 3600)).unwrap();
     let issued = ca.sign(prepared).unwrap();
     (identity(issued.der(), &key), issued)
 }
