@@ -62,10 +62,6 @@ impl Person {
     pub(crate) fn new(name: String, roles: &'static [&'static str]) -> Self {
         Self { password: format!("a secret of {name}"), name, roles, fixed: false }
     }
-
-    pub(crate) fn login(&self) -> (String, String) {
-        (self.name.clone(), self.password.clone())
-    }
 }
 
 /// A role: its name, the filters that its holders may read, those that they may write.

@@ -19,9 +19,11 @@ mod brokers;
 mod bystanders;
 mod clock;
 mod crowd;
+mod end;
 #[path = "../load/figures.rs"]
 #[allow(dead_code, reason = "shared with the load driver")]
 mod figures;
+mod guesses;
 #[path = "../load/link.rs"]
 #[allow(dead_code, reason = "shared with the load driver")]
 mod link;
@@ -29,9 +31,11 @@ mod link;
 #[allow(dead_code, reason = "shared with the load driver")]
 mod process;
 mod revoke;
+mod storm;
 #[path = "../load/table.rs"]
 #[allow(dead_code, reason = "shared with the load driver")]
 mod table;
+mod timing;
 #[path = "../load/wire.rs"]
 #[allow(dead_code, reason = "shared with the load driver")]
 mod wire;
@@ -39,6 +43,7 @@ mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -49,6 +54,12 @@ use bystanders::Pace;
 enum Scenario {
     /// A role of very many live clients loses a right, and gets it back.
     Revoke,
+    /// Users are disabled, deleted, given another password, one after another.
+    End,
+    /// A fleet comes back at once while passwords are guessed.
+    Storm,
+    /// Refusals of unknown and known users are timed.
+    Timing,
 }
 
 /// Measures how changes of users and roles take effect.
@@ -82,6 +93,21 @@ struct Arguments {
     /// Their messages per second; 0 is as fast as they come back.
     #[arg(long, default_value_t = 2000.0)]
     rate: f64,
+    /// end: users that are ended, by each means.
+    #[arg(long, default_value_t = 100)]
+    users: usize,
+    /// storm: clients of the fleet; bounded by half the limit of open files, as both ends of a cut meet in the broker.
+    #[arg(long, default_value_t = 20_000)]
+    fleet: usize,
+    /// end: wrong passwords per second. One core of argon2 checks some 50.
+    #[arg(long, default_value_t = 100.0)]
+    load: f64,
+    /// storm: wrong passwords per second.
+    #[arg(long, default_value_t = 500.0)]
+    guesses: f64,
+    /// timing: refusals of each kind.
+    #[arg(long, default_value_t = 400)]
+    refusals: usize,
     /// `[store] durability` of this broker.
     #[arg(long, default_value = "sync")]
     durability: String,
@@ -129,6 +155,21 @@ fn run(arguments: &Arguments) -> Result<(), String> {
             pace,
         };
         revoke::run(&arguments.brokers, &programs, &sizes);
+    }
+    if wanted(Scenario::End) {
+        let (users, guesses) = (arguments.users.clamp(1, 5_000), arguments.load.clamp(1.0, 1e4));
+        end::run(&arguments.brokers, &programs, &end::Sizes { users, rate: 500.0, guesses, pace });
+    }
+    if wanted(Scenario::Storm) {
+        let fleet = arguments.fleet.min((files / 2).saturating_sub(1_500)).max(1);
+        if fleet < arguments.fleet {
+            println!("a fleet of {fleet} instead of {}: a process may open {files} files here", arguments.fleet);
+        }
+        let (guesses, patience) = (arguments.guesses.clamp(1.0, 1e4), Duration::from_mins(1));
+        storm::run(&arguments.brokers, &programs, &storm::Sizes { fleet, victims: 10, guesses, pace, patience });
+    }
+    if wanted(Scenario::Timing) {
+        timing::run(&arguments.brokers, &programs, arguments.refusals.max(10));
     }
     Ok(())
 }
