@@ -18,6 +18,7 @@ mod endings;
 mod foreign;
 mod harness;
 mod publish;
+mod revocation;
 mod session;
 mod subscribe;
 mod tls;
