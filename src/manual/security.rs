@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | a stranger gets in | no default password, no anonymous access unless configured, default deny | `nobody_comes_in_without_credentials`, `no_rule_means_allow` |
 //! | guessing passwords | failures limited by source and by name; argon2id | `guessing_is_slowed_down`, `guessing_slows_down_for_known_and_unknown_users_alike_and_locks_nobody_out` |
-//! | finding out which users exist | same answer, same work for unknown users | `a_wrong_password_and_an_unknown_user_look_the_same`, `an_unknown_user_takes_as_long_as_a_wrong_password` |
+//! | finding out which users exist | same answer, same work for unknown users | `a_wrong_password_and_an_unknown_user_look_the_same` |
 //! | locking somebody out by failing in their name | sources that proved to be the user before are spared | `an_attacker_behind_the_same_address_does_not_lock_out_a_user_at_home_there`, `a_flood_of_a_million_sources_leaves_memory_bounded` |
 //! | burning the processor with logins | argon2 on threads of its own, bounded queue, "server busy" | `a_full_queue_tells_known_and_unknown_users_alike_that_it_is_busy` |
 //! | a certificate used for another name, revoked, expired, or of a deleted user | checked against the user at every CONNECT | `a_certificate_speaks_for_no_other_name`, `a_certificate_without_a_user_off_record_revoked_or_expired_is_refused` |

@@ -74,10 +74,41 @@ impl Backlog {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::{cell::Cell, sync::Arc};
 
     use super::*;
-    use crate::session::SubscriptionNumber;
+    use crate::{
+        mqtt::TopicName,
+        session::{Message, Publisher},
+    };
+
+    fn retained(topic: &str) -> RetainedMessage {
+        let message = Message {
+            topic: TopicName::try_from(topic).unwrap(),
+            payload: bytes::Bytes::new(),
+            qos: if topic.starts_with("zero") { QoS::AtMostOnce } else { QoS::AtLeastOnce },
+            retain: true,
+            publisher: Publisher::SYSTEM,
+            expires: None,
+            properties: None,
+        };
+        RetainedMessage { message: Arc::new(message), publisher: None }
+    }
+
+    fn find(filter: &TopicFilter) -> Vec<RetainedMessage> {
+        vec![retained(&format!("{filter}/1")), retained(&format!("zero/{filter}"))]
+    }
+
+    fn drain(backlog: &mut Backlog) -> Vec<String> {
+        let mut topics = Vec::new();
+        loop {
+            match backlog.next(find) {
+                Next::Message(entry, _) => topics.push(entry.message.topic.to_string()),
+                Next::Searched => {}
+                Next::Nothing => return topics,
+            }
+        }
+    }
 
     #[test]
     fn a_filter_named_over_and_over_is_looked_up_once() {
@@ -92,5 +123,28 @@ mod tests {
         assert!(matches!(backlog.next(find), Next::Searched));
         assert!(matches!(backlog.next(find), Next::Nothing));
         assert_eq!(lookups.get(), 1);
+    }
+
+    #[test]
+    fn a_subscription_made_again_begins_again_and_one_that_is_gone_gets_nothing() {
+        let (number, filter) = (SubscriptionNumber::FIRST, TopicFilter::try_from("a").unwrap());
+        let mut backlog = Backlog::default();
+        backlog.add(number, filter.clone());
+        assert!(matches!(backlog.next(find), Next::Searched));
+        assert!(matches!(backlog.next(find), Next::Message(..)));
+        backlog.add(number, filter.clone());
+        assert_eq!(drain(&mut backlog), ["a/1", "zero/a"]);
+        backlog.add(number, filter);
+        backlog.remove(number);
+        assert!(drain(&mut backlog).is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_for_an_absent_client_is_not_qos_0() {
+        let mut backlog = Backlog::default();
+        backlog.add(SubscriptionNumber::FIRST, TopicFilter::try_from("a").unwrap());
+        assert!(matches!(backlog.next(find), Next::Searched));
+        backlog.detach();
+        assert_eq!(drain(&mut backlog), ["a/1"]);
     }
 }

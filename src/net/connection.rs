@@ -373,6 +373,13 @@ impl Connection {
         cell.mailbox.attach(Arc::clone(&connection.wake));
         gate.session.handle_connect(connect, &connection.admitted.terms, &cx);
         Link::settle(&server, &cell, &mut gate, &cx, Some(&mut connection.link));
+        // At once: whatever ends the connection before its first turn must find CONNACK written. [MQTT-3.2.0-1]
+        let before = connection.link.output.len();
+        if let Err(error) = connection.link.output.write(&mut connection.transport) {
+            tracing::debug!(%peer, %error, "the connection broke before its CONNACK");
+            gate.ended = Some(EndCause::ConnectionLost);
+        }
+        server.metrics.bytes_written(before - connection.link.output.len());
         drop(gate);
         if let Owner::User(user) = connection.key.owner {
             server.directory.seen(user);
@@ -534,7 +541,9 @@ impl Connection {
         }
         let more_deliveries = link.deliver(&server, &cell, &mut gate, &cx);
         let before = link.output.len();
-        let written = link.output.write(&mut self.transport)?;
+        // Ciphertext that waits for the socket was meant for the user: the connection ends without a word then.
+        let mute = link.closing.is_some_and(is_abortive) && self.transport.wants_write();
+        let written = mute || link.output.write(&mut self.transport)?;
         server.metrics.bytes_written(before - link.output.len());
         if link.closing.is_some() {
             // Detached by the session itself: what it leaves is settled while the gate is held.
@@ -595,7 +604,13 @@ impl Connection {
         };
         gate.session.handle_policy(&cx);
         let mut undelivered = Vec::new();
-        self.link.output.retain(|outgoing| gate.session.may_still_send(outgoing, &cx), |id| undelivered.push(id));
+        let recalled =
+            self.link.output.retain(|outgoing| gate.session.may_still_send(outgoing, &cx), |id| undelivered.push(id));
+        if !recalled {
+            // A record with what is now forbidden lies between the broker and the socket: it must not go out, and nothing
+            // can go out without it.
+            gate.ended.get_or_insert(EndCause::Kicked(ReasonCode::NotAuthorized));
+        }
         for packet_id in undelivered {
             gate.session.handle_undelivered(packet_id, &cx);
         }
@@ -628,8 +643,7 @@ impl Connection {
         tracing::debug!(peer = %self.peer, client_id = self.key.client_id.as_str(), ?reason, "connection ended");
         match reason {
             CloseReason::Ended(EndCause::ConnectionLost) => {}
-            CloseReason::Ended(EndCause::Kicked(_) | EndCause::Purged(_))
-            | CloseReason::TimeIsUp(ReasonCode::NotAuthorized) => {
+            reason if is_abortive(reason) => {
                 // DISCONNECT was tried in the last turn; now nothing more may pass, in either direction.
                 self.transport.abort();
             }
@@ -718,6 +732,15 @@ fn last_packet(
         }
     }
     last
+}
+
+/// Does the identity end, so that no byte may pass any more?
+fn is_abortive(reason: CloseReason) -> bool {
+    matches!(
+        reason,
+        CloseReason::Ended(EndCause::Kicked(_) | EndCause::Purged(_))
+            | CloseReason::TimeIsUp(ReasonCode::NotAuthorized)
+    )
 }
 
 /// Why it ended, in the words of the metrics.

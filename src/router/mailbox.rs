@@ -51,6 +51,9 @@ impl Budget {
     }
 }
 
+/// Bytes that are taken at once.
+const TAKEN: usize = 64 * 1024;
+
 /// Bounds of one mailbox.
 #[derive(Clone, Debug)]
 pub struct MailboxLimits {
@@ -198,12 +201,19 @@ impl Mailbox {
         Some(delivery)
     }
 
-    /// Takes up to `most` of the oldest deliveries under one lock.
+    /// Takes up to `most` of the oldest deliveries under one lock. What is taken counts against no bound any more, so of
+    /// large ones it takes no more than one write needs.
     pub fn take(&self, most: usize, into: &mut VecDeque<Delivery>) {
         let mut state = self.state.lock();
-        let count = most.min(state.queue.len());
         let mut taken = 0;
-        into.extend(state.queue.drain(..count).inspect(|delivery| taken += cost(delivery)));
+        for _ in 0..most {
+            if taken >= TAKEN {
+                break;
+            }
+            let Some(delivery) = state.queue.pop_front() else { break };
+            taken += cost(&delivery);
+            into.push_back(delivery);
+        }
         state.bytes -= taken;
         state.settle(&self.limits.total);
     }
@@ -400,6 +410,20 @@ mod tests {
         newer.notified().await;
         let nothing = tokio::time::timeout(std::time::Duration::from_millis(1), older.notified()).await;
         assert!(nothing.is_err());
+    }
+
+    /// What is taken is counted nowhere: a reader that cannot go on must not hold much of it.
+    #[test]
+    fn of_large_messages_few_are_taken_at_once() {
+        let mailbox = Mailbox::new(limits(1000, 1 << 30, &Budget::new(1 << 30)));
+        for _ in 0..100 {
+            push(&mailbox, 40_000, QoS::AtLeastOnce);
+        }
+        let mut taken = VecDeque::new();
+        mailbox.take(64, &mut taken);
+        assert_eq!(taken.len(), 2);
+        mailbox.put_back(taken.into_iter());
+        assert_eq!(mailbox.len(), 100);
     }
 
     #[derive(Clone, Debug)]

@@ -21,6 +21,7 @@ mod foreign;
 mod harness;
 mod metrics;
 mod publish;
+mod revocation;
 mod session;
 mod subscribe;
 mod tls;
