@@ -7,7 +7,7 @@
 //!
 //! | field of a user | meaning |
 //! |---|---|
-//! | `username` | 3 to 64 characters of `A-Z a-z 0-9 . _ : @ -`; `admin`, `observer`, `system`, `local` are reserved |
+//! | `username` | 3 to 64 characters of `A-Z a-z 0-9 . _ : @ -`, not dots alone; `admin`, `observer`, `system`, `local` are reserved |
 //! | `enabled` | a disabled user may do nothing |
 //! | `auth` | the proof that it must give: `password`, `certificate`, `either`, `both`; `none` only for the user that a listener names in `anonymous` |
 //! | `roles` | roles that it holds |
@@ -16,6 +16,7 @@
 //! | `client_id` | pattern that its client identifiers must match: `*` is any run of characters, `${username}` its name; default any |
 //! | `expires_at` | end of the user |
 //! | `managed_by` | `config` (broker.toml), `api` (command line, REST, embedder) or `registry` |
+//! | `last_seen_at` | when it last logged in over MQTT; saved once an hour and at shutdown, so a crash loses up to an hour of it |
 //! | `version` | counts its changes; a write names the version that it read and gets 409 when it lost the race |
 //!
 //! A **role** is a named set of permissions. Two are built in and cannot be changed: `admin` (everything) and `observer`
@@ -49,7 +50,8 @@
 //!    another; such a policy is refused when it is made.
 //! 6. With a `publish_prefix` the topic of a PUBLISH or Will is prefix and topic together, before the rules are asked.
 //! 7. No client may publish to a topic that begins with `$`, whatever the rules say, but for the operations of the
-//!    [registry](super::registry).
+//!    [registry](super::registry). `$registry/admin/...` and `$registry/events/...` are not available in this version: nothing can
+//!    be published to the former, and nothing is sent on the latter.
 //! 8. Too high a QoS, and RETAIN without the right to it, are refused on PUBLISH; on SUBSCRIBE the QoS is lowered. To clear a
 //!    retained message needs the same right as to set it.
 //!

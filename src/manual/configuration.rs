@@ -56,7 +56,7 @@
 //! | users whose verified password is remembered in memory | 200,000 |
 //! | reason of a denial, comment of a grant | 1,024 bytes |
 //! | an unlock of the registry | 1 second to 7 days |
-//! | a username | 3 to 64 characters of `A-Z a-z 0-9 . _ : @ -` |
+//! | a username | 3 to 64 characters of `A-Z a-z 0-9 . _ : @ -`, not dots alone |
 //! | a certificate of the registry | `ca.validity`, never past the CA's own end |
 //! | time that connections have to take their last packets | 1 second at an ordinary end, 2 seconds in all at a shutdown |
 //!
@@ -66,7 +66,7 @@
 //!
 //! | file | what it is | mode |
 //! |---|---|---|
-//! | `data/store/` | users, roles, registration requests, records of issued certificates (sled 0.34) | 0700, files 0600 |
+//! | `data/store/` | users, roles, when users were last seen, registration requests, records of issued certificates (sled 0.34) | 0700, files 0600 |
 //! | `data/admin.sock` | the Unix socket of the command line, while the broker runs | 0600 |
 //! | `data/initial-admin-password` | first password of `admin`, when the first start was not on a terminal; goes away when the password is changed | 0600 |
 //! | `certs/ca.pem` | the CA: trust bundle for clients, issuer of their certificates | 0644 |

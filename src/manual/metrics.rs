@@ -13,17 +13,17 @@
 //! | `portcullis_connections_ended_total` | `reason` | ended after it: `client`, `lost`, `keep_alive`, `taken_over`, `expired`, `protocol`, `publish_refused`, `packet_too_large`, `access`, `operator`, `shutting_down`, `other` |
 //! | `portcullis_authentications_total` | `outcome` | `password`, `remembered_password`, `certificate`, `both`, `anonymous`, `registration`, `bad_credentials`, `not_authorized`, `busy`, `throttled` |
 //! | `portcullis_argon2_waiting`, `portcullis_argon2_busy` | | passwords that wait, threads that work |
-//! | `portcullis_packets_received_total`, `portcullis_packets_sent_total` | `type` | control packets; CONNECT is not among the received ones |
+//! | `portcullis_packets_received_total`, `portcullis_packets_sent_total` | `type` | control packets |
 //! | `portcullis_publish_received_total`, `portcullis_publish_sent_total` | `qos` | PUBLISH packets |
-//! | `portcullis_bytes_received_total`, `portcullis_bytes_sent_total` | | bytes inside TLS, after CONNECT |
+//! | `portcullis_bytes_received_total`, `portcullis_bytes_sent_total` | | bytes inside TLS |
 //! | `portcullis_payload_bytes_received_total`, `portcullis_payload_bytes_sent_total` | | payloads of PUBLISH |
 //! | `portcullis_malformed_packets_total` | `reason_code` | packets that broke the protocol |
-//! | `portcullis_messages_dropped_total` | `cause` | did not reach a subscriber who was entitled: `queue_full`, `expired`, `too_large` (`slow_consumer` is not used yet) |
+//! | `portcullis_messages_dropped_total` | `cause` | did not reach a subscriber who was entitled: `queue_full`, `expired`, `too_large` |
 //! | `portcullis_refusals_total` | `action` | by the rules: `publish`, `subscribe`, `receive`, `will` |
 //! | `portcullis_sessions`, `portcullis_subscriptions` | | with and without a connection; every few seconds |
 //! | `portcullis_retained_messages`, `portcullis_retained_bytes` | | every few seconds |
-//! | `portcullis_policy_version` | | number of the snapshot in force; 0 until the first change after a start |
-//! | `portcullis_commit_duration_seconds`, `portcullis_commit_failures_total` | | not recorded yet |
+//! | `portcullis_policy_version` | | number of the snapshot in force; begins anew with each start |
+//! | `portcullis_commit_duration_seconds`, `portcullis_commit_failures_total` | | changes of users and roles: from the order until they are in force everywhere; those that the store failed |
 //! | `portcullis_registry_requests_total` | `state` | answers of the registry: `granted`, `pending`, `invalid`, `denied`, `conflict`, `refused`, `locked`, `answered` |
 //! | `portcullis_registry_bad_input_total` | `input` | `json`, `csr`, `username`, `password`, `too_large`, `other` |
 //! | `portcullis_registry_pending` | | requests that wait for a decision |

@@ -24,7 +24,7 @@
 //! | `no broker is reached at ...` (exit code 3) | start it; or call the command in its directory, or with its `--config`; or as the user that runs it |
 //! | `... has version ..., not ...: read it again and repeat the change` | somebody else changed it in between: repeat |
 //! | `... is defined in broker.toml: change it there` | edit the file and restart |
-//! | `user ... holds the role ..., which does not exist: create it first` | at a `grant`: make the role with `role add`, then grant again |
+//! | `there is no role ...: create it first, or grant without it` | at a `grant`: make the role with `role add`, then grant again |
 //! | `role ... is held by user ...: take it from its users before deleting it` | change the users (REST, PATCH: see [operating](super::operating)), or delete them |
 //! | `... is the last one who can administer the broker` | give another user the role `admin` first |
 //! | `the user ... would get the allow rule ..., but may choose its client identifier freely` | set the user's `client_id`, or use `${username}` in the rule |

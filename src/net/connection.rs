@@ -86,7 +86,7 @@ pub(super) async fn serve(
     let mut input = BytesMut::new();
 
     let first = tokio::select! {
-        first = timeout_at(deadline, read_connect(&mut transport, &mut decoder, &mut input)) => first,
+        first = timeout_at(deadline, read_connect(&server, &mut transport, &mut decoder, &mut input)) => first,
         _ = shutdown.wait_for(|stop| *stop) => return,
     };
     let connect = match first {
@@ -103,7 +103,7 @@ pub(super) async fn serve(
             if let Some(version) = error.version {
                 let rejection =
                     Rejection { reason_code: error.reason_code, explanation: error.explanation, refusal: None };
-                refuse(&mut transport, version, rejection.connack()).await;
+                refuse(&server, &mut transport, version, rejection.connack()).await;
             }
             return;
         }
@@ -159,12 +159,17 @@ enum NoConnect {
 }
 
 async fn read_connect(
+    server: &Server,
     transport: &mut Transport,
     decoder: &mut Decoder,
     input: &mut BytesMut,
 ) -> Result<Box<Connect>, NoConnect> {
     loop {
-        match decoder.decode(input).map_err(NoConnect::Decode)? {
+        let packet = decoder.decode(input).map_err(NoConnect::Decode)?;
+        if let Some(packet) = &packet {
+            server.metrics.packet_received(packet);
+        }
+        match packet {
             // [MQTT-3.1.0-1] the decoder refuses any other first packet.
             Some(Packet::Connect(connect)) => return Ok(connect),
             Some(_) => return Err(NoConnect::Io(ErrorKind::InvalidData.into())),
@@ -173,7 +178,7 @@ async fn read_connect(
         input.reserve(READ_SIZE.0);
         match transport.try_read(input) {
             Ok(0) => return Err(NoConnect::Io(ErrorKind::UnexpectedEof.into())),
-            Ok(_) => {}
+            Ok(read) => server.metrics.bytes_read(read),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 transport.readable().await.map_err(NoConnect::Io)?;
             }
@@ -183,10 +188,16 @@ async fn read_connect(
 }
 
 /// Sends the CONNACK of a refusal and closes. [MQTT-3.2.2-7]
-async fn refuse(transport: &mut Transport, version: ProtocolVersion, connack: crate::mqtt::ConnAck) {
+async fn refuse(server: &Server, transport: &mut Transport, version: ProtocolVersion, connack: crate::mqtt::ConnAck) {
     let mut output = OutputBuffer::new(version);
-    match output.push(&Packet::ConnAck(Box::new(connack))) {
-        Ok(()) => finish(transport, &mut output).await,
+    let packet = Packet::ConnAck(Box::new(connack));
+    match output.push(&packet) {
+        Ok(()) => {
+            server.metrics.packet_sent(&packet);
+            let before = output.len();
+            finish(transport, &mut output).await;
+            server.metrics.bytes_written(before.saturating_sub(output.len()));
+        }
         // Version 3.1.1 has no code for it: closed without a word. [MQTT-3.2.2-6]
         Err(error) => tracing::debug!(%error, "the refusal has no CONNACK"),
     }
@@ -212,7 +223,7 @@ async fn reject(
     if connect.properties.request_problem_information == Some(false) {
         connack.properties.reason_string = None;
     }
-    refuse(transport, connect.version, connack).await;
+    refuse(server, transport, connect.version, connack).await;
 }
 
 /// Writes what is left and ends the stream, within [`FAREWELL`].
@@ -370,6 +381,9 @@ impl Connection {
         }
         server.metrics.bytes_written(before - connection.link.output.len());
         drop(gate);
+        if let Owner::User(user) = connection.key.owner {
+            server.directory.seen(user);
+        }
         Ok(connection)
     }
 

@@ -373,6 +373,27 @@ impl Client {
         self.expect_closed().await;
     }
 
+    /// What the kernel has for this client now, without waiting, and whether the stream has ended. Plain connections
+    /// only: what comes later was not with the kernel when this was called.
+    pub(crate) fn arrived(&mut self) -> (Vec<Packet>, bool) {
+        let Stream::Plain(tcp) = &self.stream else { panic!("not over TLS") };
+        // Past tokio, which may not know yet that there is something to read.
+        let socket = socket2::SockRef::from(tcp);
+        let mut chunk = [0; 64 * 1024];
+        let closed = loop {
+            match Read::read(&mut &*socket, &mut chunk) {
+                Ok(0) => break true,
+                Ok(read) => self.input.extend_from_slice(&chunk[..read]),
+                Err(error) => break error.kind() != ErrorKind::WouldBlock,
+            }
+        };
+        let mut packets: Vec<Packet> = self.aside.drain(..).collect();
+        while let Some(packet) = self.decoder.decode(&mut self.input).expect("the broker's packets are well-formed") {
+            packets.push(packet);
+        }
+        (packets, closed)
+    }
+
     /// A round trip, with nothing else in between. Everything that the broker had for this client when the first
     /// PINGREQ arrived, it sends before the second PINGRESP: so it had nothing.
     pub(crate) async fn expect_silence(&mut self) {
