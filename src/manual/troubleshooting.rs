@@ -6,8 +6,8 @@
 //! |---|---|
 //! | `unknown key ...`, `... cannot be ...` with a line of the file | as the line `help:` says |
 //! | `... is not available yet` | the key is planned; leave it out |
-//! | `listener ... cannot listen on ...: Address already in use` | another program, or another broker, has the port: stop it, or change `bind` |
-//! | `listener ... cannot listen on ...: Permission denied` | ports below 1024 need a right of the system |
+//! | `... cannot listen on ...: another program listens there` | another program, or another broker, has the port: stop it, or change `bind` |
+//! | `... cannot listen on ...: this user may not` | ports below 1024 need a right of the system |
 //! | `the store ... is in use by another process` | a broker runs on this data directory; or `user passwd --offline` was called while it runs |
 //! | `the store has schema version ...` | the data directory was written by a newer version: run that one, or restore a backup |
 //! | `the store ... is damaged`, `the record ... is damaged` | restore a backup |
