@@ -261,3 +261,63 @@ fn concerns_the_connection(old: Option<&Arc<User>>, new: Option<&Arc<User>>, now
     };
     same_rights != **new
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::{Auth, ManagedBy, Permission, UserId};
+
+    fn user() -> Arc<User> {
+        Arc::new(User {
+            id: UserId(uuid::Uuid::nil()),
+            username: "device".parse().unwrap(),
+            description: String::new(),
+            enabled: true,
+            auth: Auth::Password,
+            password_hash: None,
+            certificates: Vec::new(),
+            roles: Vec::new(),
+            permissions: Vec::new(),
+            publish_prefix: None,
+            client_id: None,
+            expires_at: None,
+            managed_by: ManagedBy::Api,
+            created_at: Timestamp::UNIX_EPOCH,
+            last_seen_at: None,
+            version: 1,
+        })
+    }
+
+    fn concerns(edit: impl FnOnce(&mut User)) -> bool {
+        let (old, mut new) = (user(), User::clone(&user()));
+        edit(&mut new);
+        concerns_the_connection(Some(&old), Some(&Arc::new(new)), Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_change_of_rights_alone_calls_no_connection() {
+        let old = user();
+        assert!(!concerns_the_connection(Some(&old), Some(&old), Timestamp::UNIX_EPOCH), "of a role");
+        let rule = || Permission::allow(crate::access::Context::Mqtt, crate::access::Operation::Read, "a");
+        assert!(!concerns(|user| {
+            user.version += 1;
+            user.roles = vec!["line".parse().unwrap()];
+            user.permissions = vec![rule()];
+            user.publish_prefix = Some("a/".into());
+        }));
+    }
+
+    #[test]
+    fn whatever_may_end_a_connection_calls_it() {
+        assert!(concerns(|user| user.enabled = false));
+        assert!(concerns(|user| user.password_hash = Some("$argon2id$".into())));
+        assert!(concerns(|user| user.auth = Auth::Either));
+        assert!(concerns(|user| user.client_id = Some("x".into())));
+        assert!(concerns(|user| user.expires_at = Some(Timestamp::MAX)), "an end is set");
+        assert!(concerns(|user| user.expires_at = Some(Timestamp::UNIX_EPOCH)));
+        let lapsed = Arc::new(User { expires_at: Some(Timestamp::UNIX_EPOCH), ..User::clone(&user()) });
+        assert!(concerns_the_connection(Some(&lapsed), Some(&lapsed), Timestamp::UNIX_EPOCH), "the clock's commit");
+        assert!(concerns_the_connection(Some(&user()), None, Timestamp::UNIX_EPOCH));
+        assert!(concerns_the_connection(None, Some(&user()), Timestamp::UNIX_EPOCH));
+    }
+}
