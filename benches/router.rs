@@ -23,7 +23,7 @@ fn router() -> Router {
 
 fn mailbox() -> Arc<Mailbox> {
     let mailbox = Mailbox::new(MailboxLimits { messages: usize::MAX, bytes: usize::MAX, total: Budget::new(1 << 40) });
-    mailbox.attach();
+    mailbox.attach(Arc::default());
     Arc::new(mailbox)
 }
 

@@ -19,11 +19,11 @@ use crate::directory::{self, Actor, Change, DirectoryError, Expected, Subject, T
 
 pub(super) async fn list(state: Shared, _: Caller) -> Json<Page<UserView>> {
     let policy = state.directory.policy();
-    Json(Page { items: policy.users().map(|user| UserView::from(&**user)).collect() })
+    Json(Page { items: policy.users().map(|user| view(&state, user)).collect() })
 }
 
 pub(super) async fn show(state: Shared, _: Caller, Named(name): Named<Username>) -> Answer<Json<UserView>> {
-    Ok(Json(UserView::from(&*find(&state, &name)?)))
+    Ok(Json(view(&state, &*find(&state, &name)?)))
 }
 
 pub(super) async fn create(
@@ -63,9 +63,10 @@ pub(super) async fn create(
         return Ok(dry_run(&state, plan, actor).await?.into_response());
     }
     let by = actor.clone();
+    let shared = Arc::clone(&state);
     let user = blocking(move || state.directory.create_user(user, &actor)).await?;
     tracing::info!(actor = %by, user = %user.username, "user created");
-    Ok((StatusCode::CREATED, Json(UserView::from(&*user))).into_response())
+    Ok((StatusCode::CREATED, Json(view(&shared, &user))).into_response())
 }
 
 pub(super) async fn change(
@@ -196,9 +197,15 @@ async fn update(
         return Ok(dry_run(&state, plan, actor).await?.into_response());
     }
     let by = actor.clone();
+    let shared = Arc::clone(&state);
     let user = blocking(move || state.directory.update_user(id, expected, edit, &actor)).await?;
     tracing::info!(actor = %by, user = %name, what);
-    Ok(Json(UserView::from(&*user)).into_response())
+    Ok(Json(view(&shared, &user)).into_response())
+}
+
+/// The user as it is shown, with what is no part of the policy.
+fn view(state: &State, user: &User) -> UserView {
+    UserView { last_seen_at: state.directory.last_seen(user.id), ..UserView::from(user) }
 }
 
 fn find(state: &State, name: &Username) -> Answer<Arc<User>> {

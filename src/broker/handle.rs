@@ -4,6 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::{
     access::{Authority, SubscribeVerdict, UserId},
@@ -141,12 +142,13 @@ impl BrokerHandle {
             return Err(NotSubscribed::NotAuthorized);
         }
         let mailbox = Arc::new(Mailbox::new(self.server.mailbox.clone()));
-        mailbox.attach();
+        let wake = Arc::new(Notify::new());
+        mailbox.attach(Arc::clone(&wake));
         let session = SessionNumber(self.server.sessions.next_number());
         self.server.router.subscribe(&filter, session, SubscriptionNumber::FIRST, QoS::ExactlyOnce, &mailbox);
         let retained = self.server.router.retained(&filter, self.server.clock.instant());
         let waiting = Mutex::new(retained.into());
-        Ok(Subscription { handle: self.clone(), filter, session, mailbox, waiting })
+        Ok(Subscription { handle: self.clone(), filter, session, mailbox, wake, waiting })
     }
 }
 
@@ -156,6 +158,7 @@ pub struct Subscription {
     filter: TopicFilter,
     session: SessionNumber,
     mailbox: Arc<Mailbox>,
+    wake: Arc<Notify>,
     waiting: Mutex<VecDeque<RetainedMessage>>,
 }
 
@@ -168,7 +171,7 @@ impl Subscription {
                     return message;
                 }
             }
-            self.mailbox.called().await;
+            self.wake.notified().await;
         }
     }
 

@@ -19,6 +19,7 @@ mod delegation;
 mod document;
 mod error;
 mod history;
+mod last_seen;
 mod live;
 mod preview;
 mod queue;

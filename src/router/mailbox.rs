@@ -51,12 +51,15 @@ impl Budget {
     }
 }
 
+/// Bytes that are taken at once.
+const TAKEN: usize = 64 * 1024;
+
 /// Bounds of one mailbox.
 #[derive(Clone, Debug)]
 pub struct MailboxLimits {
     /// Messages; at least 1.
     pub messages: usize,
-    /// Bytes of topics, payloads and bookkeeping; a single message always fits into an empty mailbox.
+    /// Bytes of topics, payloads, properties and bookkeeping; a single message always fits into an empty mailbox.
     pub bytes: usize,
     /// Shared by all mailboxes.
     pub total: Budget,
@@ -80,7 +83,6 @@ pub enum Pushed {
 pub struct Mailbox {
     limits: MailboxLimits,
     state: Mutex<State>,
-    wake: Notify,
 }
 
 #[derive(Debug)]
@@ -118,9 +120,10 @@ impl State {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Reader {
-    Attached,
+    /// Called by this. Each reader brings its own: a call must never reach the one that it replaces.
+    Attached(Arc<Notify>),
     Offline,
     Closed,
 }
@@ -146,14 +149,14 @@ impl<'m> Shared<'m> {
 }
 
 fn cost(delivery: &Delivery) -> usize {
-    delivery.message.payload.len() + delivery.message.topic.as_str().len() + OVERHEAD
+    delivery.message.size() + OVERHEAD
 }
 
 impl Mailbox {
     /// An empty mailbox that nobody reads yet.
     pub fn new(limits: MailboxLimits) -> Self {
         let state = State { queue: VecDeque::new(), bytes: 0, borrowed: 0, reader: Reader::Offline };
-        Self { limits, state: Mutex::new(state), wake: Notify::new() }
+        Self { limits, state: Mutex::new(state) }
     }
 
     /// Puts a message at the end. `qos` is the most that the matching subscriptions admit for it.
@@ -162,9 +165,9 @@ impl Mailbox {
         match state.reader {
             Reader::Closed => return Pushed::Closed,
             Reader::Offline if qos == QoS::AtMostOnce => return Pushed::Offline,
-            Reader::Offline | Reader::Attached => {}
+            Reader::Offline | Reader::Attached(_) => {}
         }
-        let waits = state.reader == Reader::Offline || state.queue.len() >= PROMPT;
+        let waits = matches!(state.reader, Reader::Offline) || state.queue.len() >= PROMPT;
         let message = if waits { shared.detached() } else { shared.message() };
         let delivery = Delivery { message, matched: matched.clone(), retained: false };
         let cost = cost(&delivery);
@@ -177,11 +180,14 @@ impl Mailbox {
         }
         state.bytes += cost;
         state.queue.push_back(delivery);
-        let attached = state.reader == Reader::Attached;
-        drop(state);
         // One wake for a batch: whoever finds the queue filled already knows that the reader was called.
-        if first && attached {
-            self.wake.notify_one();
+        let wake = match &state.reader {
+            Reader::Attached(wake) if first => Some(Arc::clone(wake)),
+            _ => None,
+        };
+        drop(state);
+        if let Some(wake) = wake {
+            wake.notify_one();
         }
         Pushed::Queued
     }
@@ -195,12 +201,19 @@ impl Mailbox {
         Some(delivery)
     }
 
-    /// Takes up to `most` of the oldest deliveries under one lock.
+    /// Takes up to `most` of the oldest deliveries under one lock. What is taken counts against no bound any more, so of
+    /// large ones it takes no more than one write needs.
     pub fn take(&self, most: usize, into: &mut VecDeque<Delivery>) {
         let mut state = self.state.lock();
-        let count = most.min(state.queue.len());
         let mut taken = 0;
-        into.extend(state.queue.drain(..count).inspect(|delivery| taken += cost(delivery)));
+        for _ in 0..most {
+            if taken >= TAKEN {
+                break;
+            }
+            let Some(delivery) = state.queue.pop_front() else { break };
+            taken += cost(&delivery);
+            into.push_back(delivery);
+        }
         state.bytes -= taken;
         state.settle(&self.limits.total);
     }
@@ -208,7 +221,7 @@ impl Mailbox {
     /// Puts back what `take` gave and nobody could use, in front and in order.
     pub fn put_back(&self, deliveries: impl DoubleEndedIterator<Item = Delivery>) {
         let mut state = self.state.lock();
-        if state.reader == Reader::Closed {
+        if matches!(state.reader, Reader::Closed) {
             return;
         }
         for delivery in deliveries.rev() {
@@ -221,18 +234,18 @@ impl Mailbox {
         }
     }
 
-    /// A connection now reads.
-    pub fn attach(&self) {
+    /// A connection now reads; `wake` calls it when something comes, and by [`Mailbox::call`].
+    pub fn attach(&self, wake: Arc<Notify>) {
         let mut state = self.state.lock();
-        if state.reader != Reader::Closed {
-            state.reader = Reader::Attached;
+        if !matches!(state.reader, Reader::Closed) {
+            state.reader = Reader::Attached(wake);
         }
     }
 
     /// The connection is gone: what was QoS 0 is dropped, the rest waits. `qos` tells the level of a delivery.
     pub fn detach(&self, qos: impl Fn(&Delivery) -> QoS) {
         let mut state = self.state.lock();
-        if state.reader != Reader::Attached {
+        if !matches!(state.reader, Reader::Attached(_)) {
             return;
         }
         state.reader = Reader::Offline;
@@ -252,12 +265,14 @@ impl Mailbox {
     /// The session has ended for good.
     pub fn close(&self) {
         let mut state = self.state.lock();
-        state.reader = Reader::Closed;
+        let reader = std::mem::replace(&mut state.reader, Reader::Closed);
         state.queue = VecDeque::new();
         state.bytes = 0;
         state.settle(&self.limits.total);
         drop(state);
-        self.wake.notify_one();
+        if let Reader::Attached(wake) = reader {
+            wake.notify_one();
+        }
     }
 
     /// Is nothing waiting?
@@ -270,14 +285,11 @@ impl Mailbox {
         self.state.lock().queue.len()
     }
 
-    /// Calls the reader for another reason than a delivery.
+    /// Calls the reader, if there is one, for another reason than a delivery.
     pub fn call(&self) {
-        self.wake.notify_one();
-    }
-
-    /// Waits for a delivery or a [`Mailbox::call`]. A call that comes first is not lost.
-    pub async fn called(&self) {
-        self.wake.notified().await;
+        if let Reader::Attached(wake) = &self.state.lock().reader {
+            wake.notify_one();
+        }
     }
 }
 
@@ -290,12 +302,13 @@ impl Drop for Mailbox {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use bytestring::ByteString;
     use proptest::prelude::*;
     use smallvec::smallvec;
 
     use super::*;
     use crate::{
-        mqtt::TopicName,
+        mqtt::{PublishProperties, TopicName},
         session::{Publisher, SubscriptionNumber},
     };
 
@@ -328,7 +341,7 @@ mod tests {
     fn a_full_mailbox_drops_the_newest_and_keeps_the_order() {
         let budget = Budget::new(1 << 20);
         let mailbox = Mailbox::new(limits(3, 1 << 20, &budget));
-        mailbox.attach();
+        mailbox.attach(Arc::default());
         for length in 1..=4 {
             let expected = if length <= 3 { Pushed::Queued } else { Pushed::Full };
             assert_eq!(push(&mailbox, length, QoS::AtLeastOnce), expected);
@@ -342,13 +355,33 @@ mod tests {
     fn one_message_always_fits_an_empty_mailbox_but_not_an_empty_budget() {
         let budget = Budget::new(1 << 20);
         let mailbox = Mailbox::new(limits(1, 10, &budget));
-        mailbox.attach();
+        mailbox.attach(Arc::default());
         assert_eq!(push(&mailbox, 100_000, QoS::AtLeastOnce), Pushed::Queued);
         assert_eq!(push(&mailbox, 1, QoS::AtLeastOnce), Pushed::Full);
         let poor = Mailbox::new(limits(1_000, 1 << 20, &Budget::new(0)));
-        poor.attach();
+        poor.attach(Arc::default());
         assert_eq!(push(&poor, 100_000, QoS::AtLeastOnce), Pushed::Full);
         assert_eq!(push(&poor, 100, QoS::AtLeastOnce), Pushed::Queued);
+    }
+
+    #[test]
+    fn properties_count_against_the_bound_in_bytes() {
+        let text = ByteString::from("x".repeat(1000));
+        let heavy: [PublishProperties; 4] = [
+            PublishProperties { user_properties: vec![(text.clone(), ByteString::new())], ..Default::default() },
+            PublishProperties { correlation_data: Some(Bytes::from(vec![0; 1000])), ..Default::default() },
+            PublishProperties { content_type: Some(text.clone()), ..Default::default() },
+            PublishProperties { response_topic: TopicName::try_from(text).ok(), ..Default::default() },
+        ];
+        for properties in heavy {
+            let mailbox = Mailbox::new(limits(1_000, 10_000, &Budget::new(1 << 20)));
+            let message = Message { properties: Some(Box::new(properties)), ..(*message(0, QoS::AtLeastOnce)).clone() };
+            let message = Arc::new(message);
+            let matched = smallvec![Matched { number: SubscriptionNumber::FIRST }];
+            let push = || mailbox.push(&mut Shared::new(&message), QoS::AtLeastOnce, &matched);
+            let queued = (0..100).filter(|_| push() == Pushed::Queued).count();
+            assert!(queued <= 10, "{queued} messages of 1000 bytes in 10,000");
+        }
     }
 
     #[test]
@@ -356,13 +389,41 @@ mod tests {
         let mailbox = Mailbox::new(limits(10, 1 << 20, &Budget::new(1 << 20)));
         assert_eq!(push(&mailbox, 1, QoS::AtMostOnce), Pushed::Offline);
         assert_eq!(push(&mailbox, 1, QoS::AtLeastOnce), Pushed::Queued);
-        mailbox.attach();
+        mailbox.attach(Arc::default());
         assert_eq!(push(&mailbox, 2, QoS::AtMostOnce), Pushed::Queued);
         mailbox.detach(|delivery| delivery.message.qos);
         assert_eq!(mailbox.len(), 1, "what was QoS 0 went with the connection");
         mailbox.close();
         assert_eq!(push(&mailbox, 1, QoS::AtLeastOnce), Pushed::Closed);
         assert!(mailbox.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_call_reaches_the_reader_of_now_and_never_the_one_before() {
+        let mailbox = Mailbox::new(limits(10, 1 << 20, &Budget::new(1 << 20)));
+        let (older, newer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        mailbox.attach(Arc::clone(&older));
+        mailbox.call();
+        older.notified().await;
+        mailbox.attach(Arc::clone(&newer));
+        push(&mailbox, 1, QoS::AtMostOnce);
+        newer.notified().await;
+        let nothing = tokio::time::timeout(std::time::Duration::from_millis(1), older.notified()).await;
+        assert!(nothing.is_err());
+    }
+
+    /// What is taken is counted nowhere: a reader that cannot go on must not hold much of it.
+    #[test]
+    fn of_large_messages_few_are_taken_at_once() {
+        let mailbox = Mailbox::new(limits(1000, 1 << 30, &Budget::new(1 << 30)));
+        for _ in 0..100 {
+            push(&mailbox, 40_000, QoS::AtLeastOnce);
+        }
+        let mut taken = VecDeque::new();
+        mailbox.take(64, &mut taken);
+        assert_eq!(taken.len(), 2);
+        mailbox.put_back(taken.into_iter());
+        assert_eq!(mailbox.len(), 100);
     }
 
     #[derive(Clone, Debug)]
@@ -407,7 +468,7 @@ mod tests {
                         mailbox.put_back(taken.into_iter().skip(1));
                     }
                     Step::Detach => mailbox.detach(|delivery| delivery.message.qos),
-                    Step::Attach => mailbox.attach(),
+                    Step::Attach => mailbox.attach(Arc::default()),
                     Step::Clear => mailbox.clear(),
                 }
                 let mut held = 0;
