@@ -10,6 +10,7 @@
 #![allow(clippy::print_stdout, reason = "what a test measures and does not judge")]
 
 mod access;
+mod apply;
 mod attacks;
 mod certificates;
 mod change;
