@@ -3,6 +3,8 @@
 //! Prints figures; nothing is judged here. `cargo bench --bench directory`, or one part of it by name:
 //! `writers`, `scale`, `who-can`, `delegation`.
 
+#![allow(clippy::print_stdout, reason = "figures are what it is for")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

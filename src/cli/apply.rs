@@ -119,7 +119,7 @@ fn with_times_as_text(value: toml::Value) -> toml::Value {
 
 /// What was done, or would be.
 pub(crate) fn show_applied(applied: &Applied) -> String {
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for change in &applied.changes {
         let action = match (change.action, applied.dry_run) {
             (ObjectAction::Created, false) => "created",
@@ -129,24 +129,23 @@ pub(crate) fn show_applied(applied: &Applied) -> String {
             (ObjectAction::Deleted, false) => "deleted",
             (ObjectAction::Deleted, true) => "would delete",
         };
-        text.push_str(&format!("{action} the {} {}\n", kind(change.kind), printable(&change.name)));
+        lines.push(format!("{action} the {} {}", kind(change.kind), change.name));
     }
     for left in &applied.not_restored {
-        let (kind, name) = (kind(left.kind), printable(&left.name));
-        text.push_str(&format!("not restored: the {kind} {name}: {}\n", printable(&left.reason)));
+        lines.push(format!("not restored: the {} {}: {}", kind(left.kind), left.name, left.reason));
     }
     if applied.changes.is_empty() {
-        text.push_str("nothing to do: all is so already\n");
+        lines.push("nothing to do: all is so already".to_owned());
     }
     if applied.dry_run {
         let sessions = count(applied.sessions.len() as u64, "session");
-        text.push_str(&format!("{sessions} would lose or gain something\n"));
-        applied.sessions.iter().for_each(|effect| text.push_str(&session(effect)));
+        lines.push(format!("{sessions} would lose or gain something"));
+        lines.extend(applied.sessions.iter().flat_map(session));
     }
-    text
+    lines.iter().map(|line| printable(line) + "\n").collect()
 }
 
-fn session(effect: &SessionEffect) -> String {
+fn session(effect: &SessionEffect) -> Vec<String> {
     let absent = if effect.connected { "" } else { ", not connected" };
     let mut lines = vec![format!("{} as {}{absent}", effect.username, effect.client_id)];
     lines.extend(effect.ends.iter().map(|why| format!("  ends: {why}")));
@@ -156,7 +155,7 @@ fn session(effect: &SessionEffect) -> String {
     }
     lines.extend(effect.rules_removed.iter().map(|rule| format!("  - {}", output::permission(rule))));
     lines.extend(effect.rules_added.iter().map(|rule| format!("  + {}", output::permission(rule))));
-    lines.iter().map(|line| printable(line) + "\n").collect()
+    lines
 }
 
 fn standing(standing: Standing) -> String {
@@ -174,9 +173,8 @@ pub(crate) async fn who_can(arguments: WhoCanArguments, client: &Client, shell: 
         _ => "receive",
     };
     let limit = arguments.limit.map(|limit| format!("&limit={limit}")).unwrap_or_default();
-    // A topic of dots alone is a topic in a query.
-    let topic = segment(&arguments.topic)
-        .or_else(|_| if arguments.topic.is_empty() { segment("") } else { Ok(arguments.topic.clone()) })?;
+    // Dots alone are no way to another place here, as they would be in a path.
+    let topic = if matches!(&*arguments.topic, "." | "..") { arguments.topic } else { segment(&arguments.topic)? };
     let answer: WhoCan = client.get(&format!("/api/who-can?action={action}&topic={topic}{limit}")).await?;
     let bold = shell.bold;
     shell.print(&answer, |answer| {

@@ -82,21 +82,22 @@ fn what_is_not_held_is_refused_whichever_way_it_is_tried() {
     let put_role = |name: &str, rules: &[Permission]| {
         directory.put_role(Role::new(role_name(name), rules.to_vec()), Expected::Any, &boss)
     };
-    let mut told = Vec::new();
-    // New users, with roles and with rules of their own.
-    told.push(refused(directory.create_user(with("spare", &[], &[allow("office/x")]), &boss)));
-    told.push(refused(directory.create_user(with("spare", &["wide"], &[]), &boss)));
-    told.push(refused(directory.create_user(with("spare", &["observer"], &[]), &boss)));
-    told.push(refused(directory.create_user(with("spare", &["admin"], &[]), &boss)));
-    told.push(refused(directory.create_user(with("spare", &[], &[allow("hall/+")]), &boss)));
-    // Roles: new ones, and those that others hold. A deny is neither given nor taken beyond one's own.
-    told.push(refused(put_role("sub", &[allow("office/#")])));
-    told.push(refused(put_role("line", &[allow("plant/line/${username}/#"), allow("office/#")])));
-    told.push(refused(put_role("wide", &[])));
-    told.push(refused(put_role("foreign", &[])));
-    told.push(refused(put_role("line", &[deny("#")])));
-    told.push(refused(put_role("of-admin", &[deny("plant/line/x")])));
-    told.push(refused(directory.delete_role(role_name("foreign"), Expected::Any, &boss)));
+    let mut told = vec![
+        // New users, with roles and with rules of their own.
+        refused(directory.create_user(with("spare", &[], &[allow("office/x")]), &boss)),
+        refused(directory.create_user(with("spare", &["wide"], &[]), &boss)),
+        refused(directory.create_user(with("spare", &["observer"], &[]), &boss)),
+        refused(directory.create_user(with("spare", &["admin"], &[]), &boss)),
+        refused(directory.create_user(with("spare", &[], &[allow("hall/+")]), &boss)),
+        // Roles: new ones, and those that others hold. A deny is neither given nor taken beyond one's own.
+        refused(put_role("sub", &[allow("office/#")])),
+        refused(put_role("line", &[allow("plant/line/${username}/#"), allow("office/#")])),
+        refused(put_role("wide", &[])),
+        refused(put_role("foreign", &[])),
+        refused(put_role("line", &[deny("#")])),
+        refused(put_role("of-admin", &[deny("plant/line/x")])),
+        refused(directory.delete_role(role_name("foreign"), Expected::Any, &boss)),
+    ];
     // Holders of more: changed, renamed, their password set, deleted.
     for victim in ["admin", "owner"] {
         let id = id_of(&directory, victim);

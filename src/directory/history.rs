@@ -40,6 +40,9 @@ impl Key for Place {
     }
 }
 
+/// What a commit puts in or (`None`) takes out.
+type Written<K, V> = BTreeMap<K, Option<V>>;
+
 /// One object that a commit touched.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Image {
@@ -98,7 +101,7 @@ impl History {
         &mut self,
         batch: &mut Batch,
         old: &Policy,
-        (users, roles): (&BTreeMap<UserId, Option<User>>, &BTreeMap<RoleName, Option<Role>>),
+        (users, roles): (&Written<UserId, User>, &Written<RoleName, Role>),
         changes: &[ObjectChange],
         (actor, at): (&Actor, Timestamp),
     ) -> Result<(), StoreError> {

@@ -80,11 +80,15 @@ impl Standing {
     }
 }
 
+/// Rules that leave, and rules that come.
+type Moved = (Vec<Permission>, Vec<Permission>);
+
 /// Rules that leave a user and that come to it, by content: one that moves from a role to another does neither. Users who
 /// have nothing but the same roles are looked at once.
 pub struct RuleDifference<'a> {
     change: &'a PolicyChange,
-    of_roles: HashMap<(Vec<RoleName>, Vec<RoleName>), (Vec<Permission>, Vec<Permission>)>,
+    /// By the roles held before and after.
+    of_roles: HashMap<(Vec<RoleName>, Vec<RoleName>), Moved>,
 }
 
 impl<'a> RuleDifference<'a> {
@@ -112,7 +116,7 @@ fn rules_of(policy: &Policy, user: UserId) -> Vec<&Permission> {
     user.permissions.iter().chain(of_roles).collect()
 }
 
-fn difference(old: &[&Permission], new: &[&Permission]) -> (Vec<Permission>, Vec<Permission>) {
+fn difference(old: &[&Permission], new: &[&Permission]) -> Moved {
     let only_in = |these: &[&Permission], those: &[&Permission]| {
         let mut known: HashSet<&Permission> = those.iter().copied().collect();
         these.iter().filter(|rule| known.insert(rule)).map(|rule| Permission::clone(rule)).collect()

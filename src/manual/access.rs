@@ -131,7 +131,72 @@
 //! Sessions belong to users: the key of a session is the user and the client identifier together. Two users with the same client
 //! identifier never meet, and cannot take over each other's sessions.
 //!
-//! # Ask why
+//! # Nobody hands out what they do not hold
+//!
+//! A user of the broker who makes changes (today through [`crate::directory`], with [`crate::directory::Actor::User`]) may give only what
+//! its own rules cover, and administer only those who hold no more. The machine's owner at the Unix socket, broker.toml and holders of
+//! `admin` are not bound by it.
+//!
+//! - A rule is *held* when one allow pattern of the giver covers all of it, no deny of the giver touches it, and the conditions (`max_qos`,
+//!   `retain`, `not_after`) are no wider. A placeholder stands for every value: who holds `plant/${username}/#` holds its own tree only.
+//! - To make, change, delete or rename a user takes all that the user holds, before and after. Their own password and description are
+//!   everybody's own.
+//! - To change a role takes every rule that it has before and after. A deny counts like an allow: only who holds a place may shut or open
+//!   it for others. Roles that a holder of `admin` holds, and deny rules on `$share/...` in roles, are for holders of `admin`.
+//! - A giver that ends (`expires_at`, or a rule with `not_after`) gives nothing that lasts longer.
+//! - What a transaction gives cannot be used within it.
+//!
+//! What is refused is told with the rule that is too much: 403.
+//!
+//! # Sets of changes
+//!
+//! `portcullis apply FILE` makes all changes of a file, or none. The file is TOML, or JSON with the same names:
+//!
+//! ```toml
+//! [[role]]
+//! name = "line"
+//! permissions = [{ context = "mqtt", operation = "read_write", resource = "plant/${username}/#" }]
+//!
+//! [[user]]
+//! username = "pump-7"
+//! auth = "certificate"
+//! roles = ["line"]
+//!
+//! [[delete]]
+//! user = "pump-6"
+//! version = 3
+//! ```
+//!
+//! | | |
+//! |---|---|
+//! | `[[role]]` | `name`, `description`, `permissions` (all of them) |
+//! | `[[user]]` | `username`, `description`, `enabled`, `auth`, `password_hash` (argon2id PHC), `roles`, `permissions` (all of them), `publish_prefix` and `client_id` (`""`: none), `expires_at` (`"never"`: none) |
+//! | `[[delete]]` | `user` or `role` |
+//!
+//! What the file does not say stays as it is, and what it does not name too: only `[[delete]]` deletes. `version` is admitted on each
+//! entry: then it must be the current one, and 0 means that nothing of the name is there yet. A file that is so already changes nothing.
+//!
+//! `--dry-run` makes no change and says what it would do: each user and role, and **each session that would lose or gain something**, with
+//! the subscriptions that would be withheld, narrowed, widened or restored, the rules that go and come, and why it would end. In REST every
+//! change of users and roles takes `?dry_run=true`.
+//!
+//! # The way back
+//!
+//! Each commit of users and roles has a version and stays on record, the last 1,000 of them (20,000 users and roles in all).
+//! `portcullis history` lists them; `portcullis rollback VERSION [--dry-run]` makes users and roles what they were right after that commit, in one new transaction.
+//!
+//! - **Rights go back, proofs do not**: passwords, certificates and `auth` stay as they are, so that no leaked password works again
+//!   and nothing revoked comes to life. No password hash is on record.
+//! - Who was made since is deleted. **A deleted user does not come back**: the id is the identity. Such users, and what broker.toml owns, are
+//!   listed as not restored; the rest goes back.
+//! - When somebody else commits in between, nothing is done: 409.
+//!
+//! # Ask why, and what if
 //!
 //! `portcullis explain USER publish|subscribe|receive TOPIC [--client-id ID] [--qos N] [--retain]` answers through the same
-//! engine and names the rules that decided. Its exit code is 0 for yes and 1 for no.
+//! engine and names the rules that decided; for `subscribe` those that cover the filter and the denies that withhold a part of it.
+//! `explain USER http METHOD PATH` does so for a request of the REST API. Its exit code is 0 for yes and 1 for no.
+//! With `--with FILE` the answer is what it would be if the changes of the file were made.
+//!
+//! `portcullis who-can publish|receive TOPIC` lists the users who may, and the rules that say so. The topic is the one that is
+//! routed, a publish prefix included. A user is named with a client identifier when it takes that one, because of `${client_id}` in a rule.

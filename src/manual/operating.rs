@@ -14,7 +14,10 @@
 //! | `user passwd NAME --offline` | sets a password in the store while no broker runs |
 //! | `role add\|list\|show\|delete` | roles |
 //! | `registry list\|show\|grant\|deny\|lock\|unlock\|status\|watch` | enrolment: see [registry](super::registry) |
-//! | `explain USER publish\|subscribe\|receive TOPIC` | may it, and which rule says so: see [access](super::access) |
+//! | `explain USER publish\|subscribe\|receive TOPIC`, `explain USER http METHOD PATH` | may it, and which rule says so; `--with FILE`: what if: see [access](super::access) |
+//! | `who-can publish\|receive TOPIC` | who may, and which rules say so |
+//! | `apply FILE [--dry-run]` | all changes of a file, or none |
+//! | `history`, `rollback VERSION [--dry-run]` | what was changed, and back |
 //!
 //! Every command has `--help` and `--json`. Colours are off when output is not a terminal or `NO_COLOR` is set.
 //!
@@ -53,6 +56,11 @@
 //! | `/api/client-registry/status` | GET |
 //! | `/api/client-registry/events` | GET, server-sent events |
 //! | `/api/explain` | POST |
+//! | `/api/who-can` | GET (`?action=publish&topic=T`) |
+//! | `/api/apply`, `/api/rollback` | POST |
+//! | `/api/history` | GET (`?limit=N`) |
+//!
+//! Every change of users and roles takes `?dry_run=true`: nothing is changed, and the answer says what would be, live sessions included.
 //!
 //! The bodies are the types of [`crate::admin::api`]. Errors are problem details (RFC 9457, `application/problem+json`):
 //!

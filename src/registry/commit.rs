@@ -23,7 +23,7 @@ use super::request::{Details, Request, RequestId, RequestView, State};
 use super::settings::{AnswerSink, PasswordHasher, ReturnPath, Settings};
 use crate::access::{ManagedBy, PolicyVersion, UserId};
 use crate::clock::{Clock, Duration, Instant};
-use crate::directory::{self, Actor, Directory, DirectoryError, Expected, NewUser, Transaction};
+use crate::directory::{self, Actor, Directory, Expected, NewUser, Transaction};
 use crate::metrics::Metrics;
 use crate::mqtt::TopicName;
 use crate::pki::{IssuedCertificate, PreparedCertificate, Signer, VerifiedCsr};
@@ -254,8 +254,9 @@ impl Inner {
             ..NewUser::named(request.username.clone())
         }
         .into_user(new_id, ManagedBy::Registry);
-        // Terms that no policy can hold are refused before a key is used; the directory says it again where it counts.
-        policy.with([], [(user.id, Some(user.clone()))], now.wall).map_err(DirectoryError::from)?;
+        // What the directory would refuse is refused before a key is used; it says so again where it counts.
+        let put = directory::Change::PutUser { user: Box::new(user.clone()), expected: Expected::Absent };
+        self.directory.preview(|_| Ok(put.into()), actor)?;
         let mut details = self.details(id)?;
         let issued = self.issue(&request, &details, now)?;
         user.certificates = issued.iter().map(IssuedCertificate::record).collect();
