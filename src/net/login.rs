@@ -45,16 +45,27 @@ impl Admitted {
         Some(Caller { user: identity.user(), certificate })
     }
 
-    /// Its rights under this policy; `None`: it may not be connected any more.
-    pub(super) fn authority(&self, policy: &Policy, now: Timestamp) -> Option<Authority> {
+    /// Its rights under this policy, and when the connection ends whatever happens; `None`: it may not be connected any
+    /// more.
+    pub(super) fn standing(&self, policy: &Policy, now: (Instant, Timestamp)) -> Option<Standing> {
         match &self.identity {
-            None => Some(Authority::none(policy.version())),
+            None => Some(Standing { authority: Authority::none(policy.version()), until: self.terms.until }),
             Some(identity) => {
-                identity.check(policy, now).ok()?;
-                policy.authority(identity.user(), &self.key.client_id)
+                let until = identity.check(policy, now.1).ok()?;
+                let authority = policy.authority(identity.user(), &self.key.client_id)?;
+                // A session never outlives its certificate or its user.
+                let until = until.and_then(|end| instant_of(end, now)).map(|at| (at, ReasonCode::NotAuthorized));
+                Some(Standing { authority, until })
             }
         }
     }
+}
+
+/// What an identity comes to under one policy.
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub(super) authority: Authority,
+    pub(super) until: Option<(Instant, ReasonCode)>,
 }
 
 fn rejection(reason_code: ReasonCode, explanation: &'static str) -> Rejection {
@@ -119,13 +130,11 @@ pub(super) async fn admit(
         )
     })?;
 
-    let now = (server.clock.instant(), server.clock.timestamp());
-    // A session never outlives its certificate or its user.
-    let until = identity.session_must_end_by().and_then(|end| instant_of(end, now));
     let (client_id, assigned_client_id) = client_id(connect);
     Ok(Admitted {
         key: SessionKey { owner: Owner::User(identity.user()), client_id },
-        terms: Terms { assigned_client_id, until: until.map(|at| (at, ReasonCode::NotAuthorized)) },
+        // The time is of the rules under which it is attached: see `Admitted::standing`.
+        terms: Terms { assigned_client_id, until: None },
         identity: Some(identity),
         _place: None,
     })
