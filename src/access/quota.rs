@@ -87,7 +87,7 @@ impl Quota {
 
 impl Rate {
     /// The greatest rate and burst.
-    pub const MOST: u64 = 1_000_000_000_000;
+    pub const MOST: u64 = 1 << 40;
 
     /// Without a burst it is what one second gives.
     ///
@@ -155,7 +155,7 @@ mod tests {
             r#"{"publish_messages":{"per_second":0}}"#,
             r#"{"publish_messages":{"burst":3}}"#,
             r#"{"publish_messages":{"per_second":1,"burst":0}}"#,
-            r#"{"publish_messages":{"per_second":1000000000001}}"#,
+            r#"{"publish_messages":{"per_second":1099511627777}}"#,
             r#"{"publish_messages":3}"#,
             r#"{"subscriptions":-1}"#,
         ] {

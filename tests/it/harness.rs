@@ -7,6 +7,7 @@ use portcullis::{
     access::{Context, Operation, Permission, Role, User, UserId},
     authn::{Argon2Parameters, PasswordHash},
     broker::{Broker, BrokerHandle},
+    clock::{Clock, ManualClock, SystemClock},
     config::Config,
     directory::{Actor, Directory, Expected, NewUser},
     mqtt::{ConnAck, Connect, ProtocolVersion, ReasonCode},
@@ -23,8 +24,6 @@ pub(crate) const TESTER: &str = "tester";
 const COMMON: &str = r#"
 [store]
 durability = "memory"
-[metrics]
-bind = "off"
 [password]
 argon2 = { memory_kib = 8, iterations = 1, parallelism = 1 }
 "#;
@@ -53,9 +52,19 @@ impl Harness {
 
     /// As [`Harness::start_with_listeners`], in a directory with the files that `config` refers to.
     pub(crate) async fn start_in(directory: TempDir, config: &str) -> Self {
-        let text = format!("{COMMON}{config}");
+        Self::start_by(Arc::new(SystemClock), directory, config).await
+    }
+
+    /// As [`Harness::start`], by a clock that the test moves.
+    pub(crate) async fn start_at(clock: &ManualClock, config: &str) -> Self {
+        Self::start_by(Arc::new(clock.clone()), TempDir::new().unwrap(), &format!("{PLAIN}{config}")).await
+    }
+
+    async fn start_by(clock: Arc<dyn Clock>, directory: TempDir, config: &str) -> Self {
+        let no_metrics = if config.contains("[metrics]") { "" } else { "[metrics]\nbind = \"off\"\n" };
+        let text = format!("{COMMON}{no_metrics}{config}");
         let config = Config::parse(&text, directory.path()).unwrap_or_else(|error| panic!("{error:?}"));
-        let broker = Broker::builder(config).bind().await.unwrap_or_else(|error| panic!("{error}"));
+        let broker = Broker::builder(config).clock(clock).bind().await.unwrap_or_else(|error| panic!("{error}"));
         let harness = Self { broker, directory };
         harness.user(TESTER, vec![allow("#")]);
         harness

@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod answers;
 mod certificates;
 mod change;
 mod client;
@@ -18,8 +19,10 @@ mod endings;
 mod foreign;
 mod harness;
 mod publish;
+mod quota;
 mod session;
 mod subscribe;
+mod timed;
 mod tls;
 mod vectors;
 mod will;
