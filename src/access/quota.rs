@@ -71,7 +71,7 @@ pub enum QuotaKind {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a rate such as {\"per_second\": 100, \"burst\": 500}")]
 struct WrittenRate {
     per_second: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
