@@ -41,8 +41,9 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
     raise_file_limit();
     make_private_directory(&config.data_dir)?;
     let store = open_store(&config)?;
-    let directory = Arc::new(Directory::open(Arc::clone(&store), Arc::clone(&clock))?);
     let metrics = Arc::new(Metrics::new());
+    let directory = Directory::open(Arc::clone(&store), Arc::clone(&clock))?.with_metrics(Arc::clone(&metrics));
+    let directory = Arc::new(directory);
 
     let (ca, ca_origin) =
         CertificateAuthority::load_or_create(&config.ca.certificate, &config.ca.key, clock.timestamp())?;

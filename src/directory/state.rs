@@ -8,6 +8,7 @@ use imbl::OrdSet;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::last_seen::LAST_SEEN;
 use super::{Actor, Affected, Change, DirectoryError, Expected, Subject, Transaction};
 use crate::access::{Auth, ManagedBy, Policy, PolicyError, Role, RoleName, Subject as Lapsed, User, UserId};
 use crate::store::{Batch, Key, Store, Table};
@@ -150,7 +151,8 @@ impl State {
         actor: &Actor,
         now: Timestamp,
     ) -> Result<Step, DirectoryError> {
-        if transaction.records.tables().any(|name| name == USERS.name().as_bytes() || name == ROLES.name().as_bytes()) {
+        let own = [USERS.name(), ROLES.name(), LAST_SEEN.name()];
+        if transaction.records.tables().any(|name| own.iter().any(|own| name == own.as_bytes())) {
             return Err(DirectoryError::ForeignRecords);
         }
         let mut draft = Draft { state: self, actor, now, users: BTreeMap::new(), roles: BTreeMap::new() };

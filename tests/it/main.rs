@@ -7,9 +7,11 @@
     clippy::indexing_slicing,
     reason = "a test that cannot go on fails"
 )]
+#![allow(clippy::print_stdout, reason = "what a test measures and does not judge")]
 
 mod access;
 mod answers;
+mod attacks;
 mod certificates;
 mod change;
 mod client;
@@ -18,8 +20,10 @@ mod embed;
 mod endings;
 mod foreign;
 mod harness;
+mod metrics;
 mod publish;
 mod quota;
+mod revocation;
 mod session;
 mod subscribe;
 mod timed;

@@ -8,14 +8,12 @@ use portcullis::{
     mqtt::{ClientId, Connect, Packet, Publish, ReasonCode, TopicName},
 };
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tempfile::TempDir;
 
 use crate::{
     client::{BOTH, Q0, Q1, Q2, V5, V311, options, publish, will},
     harness::{Harness, allow, as_user},
+    metrics::scrape,
 };
 
 const ACKNOWLEDGE: &str = "[access]\ndenied_publish = \"acknowledge\"";
@@ -367,7 +365,7 @@ async fn a_namesake_begins_anew() {
 
 #[tokio::test]
 async fn what_a_quota_refuses_is_counted_by_kind() {
-    let harness = Harness::start("[metrics]\nbind = \"127.0.0.1:0\"").await;
+    let harness = Harness::start_measured(TempDir::new().unwrap()).await;
     let quota = Quota {
         connections: Some(1),
         sessions: Some(2),
@@ -400,7 +398,7 @@ async fn what_a_quota_refuses_is_counted_by_kind() {
     for _ in 0..4 {
         writer.publish("t", "x", Q1).await;
     }
-    let text = scrape(&harness).await;
+    let text = scrape(harness.broker.started().metrics.expect("metrics are served")).await;
     for (kind, count) in [
         ("connections", 1),
         ("sessions", 1),
@@ -415,13 +413,4 @@ async fn what_a_quota_refuses_is_counted_by_kind() {
         assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
     }
     assert!(text.contains("portcullis_refusals_total{action=\"publish\"} 0"), "a quota is no access rule\n{text}");
-}
-
-async fn scrape(harness: &Harness) -> String {
-    let address = harness.broker.started().metrics.expect("metrics are served");
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.unwrap();
-    text
 }
