@@ -311,9 +311,9 @@ mod tests {
     #[test]
     fn a_session_that_a_connect_has_found_stays_for_it() {
         let (sessions, key) = sessions();
-        let cell = sessions.claim(&key).unwrap();
+        let cell = sessions.claim(&key, None).unwrap();
         drop(cell.claimed());
-        let again = sessions.claim(&key).unwrap();
+        let again = sessions.claim(&key, None).unwrap();
         assert!(Arc::ptr_eq(&cell, &again));
         // The connection that had it ends just now.
         sessions.remove(&cell, &mut cell.gate());
@@ -323,6 +323,6 @@ mod tests {
         sessions.remove(&again, &mut gate);
         assert_eq!(sessions.len(), 0);
         drop(gate);
-        assert!(!Arc::ptr_eq(&cell, &sessions.claim(&key).unwrap()));
+        assert!(!Arc::ptr_eq(&cell, &sessions.claim(&key, None).unwrap()));
     }
 }
