@@ -68,9 +68,9 @@ pub(crate) enum Remote {
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
     /// Make a user; its password is asked for
-    Add(UserAdd),
+    Add(Box<UserAdd>),
     /// Change a user, now and for its live sessions too; what is not named stays
-    Edit(UserEdit),
+    Edit(Box<UserEdit>),
     /// List all users
     List,
     /// Show one user

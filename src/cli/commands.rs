@@ -38,8 +38,8 @@ impl Shell<'_> {
 
 async fn user(command: UserCommand, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
     match command {
-        UserCommand::Add(arguments) => user_add(arguments, client, shell).await,
-        UserCommand::Edit(arguments) => user_edit(arguments, client, shell).await,
+        UserCommand::Add(arguments) => user_add(*arguments, client, shell).await,
+        UserCommand::Edit(arguments) => user_edit(&arguments, client, shell).await,
         UserCommand::List => {
             let users: Page<UserView> = client.get("/api/users").await?;
             let bold = shell.bold;
@@ -95,7 +95,7 @@ async fn user_add(arguments: UserAdd, client: &Client, shell: &mut Shell<'_>) ->
     })
 }
 
-async fn user_edit(arguments: UserEdit, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
+async fn user_edit(arguments: &UserEdit, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
     let cleared = |what: Clearable| arguments.clear.contains(&what);
     for (what, given, name) in [
         (Clearable::Roles, !arguments.roles.is_empty(), "--role"),

@@ -153,7 +153,7 @@ fn fewer(count: &AtomicU32, by: u32) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
+    use std::sync::Barrier;
 
     use proptest::prelude::*;
 
@@ -258,17 +258,16 @@ mod tests {
     /// However many threads take at once, a bucket that gains nothing gives one burst.
     #[test]
     fn threads_share_one_burst() {
-        let (bucket, rate, start) = (Bucket::default(), rate(1, 10_000), AtomicBool::new(false));
+        let (bucket, rate, start) = (Bucket::default(), rate(1, 10_000), Barrier::new(4));
         let taken: usize = std::thread::scope(|scope| {
             let takers: Vec<_> = (0..4)
                 .map(|_| {
                     scope.spawn(|| {
-                        while !start.load(Relaxed) {}
+                        start.wait();
                         (0..5_000).filter(|_| bucket.take(1, rate, 3)).count()
                     })
                 })
                 .collect();
-            start.store(true, Relaxed);
             takers.into_iter().map(|taker| taker.join().unwrap()).sum()
         });
         assert_eq!(taken, 10_000);

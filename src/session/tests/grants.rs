@@ -13,18 +13,18 @@ fn responder(rules: &[&str]) -> Bench {
     bench
 }
 
-fn properties(response_topic: &str, correlation: Option<&str>) -> Option<Box<PublishProperties>> {
-    Some(Box::new(PublishProperties {
+fn properties(response_topic: &str, correlation: Option<&str>) -> Box<PublishProperties> {
+    Box::new(PublishProperties {
         response_topic: Some(topic(response_topic)),
         correlation_data: correlation.map(|data| Bytes::copy_from_slice(data.as_bytes())),
         ..PublishProperties::default()
-    }))
+    })
 }
 
 fn request(response_topic: &str, correlation: Option<&str>) -> Message {
     Message {
         publisher: Publisher { user: Some(UserId(Uuid::from_u128(9))), session: ASKER },
-        properties: properties(response_topic, correlation),
+        properties: Some(properties(response_topic, correlation)),
         ..message("ask/me", QoS::AtMostOnce)
     }
 }
