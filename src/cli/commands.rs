@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::args::{ExplainArguments, Remote, RoleAdd, RoleCommand, UserAdd, UserCommand, UserPasswd};
 use super::client::{Client, segment};
 use super::output::{self, Fields, Table, printable};
-use super::{Failure, Shell, registry};
+use super::{Failure, Shell, edit, registry};
 
 /// Does what the arguments say.
 pub(crate) async fn run(command: Remote, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
@@ -46,6 +46,8 @@ async fn user(command: UserCommand, client: &Client, shell: &mut Shell<'_>) -> R
             let user: UserView = client.get(&user_path(&name.username)?).await?;
             shell.print(&user, show_user)
         }
+        UserCommand::Edit(arguments) => edit::user(arguments, client, shell).await,
+        UserCommand::Revoke(arguments) => edit::revoke(arguments, client, shell).await,
         UserCommand::Passwd(arguments) => user_passwd(arguments, client, shell).await,
         UserCommand::Enable(name) => switch(&name.username, "enable", client, shell).await,
         UserCommand::Disable(name) => switch(&name.username, "disable", client, shell).await,
@@ -113,7 +115,7 @@ async fn switch(username: &Username, action: &str, client: &Client, shell: &mut 
     })
 }
 
-fn user_path(username: &Username) -> Result<String, Failure> {
+pub(crate) fn user_path(username: &Username) -> Result<String, Failure> {
     Ok(format!("/api/users/{}", segment(username.as_str())?))
 }
 
@@ -169,7 +171,10 @@ fn rules(permissions: &[Permission]) -> String {
     if permissions.is_empty() {
         return String::new();
     }
-    let lines = permissions.iter().map(|permission| format!("  {}\n", printable(&output::permission(permission))));
+    // The numbers are those of `--drop-permission`.
+    let lines = (1..)
+        .zip(permissions)
+        .map(|(number, permission)| format!("  {number}. {}\n", printable(&output::permission(permission))));
     std::iter::once("permissions:\n".to_owned()).chain(lines).collect()
 }
 
@@ -209,6 +214,7 @@ async fn role(command: RoleCommand, client: &Client, shell: &mut Shell<'_>) -> R
                 fields.to_string() + &rules(&role.permissions)
             })
         }
+        RoleCommand::Edit(arguments) => edit::role(arguments, client, shell).await,
         RoleCommand::Delete(role) => {
             let path = format!("/api/roles/{}", segment(role.name.as_str())?);
             let role: Role = client.get(&path).await?;
