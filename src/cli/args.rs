@@ -74,7 +74,7 @@ pub(crate) enum UserCommand {
     /// Show one user
     Show(UserName),
     /// Change a user; what is not named stays
-    Edit(UserEdit),
+    Edit(Box<UserEdit>),
     /// Set the password of a user; it is asked for
     Passwd(UserPasswd),
     /// Let a user log in again

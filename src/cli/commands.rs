@@ -46,7 +46,7 @@ async fn user(command: UserCommand, client: &Client, shell: &mut Shell<'_>) -> R
             let user: UserView = client.get(&user_path(&name.username)?).await?;
             shell.print(&user, show_user)
         }
-        UserCommand::Edit(arguments) => edit::user(arguments, client, shell).await,
+        UserCommand::Edit(arguments) => edit::user(*arguments, client, shell).await,
         UserCommand::Revoke(arguments) => edit::revoke(arguments, client, shell).await,
         UserCommand::Passwd(arguments) => user_passwd(arguments, client, shell).await,
         UserCommand::Enable(name) => switch(&name.username, "enable", client, shell).await,
