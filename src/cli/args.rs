@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use portcullis::access::{Auth, Permission, RoleName, Username};
+use portcullis::access::{Auth, Permission, Quota, RoleName, Username};
 use portcullis::admin::api::{Action, RequestId, StateFilter};
 use portcullis::authn::{UsernamePattern, UsernamePatternError};
 use portcullis::clock::Timestamp;
@@ -68,13 +68,13 @@ pub(crate) enum Remote {
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
     /// Make a user; its password is asked for
-    Add(UserAdd),
+    Add(Box<UserAdd>),
+    /// Change a user, now and for its live sessions too; what is not named stays
+    Edit(Box<UserEdit>),
     /// List all users
     List,
     /// Show one user
     Show(UserName),
-    /// Change a user; what is not named stays
-    Edit(Box<UserEdit>),
     /// Set the password of a user; it is asked for
     Passwd(UserPasswd),
     /// Let a user log in again
@@ -115,6 +115,9 @@ pub(crate) struct UserAdd {
     /// Pattern of the client identifiers that the user may use
     #[arg(long, value_name = "PATTERN")]
     pub(crate) client_id: Option<String>,
+    /// Bound what the user may take up, as JSON: {"connections":2,"publish_messages":{"per_second":100,"burst":500}}
+    #[arg(long, value_name = "JSON", value_parser = quota)]
+    pub(crate) quota: Option<Quota>,
     /// When the user ends, as in 2027-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     pub(crate) expires: Option<Timestamp>,
@@ -161,6 +164,12 @@ pub(crate) struct UserEdit {
     /// Any client identifier
     #[arg(long, conflicts_with = "client_id")]
     pub(crate) no_client_id: bool,
+    /// Bound what the user may take up, as JSON; what it leaves out is not bounded any more
+    #[arg(long, value_name = "JSON", value_parser = quota)]
+    pub(crate) quota: Option<Quota>,
+    /// Bound nothing
+    #[arg(long, conflicts_with = "quota")]
+    pub(crate) no_quota: bool,
     /// When the user ends, as in 2027-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     pub(crate) expires: Option<Timestamp>,
@@ -397,6 +406,14 @@ impl From<ActionArgument> for Action {
 fn permission(text: &str) -> Result<Permission, String> {
     serde_json::from_str(text).map_err(|error| {
         format!("{error}; write it like {{\"context\":\"mqtt\",\"operation\":\"read\",\"resource\":\"plant/#\"}}")
+    })
+}
+
+fn quota(text: &str) -> Result<Quota, String> {
+    serde_json::from_str(text).map_err(|error| {
+        format!(
+            "{error}; write it like {{\"connections\":2,\"publish_messages\":{{\"per_second\":100,\"burst\":500}}}}"
+        )
     })
 }
 

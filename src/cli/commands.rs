@@ -36,7 +36,7 @@ impl Shell<'_> {
 
 async fn user(command: UserCommand, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
     match command {
-        UserCommand::Add(arguments) => user_add(arguments, client, shell).await,
+        UserCommand::Add(arguments) => user_add(*arguments, client, shell).await,
         UserCommand::List => {
             let users: Page<UserView> = client.get("/api/users").await?;
             let bold = shell.bold;
@@ -81,6 +81,7 @@ async fn user_add(arguments: UserAdd, client: &Client, shell: &mut Shell<'_>) ->
         permissions: arguments.permissions,
         publish_prefix: arguments.publish_prefix,
         client_id: arguments.client_id,
+        quota: arguments.quota,
         expires_at: arguments.expires,
     };
     let user: UserView = client.post("/api/users", &user).await?;
@@ -146,6 +147,7 @@ fn show_user(user: &UserView) -> String {
     fields.add("roles", user.roles.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
     fields.add("publish prefix", user.publish_prefix.clone().unwrap_or_default());
     fields.add("client id", user.client_id.clone().unwrap_or_default());
+    fields.add("quota", user.quota.as_ref().map(output::quota).unwrap_or_default());
     fields.add("expires", output::time_or(user.expires_at, ""));
     fields.add("owner", output::managed_by(user.managed_by));
     fields.add("created", output::time(user.created_at));

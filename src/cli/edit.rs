@@ -22,7 +22,6 @@ pub(crate) async fn user(arguments: UserEdit, client: &Client, shell: &mut Shell
 }
 
 fn patch(arguments: UserEdit, user: UserView) -> Result<UserPatch, Failure> {
-    let set = |value: Option<String>, none: bool| if none { Some(None) } else { value.map(Some) };
     let unchanged = UserPatch { version: user.version, ..UserPatch::default() };
     let roles = (!arguments.roles.is_empty() || !arguments.drop_roles.is_empty())
         .then(|| edited_roles(user.roles, &arguments.drop_roles, arguments.roles))
@@ -37,10 +36,17 @@ fn patch(arguments: UserEdit, user: UserView) -> Result<UserPatch, Failure> {
         permissions,
         publish_prefix: set(arguments.publish_prefix, arguments.no_publish_prefix),
         client_id: set(arguments.client_id, arguments.no_client_id),
-        expires_at: if arguments.no_expires { Some(None) } else { arguments.expires.map(Some) },
+        quota: set(arguments.quota, arguments.no_quota),
+        expires_at: set(arguments.expires, arguments.no_expires),
         ..unchanged.clone()
     };
     if patch == unchanged { Err(nothing("user edit")) } else { Ok(patch) }
+}
+
+/// For a patch: a value, none from now on, or no change.
+#[expect(clippy::option_option, reason = "absent and null are two things in a patch (RFC 7396)")]
+fn set<T>(given: Option<T>, none: bool) -> Option<Option<T>> {
+    if none { Some(None) } else { given.map(Some) }
 }
 
 pub(crate) async fn role(arguments: RoleEdit, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
