@@ -34,6 +34,7 @@ mod error;
 mod model;
 mod pattern;
 mod policy;
+mod quota;
 mod rules;
 mod summary;
 mod trie;
@@ -57,5 +58,6 @@ pub use error::{ClientIdPatternError, PolicyError, PrefixError, RuleError, RuleH
 pub use model::*;
 pub use pattern::{MAX_LEVELS, MAX_RESOURCE_BYTES};
 pub use policy::{MAX_ROLES, Policy, PolicyVersion, Subject};
+pub use quota::{Quota, QuotaKind, Rate, RateError};
 pub use rules::{MAX_PERMISSIONS, MAX_RULE_BYTES};
 pub use who_can::Able;

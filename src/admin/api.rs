@@ -9,6 +9,7 @@
 //! | `DELETE /api/users/{name}` | [`VersionRead`] (query) | 204 |
 //! | `PUT /api/users/{name}/password` | [`NewPassword`] | [`UserView`] |
 //! | `POST /api/users/{name}/enable`, `/disable` | [`VersionRead`] (body, optional) | [`UserView`] |
+//! | `POST /api/users/{name}/certificates/{serial}/revoke` | [`Revocation`] (body, optional) | [`UserView`] |
 //! | `GET /api/roles` | | [`Page`] of [`Role`] |
 //! | `POST /api/roles` | [`NewRole`] | 201 [`Role`] |
 //! | `GET /api/roles/{name}` | | [`Role`] |
@@ -41,7 +42,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use crate::access::Role;
-use crate::access::{Auth, CertificateRecord, ManagedBy, Permission, RoleName, User, UserId, Username};
+use crate::access::{Auth, CertificateRecord, ManagedBy, Permission, Quota, RoleName, User, UserId, Username};
 pub use crate::directory::{Deletion, Document, End, HistoryEntry, NotRestored, RoleDocument, UserDocument};
 pub use crate::directory::{ObjectAction, ObjectChange, ObjectKind, SessionEffect, Standing, SubscriptionEffect};
 pub use crate::registry::{
@@ -126,6 +127,9 @@ pub struct UserView {
     /// Pattern of its client identifiers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
+    /// How much of the broker it may take up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
     /// End of the identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
@@ -154,6 +158,7 @@ impl From<&User> for UserView {
             permissions: user.permissions.clone(),
             publish_prefix: user.publish_prefix.clone(),
             client_id: user.client_id.clone(),
+            quota: user.quota.as_deref().copied(),
             expires_at: user.expires_at,
             managed_by: user.managed_by,
             created_at: user.created_at,
@@ -193,6 +198,9 @@ pub struct NewUser {
     /// Pattern of its client identifiers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
+    /// How much of the broker it may take up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
     /// End of the identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
@@ -234,6 +242,9 @@ pub struct UserPatch {
     /// Pattern of its client identifiers.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub client_id: Option<Option<String>>,
+    /// How much of the broker it may take up, as a whole: what the new one leaves out is not bounded any more.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Option<Quota>>,
     /// End of the identity.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Option<Timestamp>>,
@@ -306,6 +317,18 @@ pub struct HistoryQuestion {
 pub struct RollbackTerms {
     /// As the history has it: users and roles become what they were right after that commit.
     pub version: u64,
+}
+
+/// Takes a certificate out of force for good.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revocation {
+    /// Why, for the record; at most 1024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The version of the user that was read; absent: whatever it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
 }
 
 /// A new password.

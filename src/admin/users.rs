@@ -7,13 +7,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
 
-use super::api::{Delete, DryRun, NewPassword, NewUser, Page, Secret, UserPatch, UserView, VersionRead};
+use super::api::{Delete, DryRun, NewPassword, NewUser, Page, Revocation, Secret, UserPatch, UserView, VersionRead};
 use super::apply::dry_run;
-use super::extract::{Ask, Body, Named, OptionalBody};
+use super::extract::{Ask, Body, Named, NamedCertificate, OptionalBody};
 use super::problem::{Kind, Problem};
 use super::server::Caller;
 use super::{Answer, Shared, State, blocking, expected};
-use crate::access::{Auth, ManagedBy, Policy, User, UserId, Username};
+use crate::access::{Auth, CertificateRecord, ManagedBy, Policy, User, UserId, Username};
 use crate::authn::{HashError, Lane, PasswordHash, Source};
 use crate::directory::{self, Actor, Change, DirectoryError, Expected, Subject, Transaction};
 
@@ -54,6 +54,7 @@ pub(super) async fn create(
         permissions: new.permissions,
         publish_prefix: new.publish_prefix,
         client_id: new.client_id,
+        quota: new.quota,
         expires_at: new.expires_at,
         ..directory::NewUser::named(new.username)
     };
@@ -89,8 +90,18 @@ pub(super) async fn change(
 }
 
 fn apply(user: &mut User, patch: UserPatch) {
-    let UserPatch { version: _, description, enabled, auth, roles, permissions, publish_prefix, client_id, expires_at } =
-        patch;
+    let UserPatch {
+        version: _,
+        description,
+        enabled,
+        auth,
+        roles,
+        permissions,
+        publish_prefix,
+        client_id,
+        quota,
+        expires_at,
+    } = patch;
     user.description = description.unwrap_or_else(|| std::mem::take(&mut user.description));
     user.enabled = enabled.unwrap_or(user.enabled);
     user.auth = auth.unwrap_or(user.auth);
@@ -101,6 +112,7 @@ fn apply(user: &mut User, patch: UserPatch) {
     user.permissions = permissions.unwrap_or_else(|| std::mem::take(&mut user.permissions));
     user.publish_prefix = publish_prefix.unwrap_or_else(|| user.publish_prefix.take());
     user.client_id = client_id.unwrap_or_else(|| user.client_id.take());
+    user.quota = quota.map_or_else(|| user.quota.take(), |quota| quota.map(Box::new));
     user.expires_at = expires_at.unwrap_or(user.expires_at);
 }
 
@@ -201,6 +213,44 @@ async fn update(
     let user = blocking(move || state.directory.update_user(id, expected, edit, &actor)).await?;
     tracing::info!(actor = %by, user = %name, what);
     Ok(Json(view(&shared, &user)).into_response())
+}
+
+/// Longest reason of a revocation, in bytes.
+const MAX_REASON: usize = 1024;
+
+/// The sessions that stand on the certificate end before this is answered: each is held against the users.
+pub(super) async fn revoke(
+    state: Shared,
+    Caller(actor): Caller,
+    NamedCertificate { username: name, serial }: NamedCertificate,
+    Ask(run): Ask<DryRun>,
+    OptionalBody(order): OptionalBody<Revocation>,
+) -> Answer<Response> {
+    let Revocation { reason, version } = order;
+    if reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON) {
+        return Err(Problem::new(Kind::Invalid, format!("a reason has at most {MAX_REASON} bytes")));
+    }
+    let user = find(&state, &name)?;
+    match user.certificates.iter().find(|certificate| certificate.serial == serial) {
+        None => {
+            let detail = format!("user `{name}` has no certificate with the serial `{serial}`");
+            return Err(Problem::new(Kind::NotFound, detail));
+        }
+        Some(CertificateRecord { revoked_at: Some(at), .. }) => {
+            return Err(Problem::new(Kind::Conflict, format!("the certificate `{serial}` was revoked at {at}")));
+        }
+        Some(_) => {}
+    }
+    // What was looked at is what is changed, or the directory refuses.
+    let expected = Expected::Version(version.unwrap_or(user.version));
+    let (id, at) = (user.id, state.clock.timestamp());
+    let edit = move |user: &mut User| {
+        for certificate in user.certificates.iter_mut().filter(|certificate| certificate.serial == serial) {
+            certificate.revoked_at = Some(at);
+            certificate.reason.clone_from(&reason);
+        }
+    };
+    update(state, actor, (id, name), expected, edit, run, "certificate revoked").await
 }
 
 /// The user as it is shown, with what is no part of the policy.

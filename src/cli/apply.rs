@@ -155,6 +155,9 @@ fn session(effect: &SessionEffect) -> Vec<String> {
     }
     lines.extend(effect.rules_removed.iter().map(|rule| format!("  - {}", output::permission(rule))));
     lines.extend(effect.rules_added.iter().map(|rule| format!("  + {}", output::permission(rule))));
+    if effect.terms_change {
+        lines.push("  its quota or its publish prefix changes".to_owned());
+    }
     lines
 }
 

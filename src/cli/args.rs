@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use portcullis::access::{Auth, Permission, RoleName, Username};
+use portcullis::access::{Auth, Permission, Quota, RoleName, Username};
 use portcullis::admin::api::{Action, RequestId, StateFilter};
 use portcullis::authn::{UsernamePattern, UsernamePatternError};
 use portcullis::clock::Timestamp;
@@ -123,7 +123,9 @@ impl From<WhoCanAction> for Action {
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
     /// Make a user; its password is asked for
-    Add(UserAdd),
+    Add(Box<UserAdd>),
+    /// Change a user, now and for its live sessions too; what is not named stays
+    Edit(Box<UserEdit>),
     /// List all users
     List,
     /// Show one user
@@ -134,6 +136,8 @@ pub(crate) enum UserCommand {
     Enable(UserName),
     /// End the sessions of a user, and let it do nothing
     Disable(UserName),
+    /// Revoke one certificate of a user, and end the sessions that stand on it
+    Revoke(UserRevoke),
     /// Delete a user with its sessions and certificates
     Delete(UserName),
 }
@@ -166,6 +170,9 @@ pub(crate) struct UserAdd {
     /// Pattern of the client identifiers that the user may use
     #[arg(long, value_name = "PATTERN")]
     pub(crate) client_id: Option<String>,
+    /// Bound what the user may take up, as JSON: {"connections":2,"publish_messages":{"per_second":100,"burst":500}}
+    #[arg(long, value_name = "JSON", value_parser = quota)]
+    pub(crate) quota: Option<Quota>,
     /// When the user ends, as in 2027-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     pub(crate) expires: Option<Timestamp>,
@@ -175,6 +182,67 @@ pub(crate) struct UserAdd {
     /// Read the password from standard input, one line
     #[arg(long)]
     pub(crate) password_stdin: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UserEdit {
+    #[arg(value_name = "USER")]
+    pub(crate) username: Username,
+    /// For people
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+    /// The proof that the user must give; `certificate` takes its password away. Where it has none: `either` first, then
+    /// `user passwd`
+    #[arg(long, value_enum)]
+    pub(crate) auth: Option<AuthArgument>,
+    /// Give the user a role; may be repeated
+    #[arg(long = "role", value_name = "ROLE")]
+    pub(crate) roles: Vec<RoleName>,
+    /// Take a role from the user; may be repeated
+    #[arg(long = "drop-role", value_name = "ROLE")]
+    pub(crate) drop_roles: Vec<RoleName>,
+    /// Give the user a rule of its own, as JSON; may be repeated
+    #[arg(long = "permission", value_name = "JSON", value_parser = permission)]
+    pub(crate) permissions: Vec<Permission>,
+    /// Take a rule of its own from the user, by its number in `user show`; may be repeated
+    #[arg(long = "drop-permission", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) drop_permissions: Vec<u32>,
+    /// Put this in front of every topic that the user publishes to
+    #[arg(long, value_name = "PREFIX/")]
+    pub(crate) publish_prefix: Option<String>,
+    /// Put nothing in front
+    #[arg(long, conflicts_with = "publish_prefix")]
+    pub(crate) no_publish_prefix: bool,
+    /// Pattern of the client identifiers that the user may use
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) client_id: Option<String>,
+    /// Any client identifier
+    #[arg(long, conflicts_with = "client_id")]
+    pub(crate) no_client_id: bool,
+    /// Bound what the user may take up, as JSON; what it leaves out is not bounded any more
+    #[arg(long, value_name = "JSON", value_parser = quota)]
+    pub(crate) quota: Option<Quota>,
+    /// Bound nothing
+    #[arg(long, conflicts_with = "quota")]
+    pub(crate) no_quota: bool,
+    /// When the user ends, as in 2027-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) expires: Option<Timestamp>,
+    /// The user does not end
+    #[arg(long, conflicts_with = "expires")]
+    pub(crate) no_expires: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UserRevoke {
+    #[arg(value_name = "USER")]
+    pub(crate) username: Username,
+    /// As `user show` shows it
+    #[arg(value_name = "SERIAL")]
+    pub(crate) serial: String,
+    /// Why; for the record
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -216,6 +284,8 @@ pub(crate) enum RoleCommand {
     List,
     /// Show one role with its permissions
     Show(RoleArgument),
+    /// Change a role, for all who hold it; what is not named stays
+    Edit(RoleEdit),
     /// Delete a role that nobody holds
     Delete(RoleArgument),
 }
@@ -236,6 +306,21 @@ pub(crate) struct RoleAdd {
     /// A rule, as JSON: {"context":"mqtt","operation":"read","resource":"plant/#"}; may be repeated
     #[arg(long = "permission", value_name = "JSON", value_parser = permission)]
     pub(crate) permissions: Vec<Permission>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RoleEdit {
+    #[arg(value_name = "ROLE")]
+    pub(crate) name: RoleName,
+    /// For people
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+    /// Add a rule, as JSON: {"context":"mqtt","operation":"read","resource":"plant/#"}; may be repeated
+    #[arg(long = "permission", value_name = "JSON", value_parser = permission)]
+    pub(crate) permissions: Vec<Permission>,
+    /// Take a rule away, by its number in `role show`; may be repeated
+    #[arg(long = "drop-permission", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) drop_permissions: Vec<u32>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -385,6 +470,14 @@ impl From<ActionArgument> for Action {
 fn permission(text: &str) -> Result<Permission, String> {
     serde_json::from_str(text).map_err(|error| {
         format!("{error}; write it like {{\"context\":\"mqtt\",\"operation\":\"read\",\"resource\":\"plant/#\"}}")
+    })
+}
+
+fn quota(text: &str) -> Result<Quota, String> {
+    serde_json::from_str(text).map_err(|error| {
+        format!(
+            "{error}; write it like {{\"connections\":2,\"publish_messages\":{{\"per_second\":100,\"burst\":500}}}}"
+        )
     })
 }
 

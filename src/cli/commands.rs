@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::args::{ExplainArguments, Remote, RoleAdd, RoleCommand, UserAdd, UserCommand, UserPasswd};
 use super::client::{Client, segment};
 use super::output::{self, Fields, Table, printable};
-use super::{Failure, Shell, apply, registry};
+use super::{Failure, Shell, apply, edit, registry};
 
 /// Does what the arguments say.
 pub(crate) async fn run(command: Remote, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
@@ -40,7 +40,7 @@ impl Shell<'_> {
 
 async fn user(command: UserCommand, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
     match command {
-        UserCommand::Add(arguments) => user_add(arguments, client, shell).await,
+        UserCommand::Add(arguments) => user_add(*arguments, client, shell).await,
         UserCommand::List => {
             let users: Page<UserView> = client.get("/api/users").await?;
             let bold = shell.bold;
@@ -50,6 +50,8 @@ async fn user(command: UserCommand, client: &Client, shell: &mut Shell<'_>) -> R
             let user: UserView = client.get(&user_path(&name.username)?).await?;
             shell.print(&user, show_user)
         }
+        UserCommand::Edit(arguments) => edit::user(*arguments, client, shell).await,
+        UserCommand::Revoke(arguments) => edit::revoke(arguments, client, shell).await,
         UserCommand::Passwd(arguments) => user_passwd(arguments, client, shell).await,
         UserCommand::Enable(name) => switch(&name.username, "enable", client, shell).await,
         UserCommand::Disable(name) => switch(&name.username, "disable", client, shell).await,
@@ -83,6 +85,7 @@ async fn user_add(arguments: UserAdd, client: &Client, shell: &mut Shell<'_>) ->
         permissions: arguments.permissions,
         publish_prefix: arguments.publish_prefix,
         client_id: arguments.client_id,
+        quota: arguments.quota,
         expires_at: arguments.expires,
     };
     let user: UserView = client.post("/api/users", &user).await?;
@@ -117,7 +120,7 @@ async fn switch(username: &Username, action: &str, client: &Client, shell: &mut 
     })
 }
 
-fn user_path(username: &Username) -> Result<String, Failure> {
+pub(crate) fn user_path(username: &Username) -> Result<String, Failure> {
     Ok(format!("/api/users/{}", segment(username.as_str())?))
 }
 
@@ -148,6 +151,7 @@ fn show_user(user: &UserView) -> String {
     fields.add("roles", user.roles.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
     fields.add("publish prefix", user.publish_prefix.clone().unwrap_or_default());
     fields.add("client id", user.client_id.clone().unwrap_or_default());
+    fields.add("quota", user.quota.as_ref().map(output::quota).unwrap_or_default());
     fields.add("expires", output::time_or(user.expires_at, ""));
     fields.add("owner", output::managed_by(user.managed_by));
     fields.add("created", output::time(user.created_at));
@@ -173,7 +177,10 @@ fn rules(permissions: &[Permission]) -> String {
     if permissions.is_empty() {
         return String::new();
     }
-    let lines = permissions.iter().map(|permission| format!("  {}\n", printable(&output::permission(permission))));
+    // The numbers are those of `--drop-permission`.
+    let lines = (1..)
+        .zip(permissions)
+        .map(|(number, permission)| format!("  {number}. {}\n", printable(&output::permission(permission))));
     std::iter::once("permissions:\n".to_owned()).chain(lines).collect()
 }
 
@@ -213,6 +220,7 @@ async fn role(command: RoleCommand, client: &Client, shell: &mut Shell<'_>) -> R
                 fields.to_string() + &rules(&role.permissions)
             })
         }
+        RoleCommand::Edit(arguments) => edit::role(arguments, client, shell).await,
         RoleCommand::Delete(role) => {
             let path = format!("/api/roles/{}", segment(role.name.as_str())?);
             let role: Role = client.get(&path).await?;

@@ -141,6 +141,11 @@ fn user() -> Value {
             { "context": "mqtt", "operation": "read", "resource": "plant/#", "max_qos": 1, "not_after": "2027-01-01T00:00:00Z" },
             { "context": "mqtt", "operation": "write", "resource": "plant/+/firmware", "effect": "deny" }
         ],
+        "quota": {
+            "connections": 2, "sessions": 3, "subscriptions": 4, "publish_messages": { "per_second": 100, "burst": 500 },
+            "publish_bytes": { "per_second": 65536 }, "retained_messages": 50, "retained_bytes": 60000,
+            "queue_messages": 70, "queue_bytes": 80000
+        },
         "publish_prefix": "site1/", "client_id": "${username}-*", "expires_at": "2030-01-01T00:00:00Z",
         "managed_by": "api", "created_at": "2026-01-01T10:11:12.5Z", "last_seen_at": "2026-02-03T04:05:06Z", "version": 7
     })
@@ -206,6 +211,7 @@ fn status(locked: bool) -> Value {
 #[tokio::test]
 async fn users() {
     let rule = r#"'{"context":"mqtt","operation":"read","resource":"plant/#"}'"#;
+    let quota = r#"'{"connections":2,"publish_messages":{"per_second":100,"burst":500},"queue_bytes":9000}'"#;
     let mut text = String::new();
     for (command, answers) in [
         ("user list".to_owned(), vec![ok(&json!({ "items": [user(), bare_user()] }))]),
@@ -220,9 +226,28 @@ async fn users() {
             ),
             vec![ok(&user())],
         ),
+        (format!("user add dev --quota {quota}"), vec![ok(&bare_user())]),
+        ("user add dev --quota '{\"publish_messages\":7}'".to_owned(), vec![]),
+        (format!("user edit historian --quota {quota} --no-expires"), vec![ok(&user()), ok(&user())]),
+        ("user edit historian --no-quota".to_owned(), vec![ok(&user()), ok(&user())]),
+        (format!("user edit dev --quota {quota} --no-quota"), vec![]),
         ("user add dev --auth certificate".to_owned(), vec![ok(&bare_user())]),
         ("user add dev --auth certificate --password-stdin".to_owned(), vec![]),
         ("user passwd historian".to_owned(), vec![ok(&user()), ok(&user())]),
+        (
+            format!(
+                "user edit historian --description '' --auth certificate --role line --role cell --drop-role observer --permission {rule} --drop-permission 2 --publish-prefix site2/ --no-client-id --no-expires"
+            ),
+            vec![ok(&user()), ok(&bare_user())],
+        ),
+        (
+            "user edit dev --no-publish-prefix --client-id dev --expires 2030-01-01T00:00:00Z --json".to_owned(),
+            vec![ok(&bare_user()), ok(&bare_user())],
+        ),
+        ("user edit dev --drop-role line".to_owned(), vec![ok(&bare_user())]),
+        ("user edit historian --drop-permission 3".to_owned(), vec![ok(&user())]),
+        ("user edit dev".to_owned(), vec![ok(&bare_user())]),
+        ("user revoke historian 01ab --reason 'left on a train'".to_owned(), vec![ok(&user())]),
         ("user enable historian".to_owned(), vec![ok(&user())]),
         ("user disable dev".to_owned(), vec![ok(&bare_user())]),
         ("user delete historian".to_owned(), vec![ok(&user()), no_content()]),
@@ -240,6 +265,13 @@ async fn roles() {
         ("role list".to_owned(), vec![ok(&json!({ "items": [role()] }))]),
         ("role show line".to_owned(), vec![ok(&role())]),
         (format!("role add line --description 'a station' --permission {rule} --permission {rule}"), vec![ok(&role())]),
+        (
+            format!("role edit line --description 'a cell' --permission {rule} --drop-permission 1"),
+            vec![ok(&role()), ok(&role())],
+        ),
+        (format!("role edit line --permission {rule}"), vec![ok(&role()), ok(&role())]),
+        ("role edit line --drop-permission 2".to_owned(), vec![ok(&role())]),
+        ("role edit line".to_owned(), vec![]),
         ("role delete line".to_owned(), vec![ok(&role()), no_content()]),
     ] {
         writeln!(text, "{}", transcript(&command, answers).await).unwrap();
@@ -342,6 +374,7 @@ async fn refusals() {
         ("user list", vec![(200, "application/json", "{\"items\":[{}]}".to_owned())]),
         ("registry watch", vec![refused(404, &problem)]),
         ("role show ..", vec![]),
+        ("user revoke historian ..", vec![]),
         ("registry show 0190163d-8694-739b-aea5-966c26f8ad93", vec![refused(404, &problem)]),
     ] {
         writeln!(text, "{}", transcript(command, answers).await).unwrap();
@@ -359,6 +392,8 @@ async fn wrong_usage() {
         "user add historian --password secret",
         "user add historian --permission {}",
         "user add historian --expires tomorrow",
+        "user edit historian --publish-prefix a/ --no-publish-prefix",
+        "role edit line --drop-permission 0",
         "registry unlock --for 5",
         "registry unlock --for 0s",
         "registry unlock --count 0",

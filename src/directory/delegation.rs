@@ -11,7 +11,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::{Actor, DirectoryError, Subject};
-use crate::access::{Authority, Context, Effect, Operation, Permission, Policy, Role, RoleName, User, UserId};
+use crate::access::{Authority, Context, Effect, Operation, Permission, Policy, Quota, Role, RoleName, User, UserId};
 
 /// What is more than the actor holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum Excess {
     GroupDeny,
     /// A group of shared subscriptions would open to everybody.
     OpensGroup,
+    /// A quota wider than the actor's own.
+    Quota,
     /// The actor itself is gone, disabled or expired.
     Gone,
 }
@@ -49,6 +51,7 @@ impl fmt::Display for Excess {
                 f.write_str("deny rules on shared subscription groups in a role are for holders of `admin` to change")
             }
             Self::OpensGroup => f.write_str("a shared subscription group would open to everybody"),
+            Self::Quota => f.write_str("the quota is wider than its own"),
             Self::Gone => f.write_str("it is disabled, has expired, or is gone"),
         }
     }
@@ -69,6 +72,7 @@ pub(super) fn check(
     let refuse =
         |subject: Option<Subject>, excess| Err(DirectoryError::NotHeld { actor: username.clone(), subject, excess });
     let lives = before.user(*id).is_some_and(|user| user.expires_at.is_none_or(|end| end > now));
+    let quota = before.user(*id).map(|user| quota_of(user)).unwrap_or_default();
     let Some(authority) = before.authority_without_client(*id).filter(|_| lives) else {
         return refuse(None, Excess::Gone);
     };
@@ -90,6 +94,11 @@ pub(super) fn check(
         {
             // Its own password and description are everybody's own.
             continue;
+        }
+        if let [_, (_, Some(user))] = sides
+            && !quota.admits(&quota_of(user))
+        {
+            return refuse(Some(Subject::User(user.username.to_string())), Excess::Quota);
         }
         for (at, (policy, user)) in sides.into_iter().enumerate() {
             if let Some(user) = user
@@ -173,6 +182,10 @@ impl Scale {
     }
 }
 
+fn quota_of(user: &User) -> Quota {
+    user.quota.as_deref().copied().unwrap_or_default()
+}
+
 fn same_rights(old: &User, new: &User) -> bool {
     old.username == new.username
         && old.roles == new.roles
@@ -182,6 +195,7 @@ fn same_rights(old: &User, new: &User) -> bool {
         && old.certificates == new.certificates
         && old.publish_prefix == new.publish_prefix
         && old.client_id == new.client_id
+        && old.quota == new.quota
         && old.expires_at == new.expires_at
 }
 

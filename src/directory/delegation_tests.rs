@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::tests::*;
 use super::*;
 use crate::access::{
-    Authority, Context, ManagedBy, Operation, Permission, Policy, Role, RoleName, SubscribeVerdict, User, UserId,
+    Authority, Context, ManagedBy, Operation, Permission, Policy, Quota, Role, RoleName, SubscribeVerdict, User, UserId,
 };
 use crate::clock::Clock as _;
 
@@ -167,6 +167,28 @@ fn an_end_is_not_outlived() {
     refused(directory.create_user(pump(at(101)), &boss));
     let user = directory.create_user(pump(at(100)), &boss).unwrap();
     refused(directory.update_user(user.id, Expected::Any, |user| user.expires_at = None, &boss));
+}
+
+#[test]
+fn a_quota_is_not_outgrown() {
+    let (directory, boss) = plant();
+    let quota = |connections, subscriptions| Some(Quota { connections, subscriptions, ..Quota::default() });
+    let own = id_of(&directory, "boss");
+    directory
+        .update_user(own, Expected::Any, move |user| user.quota = quota(Some(5), None).map(Box::new), &API)
+        .unwrap();
+    let pump = |quota| NewUser { quota, ..new_user("pump", &[]) };
+    refused(directory.create_user(pump(quota(None, None)), &boss));
+    refused(directory.create_user(pump(quota(Some(6), None)), &boss));
+    let pump = directory.create_user(pump(quota(Some(5), Some(7))), &boss).unwrap();
+    refused(directory.update_user(
+        pump.id,
+        Expected::Any,
+        move |user| user.quota = quota(None, Some(7)).map(Box::new),
+        &boss,
+    ));
+    directory.update_user(own, Expected::Any, |user| user.permissions.truncate(1), &API).unwrap();
+    refused(directory.update_user(own, Expected::Any, |user| user.quota = None, &boss));
 }
 
 /// What somebody may do with each topic of a small universe: read, write, write with RETAIN, join a group of readers.

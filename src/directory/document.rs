@@ -26,7 +26,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use super::{Change, DirectoryError, Expected, NewUser, Subject, Transaction};
-use crate::access::{Auth, ManagedBy, Permission, Policy, Role, RoleName, User, UserId, Username};
+use crate::access::{Auth, ManagedBy, Permission, Policy, Quota, Role, RoleName, User, UserId, Username};
 use crate::authn::PasswordHash;
 use crate::store::Batch;
 
@@ -103,6 +103,9 @@ pub struct UserDocument {
     /// Pattern of its client identifiers; empty: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
+    /// All of its quota; empty: none of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
     /// End of the identity (RFC 3339), or `"never"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<End>,
@@ -248,6 +251,10 @@ impl UserDocument {
         user.permissions = self.permissions.unwrap_or(user.permissions);
         user.publish_prefix = self.publish_prefix.map_or(user.publish_prefix, unless_empty);
         user.client_id = self.client_id.map_or(user.client_id, unless_empty);
+        user.quota = match self.quota {
+            None => user.quota,
+            Some(quota) => Some(Box::new(quota)).filter(|quota| !quota.is_empty()),
+        };
         user.expires_at = match self.expires_at {
             None => user.expires_at,
             Some(End::Never) => None,

@@ -63,11 +63,14 @@ fn what_a_document_does_not_say_stays() {
     let after = directory.policy().user_named(&name("station-7")).cloned().unwrap();
     assert_eq!((after.id, after.enabled, after.version, &*after.description), (before.id, false, 3, "pump"));
     assert_eq!((&after.roles, &after.publish_prefix, after.auth), (&before.roles, &before.publish_prefix, before.auth));
-    let clear = "[[user]]\nusername = \"station-7\"\npublish_prefix = \"\"\nroles = []\n[[user]]\nusername = \"clerk\"\nexpires_at = \"never\"\n";
+    let quota = "[[user]]\nusername = \"station-7\"\nquota = { connections = 3 }\n";
+    assert_eq!(directory.apply(document(quota), &API).unwrap().changes.len(), 1);
+    assert!(directory.apply(document(quota), &API).unwrap().changes.is_empty());
+    let clear = "[[user]]\nusername = \"station-7\"\nquota = {}\npublish_prefix = \"\"\nroles = []\n[[user]]\nusername = \"clerk\"\nexpires_at = \"never\"\n";
     directory.apply(document(clear), &API).unwrap();
     let policy = directory.policy();
     let after = policy.user_named(&name("station-7")).unwrap();
-    assert!(after.publish_prefix.is_none() && after.roles.is_empty());
+    assert!(after.publish_prefix.is_none() && after.roles.is_empty() && after.quota.is_none());
     assert_eq!(policy.user_named(&name("clerk")).unwrap().expires_at, None);
 }
 

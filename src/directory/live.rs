@@ -39,6 +39,14 @@ pub struct SessionEffect {
     /// Rules that apply from then on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules_added: Vec<Permission>,
+    /// Its quota changes, or what is put in front of the topics that it publishes to.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub terms_change: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls it with")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What a change does to one subscription.

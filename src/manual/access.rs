@@ -113,7 +113,7 @@
 //! | SUBSCRIBE | 0x87 for that filter, the others stand | 0x80 for that filter |
 //! | PUBLISH, QoS 1 and 2 | PUBACK or PUBREC 0x87; the connection stays | `access.denied_publish`: `disconnect` (default), or `acknowledge` and drop |
 //! | PUBLISH, QoS 0 | dropped and counted; the connection stays | the same |
-//! | user disabled, deleted or expired, password changed, certificate expired | DISCONNECT 0x87 if it can still be written, then the connection is reset | the connection is reset |
+//! | user disabled, deleted or expired, password changed, certificate revoked or expired | DISCONNECT 0x87 if it can still be written, then the connection is reset | the connection is reset |
 //! | a client certificate of another CA, or one that is not valid now | the TLS handshake fails | the same |
 //!
 //! # Changes take effect at once
@@ -143,6 +143,7 @@
 //!   everybody's own.
 //! - To change a role takes every rule that it has before and after. A deny counts like an allow: only who holds a place may shut or open
 //!   it for others. Roles that a holder of `admin` holds, and deny rules on `$share/...` in roles, are for holders of `admin`.
+//! - Nobody gives a quota wider than their own.
 //! - A giver that ends (`expires_at`, or a rule with `not_after`) gives nothing that lasts longer.
 //! - What a transaction gives cannot be used within it.
 //!
@@ -170,7 +171,7 @@
 //! | | |
 //! |---|---|
 //! | `[[role]]` | `name`, `description`, `permissions` (all of them) |
-//! | `[[user]]` | `username`, `description`, `enabled`, `auth`, `password_hash` (argon2id PHC), `roles`, `permissions` (all of them), `publish_prefix` and `client_id` (`""`: none), `expires_at` (`"never"`: none) |
+//! | `[[user]]` | `username`, `description`, `enabled`, `auth`, `password_hash` (argon2id PHC), `roles`, `permissions` (all of them), `quota` (all of it), `publish_prefix` and `client_id` (`""`: none), `expires_at` (`"never"`: none) |
 //! | `[[delete]]` | `user` or `role` |
 //!
 //! What the file does not say stays as it is, and what it does not name too: only `[[delete]]` deletes. `version` is admitted on each

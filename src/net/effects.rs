@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::Server;
 use crate::{
-    access::{UserId, Username},
+    access::{Policy, UserId, Username},
     authn::{Cause, Identity},
     directory::{Affected, LiveSessions, PolicyChange, RuleDifference, SessionEffect, Standing, SubscriptionEffect},
     mqtt::{ClientId, QoS, TopicFilter},
@@ -30,6 +30,9 @@ impl LiveSessions for Server {
         let mut effects = Vec::new();
         for (username, (user, sessions)) in self.seen(change) {
             let (rules_removed, rules_added) = rules.of_user(user);
+            let terms =
+                |policy: &Policy| policy.user(user).map(|user| (user.quota.clone(), user.publish_prefix.clone()));
+            let terms_change = change.new.user(user).is_some() && terms(&change.old) != terms(&change.new);
             for seen in sessions {
                 let effect = SessionEffect {
                     username: username.clone(),
@@ -39,8 +42,10 @@ impl LiveSessions for Server {
                     subscriptions: subscriptions(change, user, &seen),
                     rules_removed: rules_removed.clone(),
                     rules_added: rules_added.clone(),
+                    terms_change,
                 };
                 let nothing = effect.ends.is_none()
+                    && !terms_change
                     && effect.subscriptions.is_empty()
                     && effect.rules_removed.is_empty()
                     && effect.rules_added.is_empty();
