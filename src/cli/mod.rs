@@ -7,6 +7,7 @@ mod args;
 mod client;
 mod commands;
 mod configuration;
+mod edit;
 mod offline;
 mod output;
 mod registry;

@@ -594,7 +594,7 @@ impl Connection {
         let policy = self.server.directory.policy();
         self.rules_seen = policy.version();
         let now = (self.server.clock.instant(), self.server.clock.timestamp());
-        if let Some(Standing { authority, until }) = self.admitted.standing(&policy, now) {
+        if let Some(Standing { authority, until }) = self.admitted.standing(Some(&self.authority), &policy, now) {
             if authority.is_same_as(&self.authority) {
                 // Somebody else's rules changed.
                 return;
@@ -688,7 +688,7 @@ impl Drop for Connection {
 fn rules_of_now(server: &Server, admitted: &Admitted, connect: &Connect) -> Result<Standing, Rejection> {
     let policy = server.directory.policy();
     let now = (server.clock.instant(), server.clock.timestamp());
-    let standing = admitted.standing(&policy, now).ok_or(Rejection {
+    let standing = admitted.standing(None, &policy, now).ok_or(Rejection {
         reason_code: ReasonCode::NotAuthorized,
         explanation: "this user may not connect",
         refusal: None,

@@ -52,17 +52,27 @@ impl Admitted {
 
     /// Its rights under this policy, and when the connection ends whatever happens; `None`: it may not be connected any
     /// more.
-    pub(super) fn standing(&self, policy: &Policy, now: (Instant, Timestamp)) -> Option<Standing> {
-        match &self.identity {
-            None => Some(Standing { authority: Authority::none(policy.version()), until: self.terms.until }),
-            Some(identity) => {
-                let until = identity.check(policy, now.1).ok()?;
-                let authority = policy.authority(identity.user(), &self.key.client_id)?;
-                // A session never outlives its certificate or its user.
-                let until = until.and_then(|end| instant_of(end, now)).map(|at| (at, ReasonCode::NotAuthorized));
-                Some(Standing { authority, until })
-            }
+    ///
+    /// Where the rights are the same as those that it held a moment ago, so is the user's record, which is all that an
+    /// identity is held against but the time: and for that the session has a timer. This is what every connection does
+    /// after every commit, whoever it was about.
+    pub(super) fn standing(
+        &self,
+        held: Option<&Authority>,
+        policy: &Policy,
+        now: (Instant, Timestamp),
+    ) -> Option<Standing> {
+        let Some(identity) = &self.identity else {
+            return Some(Standing { authority: Authority::none(policy.version()), until: self.terms.until });
+        };
+        let authority = policy.authority(identity.user(), &self.key.client_id)?;
+        if held.is_some_and(|held| authority.is_same_as(held)) {
+            return Some(Standing { authority, until: self.terms.until });
         }
+        // A session never outlives its certificate or its user.
+        let until = identity.check(policy, now.1).ok()?;
+        let until = until.and_then(|end| instant_of(end, now)).map(|at| (at, ReasonCode::NotAuthorized));
+        Some(Standing { authority, until })
     }
 }
 

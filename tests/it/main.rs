@@ -25,6 +25,7 @@ mod publish;
 mod quota;
 mod revocation;
 mod session;
+mod start;
 mod subscribe;
 mod timed;
 mod tls;
