@@ -15,8 +15,8 @@ use std::{
 const LAYERS: &[(&str, u8)] = &[
     ("clock", 0),
     ("mqtt", 0),
-    ("access", 1),
     ("metrics", 2),
+    ("access", 1),
     ("pki", 2),
     ("audit", 2),
     ("authn", 3),
