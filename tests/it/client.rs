@@ -379,7 +379,7 @@ impl Client {
         let Stream::Plain(tcp) = &self.stream else { panic!("not over TLS") };
         // Past tokio, which may not know yet that there is something to read.
         let socket = socket2::SockRef::from(tcp);
-        let mut chunk = [0; 64 * 1024];
+        let mut chunk = vec![0; 64 * 1024];
         let closed = loop {
             match Read::read(&mut &*socket, &mut chunk) {
                 Ok(0) => break true,

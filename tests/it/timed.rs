@@ -221,7 +221,7 @@ async fn a_changed_client_id_pattern_ends_the_sessions_that_do_not_fit() {
         harness.change(user, |user| user.client_id = Some("${username}-*".to_owned()));
         other.expect_ended_or_reset(version, ReasonCode::NotAuthorized).await;
         fits.publish("t", "x", Q1).await;
-        for client_id in ["free-2", "line", &format!("{name}"), &format!("x{name}-1")] {
+        for client_id in ["free-2", "line", &name, &format!("x{name}-1")] {
             let connack = harness.refused(&as_user(version, client_id, &name)).await;
             assert_eq!(connack.reason_code, ReasonCode::NotAuthorized, "{client_id}");
         }
