@@ -31,7 +31,7 @@ pub use event::{
     Event, Field, Lapse, Note, Pattern, Permissions, Place, RoleChange, RoleNames, Rule, UserChange, UserRef, Who, Word,
 };
 pub use keeper::{Append, Keeper, KeeperError, Settings, read};
-pub use key::{AuditKey, KeyError, PublicKey, Statement};
+pub use key::{AuditKey, KeyError, PublicKey, Purpose, Statement};
 pub use record::{Entry, Hash, HashError, Record};
 pub use recorder::{FailedLogin, Recorder, Refused};
 pub use verify::{Fault, Report, verify};

@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, path::PathBuf};
 
 use crate::{
+    audit::{KeeperError, KeyError},
     authn::{HashError, WeakPassword},
     directory::DirectoryError,
     net::TlsError,
@@ -57,6 +58,12 @@ pub enum StartError {
     /// The client registry.
     #[error("{0}")]
     Registry(#[from] RegistryError),
+    /// The audit log.
+    #[error("{0}")]
+    Audit(#[from] KeeperError),
+    /// The key that signs the audit log.
+    #[error("{0}")]
+    AuditKey(#[from] KeyError),
     /// The CA or the server certificate.
     #[error("{0}")]
     Certificate(#[from] SignerError),

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::{Broker, FirstAdmin, StartError, Started, settings, tasks};
 use crate::{
+    audit::{Append, AuditKey, Keeper, Recorder},
     authn::{Authenticator, AuthenticatorSettings, Hasher, Lane, PasswordPolicy, Source},
     clock::Clock,
     config::{self, Config, ConfiguredPassword},
@@ -43,6 +44,9 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
     let store = open_store(&config)?;
     let directory = Arc::new(Directory::open(Arc::clone(&store), Arc::clone(&clock))?);
     let metrics = Arc::new(Metrics::new());
+    Append::chain(&*directory).count_with(metrics.audit_records.clone());
+    let audit_key = AuditKey::load_or_create(&config.data_dir)?;
+    let recorder = Arc::new(Recorder::new(Arc::clone(&metrics)));
 
     let (ca, ca_origin) =
         CertificateAuthority::load_or_create(&config.ca.certificate, &config.ca.key, clock.timestamp())?;
@@ -75,6 +79,15 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         settings::registry(&config),
     )?;
 
+    let keeper = Arc::new(Keeper::start(
+        store,
+        Arc::clone(&directory) as _,
+        Arc::clone(&clock),
+        audit_key,
+        Arc::clone(&recorder),
+        settings::audit(&config),
+    )?);
+
     let workers = config.workers.map_or_else(
         || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
         std::num::NonZeroUsize::get,
@@ -102,6 +115,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         registry: Arc::new(registry),
         clock,
         metrics,
+        recorder,
         mailbox,
         settings: settings::net(&config),
     });
@@ -116,9 +130,10 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         admin_socket,
         hasher,
         password_policy,
+        keeper: Arc::clone(&keeper),
         initial_password: config.data_dir.join(INITIAL_PASSWORD),
     });
-    Ok(Broker { server, started, shutdown, control, admin_socket: config.admin_socket() })
+    Ok(Broker { server, started, shutdown, control, keeper, admin_socket: config.admin_socket() })
 }
 
 fn no_random(error: impl std::fmt::Display) -> StartError {

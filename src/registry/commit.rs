@@ -22,6 +22,7 @@ use super::rates::Rates;
 use super::request::{Details, Request, RequestId, RequestView, State};
 use super::settings::{AnswerSink, PasswordHasher, ReturnPath, Settings};
 use crate::access::{ManagedBy, RoleName, UserId};
+use crate::audit::{self, Lapse, Note, Place, UserRef, Word};
 use crate::clock::{Clock, Duration};
 use crate::directory::{self, Actor, Directory, Expected, NewUser, Transaction};
 use crate::metrics::Metrics;
@@ -119,19 +120,28 @@ impl Inner {
         state: &mut Shared,
         changes: Vec<Change>,
         details: Option<&Details>,
+        actor: &Actor,
         now: Now,
     ) -> Result<(), RegistryError> {
         let mut batch = Batch::new();
         let mut told = Vec::new();
+        let mut note = Note::default();
         for change in &changes {
             match change {
                 Change::Insert(request) => {
                     let details = details.cloned().unwrap_or_default();
                     batch.put(&REQUESTS, &request.id.0, request)?;
                     batch.put(&DETAILS, &request.id.0, &details)?;
+                    note.events.push(requested(request));
                     told.push((EventKind::Requested, RequestView::new(request, details)));
                 }
-                Change::Put(request) => batch.put(&REQUESTS, &request.id.0, request)?,
+                Change::Put(request) => {
+                    batch.put(&REQUESTS, &request.id.0, request)?;
+                    if matches!(request.state, State::Denied { .. }) {
+                        let (request, username) = (request.id.0, request.username.clone());
+                        note.events.push(audit::Event::RegistrationDenied { request, username });
+                    }
+                }
                 Change::Remove { id, why } => {
                     batch.delete(&REQUESTS, &id.0)?;
                     let event = match why {
@@ -139,7 +149,9 @@ impl Inner {
                         Removal::Displaced => Some(EventKind::Displaced),
                         Removal::Forgotten | Removal::UserGone => None,
                     };
-                    if let (Some(event), Some(request)) = (event, state.core.get(*id)) {
+                    let gone = state.core.get(*id);
+                    note.events.extend(gone.map(|request| lapsed(request, *why)));
+                    if let (Some(event), Some(request)) = (event, gone) {
                         told.push((event, RequestView::new(request, self.details(*id)?)));
                     }
                     batch.delete(&DETAILS, &id.0)?;
@@ -148,7 +160,9 @@ impl Inner {
             }
         }
         if !batch.is_empty() {
-            self.store.commit(batch)?;
+            // Through the directory, which orders the audit log and shares its flush. A listener of it must not call us.
+            let transaction = Transaction { changes: Vec::new(), records: batch };
+            self.directory.commit_noted(transaction, actor, note)?;
         }
         self.apply(state, changes);
         for (event, view) in told {
@@ -229,6 +243,16 @@ impl Inner {
             at: now.wall,
             comment: terms.comment,
         };
+        let named = UserRef { id: user, username: request.username.clone() };
+        let mut note = Note::from(audit::Event::RegistrationGranted { request: id.0, user: named.clone() });
+        note.events.extend(issued.as_ref().map(IssuedCertificate::record).map(|certificate| {
+            audit::Event::CertificateIssued {
+                user: named,
+                serial: Word::name(&certificate.serial),
+                fingerprint: Word::name(&certificate.fingerprint),
+                not_after: certificate.not_after,
+            }
+        }));
         details.certificate = issued.map(|issued| issued.pem().to_owned());
         let mut records = Batch::new();
         records.put(&REQUESTS, &id.0, &request)?;
@@ -236,7 +260,7 @@ impl Inner {
         let user = Box::new(new.into_user(user, ManagedBy::Registry));
         let changes = vec![directory::Change::PutUser { user, expected: Expected::Absent }];
         // INVARIANT: user, roles, certificate and decision are one transaction. A listener of the directory must not call us.
-        self.directory.commit(Transaction { changes, records }, actor)?;
+        self.directory.commit_noted(Transaction { changes, records }, actor, note)?;
         let view = RequestView::new(&request, details);
         self.apply(&mut state, vec![Change::Put(Box::new(request))]);
         tracing::info!("request {id} of `{}` was granted by {actor}", view.username);
@@ -274,7 +298,7 @@ impl Inner {
         let mut state = self.state.lock();
         let changes = state.core.deny(id, reason, actor.to_string(), now);
         let changes = changes.map_err(|why| RegistryError::undecidable(id, why))?;
-        self.carry_out(&mut state, changes, None, now)?;
+        self.carry_out(&mut state, changes, None, actor, now)?;
         let request = state.core.get(id).cloned().ok_or(RegistryError::NotFound(id))?;
         let view = RequestView::new(&request, self.details(id)?);
         tracing::info!("request {id} of `{}` was denied by {actor}", view.username);
@@ -345,6 +369,30 @@ impl Inner {
             Verdict::Unusable(why) => unusable(why),
             Verdict::Refused(why) => refused(why),
         }
+    }
+}
+
+/// A new request, in the words of the audit log: without its pairing code, its password, and what it says of itself.
+fn requested(request: &Request) -> audit::Event {
+    audit::Event::RegistrationRequested {
+        request: request.id.0,
+        username: request.username.clone(),
+        auth: request.auth(),
+        key: request.key.as_deref().map(Word::name),
+        from: Place::Network { address: request.source, listener: Some(Word::name(&request.listener)) },
+    }
+}
+
+fn lapsed(request: &Request, why: Removal) -> audit::Event {
+    audit::Event::RegistrationLapsed {
+        request: request.id.0,
+        username: request.username.clone(),
+        why: match why {
+            Removal::Expired => Lapse::Expired,
+            Removal::Displaced => Lapse::Displaced,
+            Removal::Forgotten => Lapse::Forgotten,
+            Removal::UserGone => Lapse::UserGone,
+        },
     }
 }
 
