@@ -32,6 +32,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("broker", 7),
     ("cli", 8),
     ("main", 9),
+    ("manual", 10),
     ("lib", 10),
 ];
 

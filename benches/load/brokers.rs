@@ -4,22 +4,19 @@
 //! loopback ports, with a configuration of its own in a temporary directory, both gone when the value is dropped.
 //! It never touches a broker that it did not start.
 
-use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use argon2::password_hash::PasswordHasher as _;
 use argon2::{Algorithm, Argon2, Params, Version};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::CertificateDer;
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+use crate::process::{self, Process, Result, absolute, free_port};
 
 /// The limits that every broker gets where it has them.
 pub(crate) const INFLIGHT: u16 = 100;
@@ -80,23 +77,7 @@ impl Programs {
         let program = self.of(kind);
         // mosquitto has no option for its version: its help begins with it, and ends with an error.
         let option = if kind == Kind::Mosquitto { "-h" } else { "--version" };
-        let output = Command::new(program)
-            .arg(option)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| format!("`{}`: {error}", program.display()))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let line = text.lines().next().unwrap_or_default().trim();
-        Ok(line.rsplit(' ').next().unwrap_or(line).to_owned())
-    }
-}
-
-/// A broker runs in a directory of its own, where a relative path would lead elsewhere. A bare name is looked up in PATH.
-fn absolute(program: &Path) -> PathBuf {
-    if program.components().count() > 1 {
-        std::path::absolute(program).unwrap_or_else(|_| program.to_owned())
-    } else {
-        program.to_owned()
+        process::version(program, option)
     }
 }
 
@@ -198,19 +179,10 @@ impl Setup {
                 command.arg("--users").arg(own.join("users"));
             }
         }
-        let log = directory.path().join("log");
-        let child = command
-            .current_dir(directory.path())
-            .stdin(Stdio::null())
-            .stdout(fs::File::create(&log)?)
-            .stderr(fs::OpenOptions::new().append(true).open(&log)?)
-            .spawn()
-            .map_err(|error| format!("`{}`: {error}", self.programs.of(kind).display()))?;
         let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut broker =
-            Broker { child, plain: address(ports.plain), tls: address(ports.tls), log, _directory: directory };
-        broker.wait_until_ready(kind)?;
-        Ok(broker)
+        let (plain, tls) = (address(ports.plain), address(ports.tls));
+        let process = Process::start(kind.name(), command, directory, &[plain, tls])?;
+        Ok(Broker { process, plain, tls })
     }
 
     /// broker.toml for this broker.
@@ -286,60 +258,25 @@ struct Ports {
     metrics: u16,
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
-}
-
 /// A running broker. Dropping it kills the process.
 pub(crate) struct Broker {
-    child: Child,
+    process: Process,
     pub(crate) plain: SocketAddr,
     pub(crate) tls: SocketAddr,
-    log: PathBuf,
-    _directory: tempfile::TempDir,
 }
 
 impl Broker {
     pub(crate) fn process(&self) -> String {
-        self.child.id().to_string()
-    }
-
-    fn wait_until_ready(&mut self, kind: Kind) -> Result<()> {
-        let started = Instant::now();
-        for address in [self.plain, self.tls] {
-            while TcpStream::connect(address).is_err() {
-                if let Some(status) = self.child.try_wait()? {
-                    return Err(format!("{} ended at once, {status}: {}", kind.name(), self.last_words()).into());
-                }
-                if started.elapsed() > Duration::from_secs(15) {
-                    return Err(format!("{} does not listen after 15 s: {}", kind.name(), self.last_words()).into());
-                }
-                sleep(Duration::from_millis(20));
-            }
-        }
-        // What the start itself costs is not part of any figure.
-        sleep(Duration::from_millis(150));
-        Ok(())
+        self.process.id()
     }
 
     /// The end of what the broker wrote.
     pub(crate) fn last_words(&self) -> String {
-        let text = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        lines.get(lines.len().saturating_sub(8)..).unwrap_or_default().join(" | ")
+        self.process.last_words()
     }
 
     /// How the process ended, when it did.
     pub(crate) fn ended(&mut self) -> Option<String> {
-        self.child.try_wait().ok().flatten().map(|status| status.to_string())
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        // Both fail only when the process is gone already.
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
+        self.process.ended()
     }
 }

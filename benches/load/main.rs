@@ -20,8 +20,10 @@ mod client;
 mod figures;
 mod fleet;
 mod link;
+mod process;
 mod report;
 mod scenario;
+mod table;
 mod wire;
 
 use std::error::Error;
@@ -186,7 +188,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     let sizes = arguments.sizes();
     let rounds = if arguments.smoke { 1 } else { arguments.rounds };
-    let machine = report::machine();
+    let machine = table::machine();
     println!("machine: {machine}; open files: {files}");
     println!("sizes: {}; limits of each broker: {}", serde_json::to_string(&sizes)?, scenario::limits());
     println!("ratio: {} divided by the other\n", brokers[0].name());

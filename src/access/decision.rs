@@ -139,10 +139,10 @@ impl Authority {
     /// May a message be published to this topic (prefix already applied)? `None`: no. Else the highest QoS, and whether
     /// RETAIN may be set; each is that of the most generous matching allow. The hot path: allocates nothing.
     ///
-    /// Of the topics that begin with `$`, only `$registry/admin/...` can be published to by rules; the operations that are
-    /// open to every session need none and are not asked here.
+    /// No rule opens a topic that begins with `$`; the registry's operations, which are open to every session, need none and
+    /// are not asked here.
     pub fn may_publish(&self, topic: &TopicName) -> Option<(QoS, bool)> {
-        if is_beyond_clients(topic) {
+        if topic.is_reserved() {
             return None;
         }
         let tally = self.ask(Domain::Topic, Action::Write, &topic_levels(topic.as_str()))?;
@@ -178,7 +178,7 @@ impl Authority {
 
     /// [`Authority::may_publish`] with its reasons.
     pub fn explain_publish(&self, topic: &TopicName) -> Decision {
-        if is_beyond_clients(topic) {
+        if topic.is_reserved() {
             return Decision { verdict: Verdict::Deny, rules: Vec::new(), max_qos: QoS::AtMostOnce, retain: false };
         }
         self.explain(Domain::Topic, Action::Write, &topic_levels(topic.as_str()))
@@ -356,11 +356,6 @@ impl RuleSource {
             Self::User(..) => None,
         }
     }
-}
-
-/// No rule lets a client publish there: the broker's own topics, but for the operations that administer the registry.
-fn is_beyond_clients(topic: &TopicName) -> bool {
-    topic.is_reserved() && !topic.as_str().starts_with("$registry/admin/")
 }
 
 /// The group, if the subscription is shared, and the filter. `None`: `$share` without group or filter.

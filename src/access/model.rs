@@ -17,7 +17,7 @@ impl fmt::Display for UserId {
     }
 }
 
-/// 3 to 64 characters of `[A-Za-z0-9._:@-]`; the same check at every door.
+/// 3 to 64 characters of `[A-Za-z0-9._:@-]`, not dots alone; the same check at every door.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Username(String);
@@ -37,11 +37,17 @@ pub enum NameError {
     /// Another character.
     #[error("`{0}` may hold only letters, digits and `._:@-`")]
     Character(String),
+    /// `.`, `..` and their like: no path can name them.
+    #[error("`{0}` must not be made of dots alone")]
+    Dots(String),
 }
 
 fn check_name(text: String, min: usize) -> Result<String, NameError> {
     if !text.chars().all(Username::admits) {
         Err(NameError::Character(text))
+    } else if !text.is_empty() && text.chars().all(|character| character == '.') {
+        // RFC 3986 5.2.4: a client takes such segments out of a path before it asks.
+        Err(NameError::Dots(text))
     } else if (min..=64).contains(&text.len()) {
         Ok(text)
     } else {
@@ -345,7 +351,7 @@ pub struct User {
     pub managed_by: ManagedBy,
     /// When it was made.
     pub created_at: Timestamp,
-    /// When it last connected; kept in memory between the hours.
+    /// When it last connected, in what is shown of a user; the directory keeps it beside the snapshots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen_at: Option<Timestamp>,
     /// Counts its changes; a write names the version it read.

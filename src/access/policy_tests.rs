@@ -100,8 +100,9 @@ fn the_built_in_roles_are_always_there_and_nobody_changes_them() {
     assert_eq!(policy.roles().map(|role| role.name.to_string()).collect::<Vec<_>>(), ["admin", "observer"]);
     let authority = |number| policy.authority(id(number), &client("c")).unwrap();
     assert!(authority(1).may_publish(&topic("a/b")).is_some() && authority(1).may_receive(&topic("$SYS/x")).is_some());
-    assert!(authority(1).may_publish(&topic("$registry/admin/unlock")).is_some());
-    assert!(authority(1).may_publish(&topic("$SYS/x")).is_none());
+    for reserved in ["$registry/admin/unlock", "$SYS/x"] {
+        assert!(authority(1).may_publish(&topic(reserved)).is_none(), "{reserved}");
+    }
     assert!(authority(1).may_http(true, &["api", "users"]));
     assert!(authority(2).may_receive(&topic("$SYS/x")).is_some() && authority(2).may_receive(&topic("a")).is_none());
     assert!(authority(2).may_http(false, &["api", "users"]) && !authority(2).may_http(true, &["api", "users"]));
@@ -418,4 +419,17 @@ fn messages_say_what_to_write_instead() {
     user `new` holds the role `nope`, which does not exist: create it first or take it from the user
     role `admin` is built in and cannot be created, changed or deleted: choose another name
     ");
+}
+
+#[test]
+fn no_name_is_a_segment_that_a_path_cannot_hold() {
+    for dots in [".", "..", "...", &".".repeat(64)] {
+        assert_eq!(dots.parse::<RoleName>(), Err(NameError::Dots(dots.to_owned())));
+        assert!(dots.parse::<Username>().is_err(), "{dots}");
+        assert!(serde_json::from_value::<RoleName>(dots.into()).is_err(), "{dots}");
+    }
+    for named in ["a..", "..a", "a.b", ".-."] {
+        assert!(named.parse::<RoleName>().is_ok() && named.parse::<Username>().is_ok(), "{named}");
+    }
+    assert_eq!("...".parse::<Username>().unwrap_err().to_string(), "`...` must not be made of dots alone");
 }

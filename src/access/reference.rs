@@ -29,8 +29,7 @@ pub struct Who<'a> {
 /// The whole decision: a deny that matches denies; else an allow that matches allows; else it is denied. The conditions are
 /// the most generous of the allows that match.
 pub fn decide(rules: &[Permission], write: bool, topic: &str, who: Who<'_>) -> Option<(u8, bool)> {
-    let beyond_clients = topic.starts_with('$') && !topic.starts_with("$registry/admin/");
-    if write && beyond_clients {
+    if write && topic.starts_with('$') {
         return None;
     }
     let matching = |effect: Effect| {

@@ -10,6 +10,7 @@ use super::server::Caller;
 use super::{Answer, Shared};
 use crate::access::{Authority, Decision, Permission, RoleName, SubscribeVerdict, User, Verdict};
 use crate::mqtt::{ClientId, QoS, TopicFilter, TopicName};
+use crate::session::{RegistryOperation, is_answer_filter};
 
 pub(super) async fn explain(state: Shared, _: Caller, Body(question): Body<Explain>) -> Answer<Json<Explanation>> {
     let invalid = |detail: String| Problem::new(Kind::Invalid, detail);
@@ -30,15 +31,29 @@ pub(super) async fn explain(state: Shared, _: Caller, Body(question): Body<Expla
         Action::Publish => {
             let topic = prefixed(&authority, &question.topic);
             let topic = TopicName::try_from(topic.as_str()).map_err(wrong_topic)?;
-            publish(&question, &topic, authority.explain_publish(&topic))
+            if RegistryOperation::of(&topic).is_some() {
+                open(&question, format!("every session may publish to `{topic}`, an operation of the registry"))
+            } else {
+                publish(&question, &topic, authority.explain_publish(&topic))
+            }
         }
         Action::Receive => {
             let topic = TopicName::try_from(question.topic.as_str()).map_err(wrong_topic)?;
-            receive(&question, authority.explain_receive(&topic))
+            if TopicFilter::try_from(topic.as_str()).is_ok_and(|filter| is_answer_filter(&filter)) {
+                open(&question, "the registry answers whoever asks it".to_owned())
+            } else {
+                receive(&question, authority.explain_receive(&topic))
+            }
         }
         Action::Subscribe => {
             let filter = TopicFilter::try_from(question.topic.as_str()).map_err(wrong_topic)?;
-            subscribe(&question, &authority, &filter, state.filter_partial)
+            if is_answer_filter(&filter) {
+                open(&question, format!("every session may subscribe to `{filter}`, for the registry's answers"))
+            } else if filter.as_str().starts_with("$share/") {
+                refused(&question, "shared subscriptions are not available in this version".to_owned())
+            } else {
+                subscribe(&question, &authority, &filter, state.filter_partial)
+            }
         }
     };
     Ok(Json(answer))
@@ -68,8 +83,12 @@ fn publish(question: &Explain, topic: &TopicName, decision: Decision) -> Explana
     let allowed = decision.verdict == Verdict::Allow;
     let too_high = allowed && question.qos > decision.max_qos as u8;
     let no_retain = allowed && question.retain && !decision.retain;
-    let reason = if !allowed && topic.is_reserved() && decision.rules.is_empty() {
-        "no client may publish to a `$` topic but for the operations of the registry".to_owned()
+    let reason = if topic.as_str().starts_with("$registry/admin/") {
+        "the operations of `$registry/admin/` are not available over MQTT in this version, whatever the rules: \
+         use `portcullis registry`"
+            .to_owned()
+    } else if topic.is_reserved() {
+        "no client may publish to a `$` topic but for the operations of the registry, whatever the rules".to_owned()
     } else if !allowed {
         denied(&decision.rules, &format!("publish to `{topic}`"))
     } else if too_high {
@@ -140,6 +159,11 @@ fn subscribe(question: &Explain, authority: &Authority, filter: &TopicFilter, fi
 
 fn denied(rules: &[(Option<RoleName>, Permission)], what: &str) -> String {
     if rules.is_empty() { format!("no rule allows to {what}") } else { format!("a rule denies to {what}") }
+}
+
+/// What is open to every session, without a rule.
+fn open(question: &Explain, reason: String) -> Explanation {
+    Explanation { allowed: true, max_qos: Some(QoS::ExactlyOnce as u8), ..refused(question, reason) }
 }
 
 fn refused(question: &Explain, reason: String) -> Explanation {

@@ -1,7 +1,8 @@
 //! The Unix socket, the routes on it, and who is at its other end.
 //!
 //! The socket comes bound, with mode 0600 in a directory of mode 0700: whoever connects is the user that runs the broker,
-//! or root, and acts as `local:<uid>` with every right.
+//! or root, and acts as `local:<uid>` with every right. Anybody else is refused by the uid that the system tells, for a
+//! directory that somebody made beforehand may be open to all, and some systems do not heed the mode of a socket.
 
 use std::convert::Infallible;
 use std::io;
@@ -112,14 +113,38 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let peer: Result<ConnectInfo<Peer>, _> = ConnectInfo::from_request_parts(parts, state).await;
         match peer {
-            Ok(ConnectInfo(Peer(Some(uid)))) => Ok(Self(Actor::Local { uid })),
+            Ok(ConnectInfo(Peer(Some(uid)))) if may_administer(uid, rustix::process::geteuid().as_raw()) => {
+                Ok(Self(Actor::Local { uid }))
+            }
+            Ok(ConnectInfo(Peer(Some(uid)))) => {
+                tracing::warn!(uid, "somebody else than the user of the broker has reached the admin socket");
+                Err(Problem::new(Kind::Forbidden, "only root and the user that runs the broker may administer it"))
+            }
             _ => Err(Problem::new(Kind::Forbidden, "the system does not tell who asks")),
         }
     }
 }
 
+/// Root, or the user that runs the broker?
+fn may_administer(peer: u32, own: u32) -> bool {
+    peer == 0 || peer == own
+}
+
 impl From<Infallible> for Problem {
     fn from(never: Infallible) -> Self {
         match never {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_administer;
+
+    #[test]
+    fn other_users_of_the_machine_may_not_administer() {
+        assert!(may_administer(1000, 1000));
+        assert!(may_administer(0, 1000));
+        assert!(!may_administer(1001, 1000));
+        assert!(!may_administer(1000, 0));
     }
 }

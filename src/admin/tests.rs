@@ -307,6 +307,23 @@ async fn a_password_that_is_changed_logs_in() {
 }
 
 #[tokio::test]
+async fn users_are_shown_with_the_time_of_their_last_login() {
+    let broker = Fixture::start();
+    let made = broker.ok("POST", "/api/users", historian()).await;
+    assert_eq!(made["last_seen_at"], Value::Null);
+    let user = broker.directory.policy().user_named(&"historian".parse().unwrap()).unwrap().id;
+    broker.directory.seen(user);
+    let seen = json!(broker.directory.last_seen(user));
+    assert!(seen.is_string());
+    let shown = broker.ok("GET", "/api/users/historian", Value::Null).await;
+    assert_eq!((&shown["last_seen_at"], &shown["version"]), (&seen, &made["version"]));
+    let list = broker.ok("GET", "/api/users", Value::Null).await;
+    assert_eq!(list["items"][0]["last_seen_at"], seen);
+    let change = json!({ "version": made["version"], "description": "x" });
+    assert_eq!(broker.ok("PATCH", "/api/users/historian", change).await["last_seen_at"], seen);
+}
+
+#[tokio::test]
 async fn explanations_say_which_rule_decided() {
     let broker = Fixture::start();
     let rules = json!([
@@ -346,6 +363,11 @@ async fn explanations_say_which_rule_decided() {
         json!({ "action": "publish", "topic": "plant/firmware" }),
         json!({ "action": "publish", "topic": "other" }),
         json!({ "action": "publish", "topic": "$SYS/a" }),
+        json!({ "action": "publish", "topic": "$registry/admin/grant" }),
+        json!({ "action": "publish", "topic": "$registry/register" }),
+        json!({ "action": "receive", "topic": "$registry/register/response" }),
+        json!({ "action": "subscribe", "topic": "$registry/+/response" }),
+        json!({ "action": "subscribe", "topic": "$share/g/plant/station-7/a" }),
         json!({ "action": "receive", "topic": "plant/station-7/t" }),
         json!({ "action": "receive", "topic": "plant/station-7/secret" }),
         json!({ "action": "receive", "topic": "plant/station-8/t" }),

@@ -16,11 +16,11 @@ use crate::directory::{self, Expected};
 
 pub(super) async fn list(state: Shared, _: Caller) -> Json<Page<UserView>> {
     let policy = state.directory.policy();
-    Json(Page { items: policy.users().map(|user| UserView::from(&**user)).collect() })
+    Json(Page { items: policy.users().map(|user| view(&state, user)).collect() })
 }
 
 pub(super) async fn show(state: Shared, _: Caller, Named(name): Named<Username>) -> Answer<Json<UserView>> {
-    Ok(Json(UserView::from(&*find(&state, &name)?)))
+    Ok(Json(view(&state, &*find(&state, &name)?)))
 }
 
 pub(super) async fn create(
@@ -50,9 +50,10 @@ pub(super) async fn create(
         ..directory::NewUser::named(new.username)
     };
     let by = actor.clone();
+    let shared = Arc::clone(&state);
     let user = blocking(move || state.directory.create_user(user, &actor)).await?;
     tracing::info!(actor = %by, user = %user.username, "user created");
-    Ok((StatusCode::CREATED, Json(UserView::from(&*user))))
+    Ok((StatusCode::CREATED, Json(view(&shared, &user))))
 }
 
 pub(super) async fn change(
@@ -71,9 +72,10 @@ pub(super) async fn change(
     let id = user.id;
     let edit = move |user: &mut User| apply(user, patch);
     let by = actor.clone();
+    let shared = Arc::clone(&state);
     let user = blocking(move || state.directory.update_user(id, expected, edit, &actor)).await?;
     tracing::info!(actor = %by, user = %name, "user changed");
-    Ok(Json(UserView::from(&*user)))
+    Ok(Json(view(&shared, &user)))
 }
 
 fn apply(user: &mut User, patch: UserPatch) {
@@ -118,9 +120,10 @@ pub(super) async fn set_password(
     let id = user.id;
     let edit = move |user: &mut User| user.password_hash = Some(hash);
     let by = actor.clone();
+    let shared = Arc::clone(&state);
     let changed = blocking(move || state.directory.update_user(id, expected, edit, &actor)).await?;
     tracing::info!(actor = %by, user = %name, "password set");
-    Ok(Json(UserView::from(&*changed)))
+    Ok(Json(view(&shared, &changed)))
 }
 
 pub(super) async fn enable(
@@ -151,9 +154,15 @@ async fn switch(
     let id = find(&state, &name)?.id;
     let edit = move |user: &mut User| user.enabled = enabled;
     let by = actor.clone();
+    let shared = Arc::clone(&state);
     let user = blocking(move || state.directory.update_user(id, expected(read), edit, &actor)).await?;
     tracing::info!(actor = %by, user = %name, enabled, "user enabled or disabled");
-    Ok(Json(UserView::from(&*user)))
+    Ok(Json(view(&shared, &user)))
+}
+
+/// The user as it is shown, with what is no part of the policy.
+fn view(state: &State, user: &User) -> UserView {
+    UserView { last_seen_at: state.directory.last_seen(user.id), ..UserView::from(user) }
 }
 
 fn find(state: &State, name: &Username) -> Answer<Arc<User>> {

@@ -7,7 +7,6 @@
 
 use std::fmt;
 use std::ops::Bound;
-use std::sync::OnceLock;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -17,7 +16,6 @@ use tokio::sync::watch;
 use super::event::{Event, Place, Who};
 use super::key::Statement;
 use super::record::{Entry, Hash, Record};
-use crate::metrics::Counter;
 use crate::store::{Batch, Store, StoreError, Table};
 
 pub(super) const RECORDS: Table<u64, Entry> = Table::new("audit", 1);
@@ -58,7 +56,6 @@ pub(super) struct Anchor {
 pub struct Chain {
     tip: Mutex<Tip>,
     moved: watch::Sender<u64>,
-    written: OnceLock<Counter>,
 }
 
 impl Chain {
@@ -89,7 +86,7 @@ impl Chain {
                 "the end of the audit log is not as it was left: run `portcullis audit verify`"
             );
         }
-        Ok(Self { moved: watch::Sender::new(tip.sequence), tip: Mutex::new(tip), written: OnceLock::new() })
+        Ok(Self { moved: watch::Sender::new(tip.sequence), tip: Mutex::new(tip) })
     }
 
     /// The last record that is committed.
@@ -100,11 +97,6 @@ impl Chain {
     /// The number of the last record, and each later one.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.moved.subscribe()
-    }
-
-    /// From now on, records that are written are counted here; the first counter stays.
-    pub fn count_with(&self, counter: Counter) {
-        let _ = self.written.set(counter);
     }
 
     /// Begins to add records after the end. Only whoever commits may call this.
@@ -167,17 +159,14 @@ impl Sealing<'_> {
         if self.tip == self.begun { Ok(()) } else { batch.put(&TIP, &only(), &self.tip) }
     }
 
-    /// The batch is durable: this is the end now.
-    pub fn committed(self) {
+    /// The batch is durable: this is the end now. Says how many records there are more.
+    pub fn committed(self) -> u64 {
         let new = self.tip.sequence.saturating_sub(self.begun.sequence);
-        if new == 0 {
-            return;
+        if new > 0 {
+            *self.chain.tip.lock() = self.tip;
+            self.chain.moved.send_replace(self.tip.sequence);
         }
-        *self.chain.tip.lock() = self.tip;
-        if let Some(counter) = self.chain.written.get() {
-            counter.add(new);
-        }
-        self.chain.moved.send_replace(self.tip.sequence);
+        new
     }
 }
 

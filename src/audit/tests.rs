@@ -46,9 +46,9 @@ pub(super) const SETTINGS: Settings = Settings {
 impl Log {
     pub(super) fn with(store: Arc<dyn Store>, settings: Settings) -> Self {
         let clock = clock();
-        let directory = Arc::new(Directory::open(Arc::clone(&store), Arc::new(clock.clone())).unwrap());
         let metrics = Arc::new(Metrics::new());
-        directory.chain().count_with(metrics.audit_records.clone());
+        let directory = Directory::open(Arc::clone(&store), Arc::new(clock.clone())).unwrap();
+        let directory = Arc::new(directory.with_metrics(Arc::clone(&metrics)));
         let recorder = Arc::new(Recorder::new(Arc::clone(&metrics)));
         let key = AuditKey::generate().unwrap();
         let public = key.public();

@@ -115,8 +115,14 @@ impl Broker {
         if tokio::time::timeout(LAST_WORDS, all_gone).await.is_err() {
             tracing::warn!("some clients did not take their last packet in time");
         }
-        // Joining the worker threads blocks for a moment.
-        if let Err(error) = tokio::task::spawn_blocking(move || drop(self)).await {
+        // Writing, and joining the worker threads, blocks for a moment.
+        let end = move || {
+            if let Err(error) = self.server.directory.save_last_seen() {
+                tracing::error!(%error, "when users were last seen could not be saved");
+            }
+            drop(self);
+        };
+        if let Err(error) = tokio::task::spawn_blocking(end).await {
             tracing::error!(%error, "the shutdown did not end well");
         }
     }

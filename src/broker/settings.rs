@@ -32,6 +32,7 @@ pub(super) fn net(config: &Config) -> net::Settings {
     let session = session::Settings {
         receive_maximum: limits.inflight,
         maximum_packet_size: NonZeroU32::new(limits.packet_size).unwrap_or(NonZeroU32::MAX),
+        outbound_bytes: usize_of(limits.queue_bytes),
         topic_levels: limits.topic_levels,
         subscriptions: limits.subscriptions,
         max_session_expiry: limits.session_expiry,

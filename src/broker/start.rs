@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::{Broker, FirstAdmin, StartError, Started, settings, tasks};
 use crate::{
-    audit::{Append, AuditKey, Keeper, Recorder},
+    audit::{AuditKey, Keeper, Recorder},
     authn::{Authenticator, AuthenticatorSettings, Hasher, Lane, PasswordPolicy, Source},
     clock::Clock,
     config::{self, Config, ConfiguredPassword},
@@ -42,9 +42,9 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
     raise_file_limit();
     make_private_directory(&config.data_dir)?;
     let store = open_store(&config)?;
-    let directory = Arc::new(Directory::open(Arc::clone(&store), Arc::clone(&clock))?);
     let metrics = Arc::new(Metrics::new());
-    Append::chain(&*directory).count_with(metrics.audit_records.clone());
+    let directory = Directory::open(Arc::clone(&store), Arc::clone(&clock))?.with_metrics(Arc::clone(&metrics));
+    let directory = Arc::new(directory);
     let audit_key = AuditKey::load_or_create(&config.data_dir)?;
     let recorder = Arc::new(Recorder::new(Arc::clone(&metrics)));
 

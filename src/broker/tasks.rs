@@ -42,6 +42,9 @@ pub(super) struct Parts<'a> {
 /// The longest that a clock sleeps without a look.
 const CLOCK_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often the store learns when users were last seen.
+const LAST_SEEN_PAUSE: Duration = Duration::from_hours(1);
+
 /// The socket of the command line: only its owner may connect. The directory around it is private too, so that nobody
 /// slips in between bind and chmod.
 pub(super) fn bind_admin(path: &Path) -> Result<std::os::unix::net::UnixListener, StartError> {
@@ -106,6 +109,7 @@ pub(super) fn run(parts: Parts<'_>) {
     control.spawn(expire_rules(Arc::clone(server), expiry, shutdown.subscribe()));
     control.spawn(tick_registry(Arc::clone(server), shutdown.subscribe()));
     control.spawn(keep_audit(Arc::clone(&parts.keeper), shutdown.subscribe()));
+    control.spawn(save_last_seen(Arc::clone(server), shutdown.subscribe()));
 
     let admin = admin::State {
         directory: Arc::clone(&server.directory),
@@ -129,12 +133,12 @@ pub(super) fn run(parts: Parts<'_>) {
     if let Some(socket) = parts.metrics_socket {
         let (metrics, mut stopped) = (Arc::clone(&server.metrics), shutdown.subscribe());
         control.spawn(async move {
-            let served = async {
-                let socket = TcpListener::from_std(socket)?;
-                admin::serve_metrics(socket, metrics, async move { drop(stopped.wait_for(|stop| *stop).await) }).await
-            };
-            if let Err(error) = served.await {
-                tracing::error!(%error, "the metrics endpoint has failed");
+            match TcpListener::from_std(socket) {
+                Ok(socket) => {
+                    let stop = async move { drop(stopped.wait_for(|stop| *stop).await) };
+                    admin::serve_metrics(socket, metrics, stop).await;
+                }
+                Err(error) => tracing::error!(%error, "the metrics endpoint could not be started"),
             }
         });
     }
@@ -195,6 +199,22 @@ async fn keep_audit(keeper: Arc<Keeper>, mut shutdown: watch::Receiver<bool>) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the audit log is not kept"),
             Err(error) => tracing::error!(%error, "the audit log is not kept"),
+        }
+    }
+}
+
+/// When users were last seen, for the next start; the shutdown saves the rest.
+async fn save_last_seen(server: Arc<Server>, mut shutdown: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LAST_SEEN_PAUSE) => {}
+            _ = shutdown.wait_for(|stop| *stop) => return,
+        }
+        let directory = Arc::clone(&server.directory);
+        match task::spawn_blocking(move || directory.save_last_seen()).await {
+            Ok(Ok(users)) => tracing::debug!(users, "saved when users were last seen"),
+            Ok(Err(error)) => tracing::error!(%error, "when users were last seen could not be saved"),
+            Err(error) => tracing::error!(%error, "when users were last seen could not be saved"),
         }
     }
 }

@@ -10,6 +10,8 @@ use uuid::Uuid;
 use super::tests::*;
 use super::*;
 use crate::access::{User, UserId};
+use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::store::{Fault, FaultyStore, MemoryStore, Store};
 
 /// A few transactions, each of several changes and a record, so that half of one would show.
@@ -233,4 +235,32 @@ proptest! {
             prop_assert_eq!(content(&directory_on(Arc::clone(&store) as Arc<dyn Store>)), after);
         }
     }
+}
+
+#[test]
+fn commits_and_those_that_the_store_failed_are_counted_and_refusals_are_not() {
+    let store = Arc::new(FaultyStore::new());
+    let metrics = Arc::new(Metrics::new());
+    let directory = directory_on(Arc::clone(&store) as Arc<dyn Store>);
+    let start = directory.version().0;
+    let directory = directory.with_metrics(Arc::clone(&metrics));
+    let counted = |commits: u32, failures: u32, version: u64| {
+        let text = metrics.encode();
+        for line in [
+            format!("portcullis_commit_duration_seconds_count {commits}"),
+            format!("portcullis_commit_failures_total {failures}"),
+            format!("portcullis_policy_version {version}"),
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    };
+    counted(0, 0, start);
+    directory.put_role(role("line", "a"), Expected::Absent, &API).unwrap();
+    counted(1, 0, start + 1);
+    directory.put_role(role("line", "a"), Expected::Absent, &API).unwrap_err();
+    directory.expire(clock().timestamp()).unwrap();
+    counted(1, 0, start + 1);
+    store.fail_at(0, Fault::Refused);
+    directory.put_role(role("other", "a"), Expected::Absent, &API).unwrap_err();
+    counted(1, 1, start + 1);
 }

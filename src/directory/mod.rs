@@ -16,6 +16,7 @@
 mod change;
 mod config;
 mod error;
+mod last_seen;
 mod queue;
 mod service;
 mod state;

@@ -11,12 +11,14 @@ use parking_lot::RwLock;
 use uuid::Uuid;
 
 use super::config;
+use super::last_seen::LastSeen;
 use super::queue::{CommitQueue, Reentrant};
 use super::state::State;
-use super::{Actor, Change, DirectoryError, Expected, NewUser, Subject, Transaction};
+use super::{Actor, Change, DirectoryError, ErrorKind, Expected, NewUser, Subject, Transaction};
 use crate::access::{Auth, ManagedBy, Policy, PolicyVersion, Role, RoleName, User, UserId, Username};
 use crate::audit::{self, Chain, Event, Note};
 use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::store::{Batch, Store};
 
 /// Whose rules a commit may have changed.
@@ -120,6 +122,8 @@ pub struct Directory {
     /// The number of `current`, to be compared without touching it.
     version: AtomicU64,
     listener: RwLock<Option<Arc<dyn PolicyListener>>>,
+    metrics: Arc<Metrics>,
+    last_seen: LastSeen,
     queue: CommitQueue<Work, Result<Committed, DirectoryError>>,
 }
 
@@ -133,13 +137,23 @@ impl Directory {
         let chain = Chain::open(&*store)?;
         Ok(Self {
             chain,
+            last_seen: LastSeen::load(&*store)?,
             store,
             clock,
             version: AtomicU64::new(state.policy.version().0),
             current: ArcSwap::from_pointee(state),
             listener: RwLock::new(None),
+            metrics: Arc::new(Metrics::new()),
             queue: CommitQueue::new(),
         })
+    }
+
+    /// Counts commits, and tells the number of the snapshot, there instead of in metrics of its own.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
+        metrics.policy_version.set(self.version().0);
+        self.metrics = metrics;
+        self
     }
 
     /// The published snapshot. Never waits.
@@ -166,6 +180,26 @@ impl Directory {
     /// Does anybody hold the role `admin`, enabled or not? If nobody does, it is the first start.
     pub fn has_admin(&self) -> bool {
         self.current.load().has_admin()
+    }
+
+    /// This user has just connected. Cheap: nothing is written, and no snapshot changes.
+    pub fn seen(&self, user: UserId) {
+        self.last_seen.record(user, self.clock.timestamp());
+    }
+
+    /// When this user last connected; `None`: never, or before a crash that came sooner than the next
+    /// [`Directory::save_last_seen`].
+    pub fn last_seen(&self, user: UserId) -> Option<Timestamp> {
+        self.last_seen.get(user)
+    }
+
+    /// Writes the times of [`Directory::seen`] that are new to the store. To be called once an hour, and at the end.
+    /// Says how many records were written. Blocks.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Store`]; what was not written is due again.
+    pub fn save_last_seen(&self) -> Result<usize, DirectoryError> {
+        Ok(self.last_seen.save(&*self.store, &self.policy())?)
     }
 
     /// Makes all changes of the transaction, or none. Returns when they are durable, published and passed.
@@ -304,9 +338,22 @@ impl Directory {
     }
 
     fn run(&self, work: Work) -> Result<Committed, DirectoryError> {
-        self.queue
+        let begun = self.clock.instant();
+        let done = self
+            .queue
             .run(work, |group| self.lead(group), || Err(DirectoryError::Interrupted))
-            .unwrap_or_else(|Reentrant| Err(DirectoryError::Reentrant))
+            .unwrap_or_else(|Reentrant| Err(DirectoryError::Reentrant));
+        match &done {
+            Ok(Committed { changed: true, .. }) => {
+                self.metrics.commits.observe(self.clock.instant().saturating_duration_since(begun));
+            }
+            Err(DirectoryError::Interrupted) => self.metrics.commit_failures.inc(),
+            Err(error @ DirectoryError::Store(_)) if error.kind() == ErrorKind::Internal => {
+                self.metrics.commit_failures.inc();
+            }
+            _ => {}
+        }
+        done
     }
 
     /// Works on a group in order: each against the state that its predecessors make, all in one batch.
@@ -358,11 +405,12 @@ impl Directory {
             }
             return answers;
         }
-        sealing.committed();
+        self.metrics.audit_records.add(sealing.committed());
         if !Arc::ptr_eq(&published.policy, &tip.policy) {
             let change = PolicyChange { old: Arc::clone(&published.policy), new: Arc::clone(&tip.policy), affected };
             self.current.store(Arc::new(tip));
             self.version.store(change.new.version().0, Ordering::Release);
+            self.metrics.policy_version.set(change.new.version().0);
             let listener = self.listener.read().clone();
             if let Some(listener) = listener {
                 listener.policy_changed(&change);

@@ -8,6 +8,7 @@ use imbl::OrdSet;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::last_seen::LAST_SEEN;
 use super::{Actor, Affected, Change, DirectoryError, Expected, Subject, Transaction};
 use crate::access::{Auth, ManagedBy, Policy, PolicyError, Role, RoleName, Subject as Lapsed, User, UserId};
 use crate::audit::{self, Event, UserRef};
@@ -153,7 +154,7 @@ impl State {
         actor: &Actor,
         now: Timestamp,
     ) -> Result<Step, DirectoryError> {
-        if transaction.records.tables().any(|name| is_ours(name)) {
+        if transaction.records.tables().any(is_ours) {
             return Err(DirectoryError::ForeignRecords);
         }
         let mut draft = Draft { state: self, actor, now, users: BTreeMap::new(), roles: BTreeMap::new() };
@@ -212,7 +213,8 @@ impl State {
 
 /// The tables that no other module may write to.
 fn is_ours(table: &[u8]) -> bool {
-    table == USERS.name().as_bytes() || table == ROLES.name().as_bytes() || audit::is_ours(table)
+    let own = [USERS.name(), ROLES.name(), LAST_SEEN.name()];
+    own.iter().any(|own| table == own.as_bytes()) || audit::is_ours(table)
 }
 
 /// What the audit log says of a user before and after a transaction.

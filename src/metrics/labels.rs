@@ -54,7 +54,7 @@ labels! {
     }
     /// Why a message did not reach a subscriber that was entitled to it.
     DropCause "cause" {
-        SlowConsumer = "slow_consumer", TooLarge = "too_large", Expired = "expired", QueueFull = "queue_full",
+        TooLarge = "too_large", Expired = "expired", QueueFull = "queue_full",
     }
     /// What was refused for want of a right.
     RefusedAction "action" {

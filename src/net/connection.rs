@@ -86,7 +86,7 @@ pub(super) async fn serve(
     let mut input = BytesMut::new();
 
     let first = tokio::select! {
-        first = timeout_at(deadline, read_connect(&mut transport, &mut decoder, &mut input)) => first,
+        first = timeout_at(deadline, read_connect(&server, &mut transport, &mut decoder, &mut input)) => first,
         _ = shutdown.wait_for(|stop| *stop) => return,
     };
     let connect = match first {
@@ -103,7 +103,7 @@ pub(super) async fn serve(
             if let Some(version) = error.version {
                 let rejection =
                     Rejection { reason_code: error.reason_code, explanation: error.explanation, refusal: None };
-                refuse(&mut transport, version, rejection.connack()).await;
+                refuse(&server, &mut transport, version, rejection.connack()).await;
             }
             return;
         }
@@ -159,12 +159,17 @@ enum NoConnect {
 }
 
 async fn read_connect(
+    server: &Server,
     transport: &mut Transport,
     decoder: &mut Decoder,
     input: &mut BytesMut,
 ) -> Result<Box<Connect>, NoConnect> {
     loop {
-        match decoder.decode(input).map_err(NoConnect::Decode)? {
+        let packet = decoder.decode(input).map_err(NoConnect::Decode)?;
+        if let Some(packet) = &packet {
+            server.metrics.packet_received(packet);
+        }
+        match packet {
             // [MQTT-3.1.0-1] the decoder refuses any other first packet.
             Some(Packet::Connect(connect)) => return Ok(connect),
             Some(_) => return Err(NoConnect::Io(ErrorKind::InvalidData.into())),
@@ -173,7 +178,7 @@ async fn read_connect(
         input.reserve(READ_SIZE.0);
         match transport.try_read(input) {
             Ok(0) => return Err(NoConnect::Io(ErrorKind::UnexpectedEof.into())),
-            Ok(_) => {}
+            Ok(read) => server.metrics.bytes_read(read),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 transport.readable().await.map_err(NoConnect::Io)?;
             }
@@ -183,10 +188,16 @@ async fn read_connect(
 }
 
 /// Sends the CONNACK of a refusal and closes. [MQTT-3.2.2-7]
-async fn refuse(transport: &mut Transport, version: ProtocolVersion, connack: crate::mqtt::ConnAck) {
+async fn refuse(server: &Server, transport: &mut Transport, version: ProtocolVersion, connack: crate::mqtt::ConnAck) {
     let mut output = OutputBuffer::new(version);
-    match output.push(&Packet::ConnAck(Box::new(connack))) {
-        Ok(()) => finish(transport, &mut output).await,
+    let packet = Packet::ConnAck(Box::new(connack));
+    match output.push(&packet) {
+        Ok(()) => {
+            server.metrics.packet_sent(&packet);
+            let before = output.len();
+            finish(transport, &mut output).await;
+            server.metrics.bytes_written(before.saturating_sub(output.len()));
+        }
         // Version 3.1.1 has no code for it: closed without a word. [MQTT-3.2.2-6]
         Err(error) => tracing::debug!(%error, "the refusal has no CONNACK"),
     }
@@ -202,7 +213,7 @@ async fn reject(
     server.metrics.connect_refused(rejection.reason_code);
     tracing::info!(
         %peer,
-        client_id = %connect.client_id,
+        client_id = connect.client_id.as_str(),
         username = connect.username.as_deref().unwrap_or_default(),
         reason = ?rejection.reason_code,
         "connection refused: {}", rejection.explanation
@@ -212,7 +223,7 @@ async fn reject(
     if connect.properties.request_problem_information == Some(false) {
         connack.properties.reason_string = None;
     }
-    refuse(transport, connect.version, connack).await;
+    refuse(server, transport, connect.version, connack).await;
 }
 
 /// Writes what is left and ends the stream, within [`FAREWELL`].
@@ -362,7 +373,17 @@ impl Connection {
         cell.mailbox.attach(Arc::clone(&connection.wake));
         gate.session.handle_connect(connect, &connection.admitted.terms, &cx);
         Link::settle(&server, &cell, &mut gate, &cx, Some(&mut connection.link));
+        // At once: whatever ends the connection before its first turn must find CONNACK written. [MQTT-3.2.0-1]
+        let before = connection.link.output.len();
+        if let Err(error) = connection.link.output.write(&mut connection.transport) {
+            tracing::debug!(%peer, %error, "the connection broke before its CONNACK");
+            gate.ended = Some(EndCause::ConnectionLost);
+        }
+        server.metrics.bytes_written(before - connection.link.output.len());
         drop(gate);
+        if let Owner::User(user) = connection.key.owner {
+            server.directory.seen(user);
+        }
         Ok(connection)
     }
 
@@ -374,6 +395,11 @@ impl Connection {
         // Nothing is left in the socket or in the TLS session that readiness would not announce.
         let mut drained = true;
         loop {
+            // Not left to the wait below, which a peer that never stops sending would never reach.
+            if !stopping && shutdown.has_changed().unwrap_or(true) {
+                stopping = true;
+                self.end(EndCause::Shutdown);
+            }
             if try_read {
                 drained = self.read().unwrap_or_else(|cause| {
                     self.end(cause);
@@ -407,11 +433,13 @@ impl Connection {
                     Ok(()) => try_read = true,
                     Err(_) => self.end(EndCause::ConnectionLost),
                 },
-                ready = self.transport.writable(), if next.write => match ready {
-                    // Input that was held back for lack of room may go on, from the codec's or the TLS buffer.
-                    Ok(()) => try_read = !next.read,
-                    Err(_) => self.end(EndCause::ConnectionLost),
-                },
+                ready = self.transport.writable(), if next.write => {
+                    // Nothing is read before the turn has found that there is room: a peer that takes little at a time
+                    // would fill the input buffer meanwhile. What was left unread is known (`drained`).
+                    if ready.is_err() {
+                        self.end(EndCause::ConnectionLost);
+                    }
+                }
                 () = self.wake.notified() => {}
                 () = elapsed(&mut timer, armed) => armed = None,
                 _ = shutdown.wait_for(|stop| *stop), if !stopping => {
@@ -458,7 +486,7 @@ impl Connection {
         }
     }
 
-    /// One turn under the gate: rules, ends, timeouts, answers, packets, deliveries, one write. `None`: it is over.
+    /// One turn under the gate: rules, packets, timeouts, answers, ends, deliveries, one write. `None`: it is over.
     fn turn(&mut self) -> io::Result<Option<Next>> {
         let cell = Arc::clone(&self.cell);
         let server = Arc::clone(&self.server);
@@ -475,13 +503,21 @@ impl Connection {
         };
         let link = &mut self.link;
 
-        if gate.ended.is_none() && gate.session.poll_timeout().is_some_and(|at| at <= cx.now) {
+        if gate.ended.is_none() && self.admitted.has_lapsed(cx.now) {
+            // The certificate or the user has ended: nothing that was meant for it goes out, nothing it sent counts.
+            link.output.abandon();
             gate.session.handle_timeout(&cx);
             Link::settle(&server, &cell, &mut gate, &cx, Some(link));
         }
         let mut more_input = false;
         if gate.ended.is_none_or(|cause| cause == EndCause::ConnectionLost) {
             more_input = handle_input(&server, &cell, &mut gate, &cx, link, &mut self.decoder, &mut self.input);
+        }
+        // After the input: a packet that came in time counts, however late a busy machine looks at it.
+        if link.closing.is_none() && gate.ended.is_none() && gate.session.poll_timeout().is_some_and(|at| at <= cx.now)
+        {
+            gate.session.handle_timeout(&cx);
+            Link::settle(&server, &cell, &mut gate, &cx, Some(link));
         }
         while link.closing.is_none() && gate.ended.is_none() {
             let Some(answer) = gate.answers.pop_front() else { break };
@@ -505,7 +541,9 @@ impl Connection {
         }
         let more_deliveries = link.deliver(&server, &cell, &mut gate, &cx);
         let before = link.output.len();
-        let written = link.output.write(&mut self.transport)?;
+        // Ciphertext that waits for the socket was meant for the user: the connection ends without a word then.
+        let mute = link.closing.is_some_and(is_abortive) && self.transport.wants_write();
+        let written = mute || link.output.write(&mut self.transport)?;
         server.metrics.bytes_written(before - link.output.len());
         if link.closing.is_some() {
             // Detached by the session itself: what it leaves is settled while the gate is held.
@@ -566,7 +604,13 @@ impl Connection {
         };
         gate.session.handle_policy(&cx);
         let mut undelivered = Vec::new();
-        self.link.output.retain(|outgoing| gate.session.may_still_send(outgoing, &cx), |id| undelivered.push(id));
+        let recalled =
+            self.link.output.retain(|outgoing| gate.session.may_still_send(outgoing, &cx), |id| undelivered.push(id));
+        if !recalled {
+            // A record with what is now forbidden lies between the broker and the socket: it must not go out, and nothing
+            // can go out without it.
+            gate.ended.get_or_insert(EndCause::Kicked(ReasonCode::NotAuthorized));
+        }
         for packet_id in undelivered {
             gate.session.handle_undelivered(packet_id, &cx);
         }
@@ -596,10 +640,10 @@ impl Connection {
     async fn farewell(&mut self) {
         let reason = self.link.closing.unwrap_or(CloseReason::Ended(EndCause::ConnectionLost));
         self.server.metrics.connections_ended.inc(connection_end(reason));
-        tracing::debug!(peer = %self.peer, client_id = %self.key.client_id, ?reason, "connection ended");
+        tracing::debug!(peer = %self.peer, client_id = self.key.client_id.as_str(), ?reason, "connection ended");
         match reason {
             CloseReason::Ended(EndCause::ConnectionLost) => {}
-            CloseReason::Ended(EndCause::Kicked(_) | EndCause::Purged(_)) => {
+            reason if is_abortive(reason) => {
                 // DISCONNECT was tried in the last turn; now nothing more may pass, in either direction.
                 self.transport.abort();
             }
@@ -663,7 +707,7 @@ fn handle_input(
             Ok(None) => return false,
             Err(error) => {
                 server.metrics.malformed(error.reason_code);
-                tracing::debug!(client_id = %gate.session.key().client_id, %error, "malformed packet");
+                tracing::debug!(client_id = gate.session.key().client_id.as_str(), %error, "malformed packet");
                 gate.session.handle_end(EndCause::Malformed(error.reason_code), cx);
             }
         }
@@ -688,6 +732,15 @@ fn last_packet(
         }
     }
     last
+}
+
+/// Does the identity end, so that no byte may pass any more?
+fn is_abortive(reason: CloseReason) -> bool {
+    matches!(
+        reason,
+        CloseReason::Ended(EndCause::Kicked(_) | EndCause::Purged(_))
+            | CloseReason::TimeIsUp(ReasonCode::NotAuthorized)
+    )
 }
 
 /// Why it ended, in the words of the metrics.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Server,
+    Server, backlog,
     output::OutputBuffer,
     sessions::{Gate, SessionCell},
 };
@@ -18,6 +18,12 @@ use crate::{
 /// No more deliveries are encoded while this many bytes wait for the socket. Large enough for one efficient write,
 /// small enough that a change of the rules leaves little to take back.
 pub(super) const HIGH_WATER: usize = 64 * 1024;
+
+/// Deliveries that one turn judges at most, so that others on the same thread get theirs, and the gate comes free.
+const TURN_DELIVERIES: usize = 1024;
+
+/// What looking up the retained messages of a filter costs of it.
+const SEARCH: usize = 256;
 
 /// QoS 1 and 2 messages with smaller payloads (bytes) are copied out of the read buffer that they arrived in.
 const DETACH_BELOW: usize = 16 * 1024;
@@ -110,8 +116,7 @@ impl Link {
             Output::Subscribed { filter, number, options, send_retained } => {
                 server.router.subscribe(&filter, gate.session.number(), number, options.qos, &cell.mailbox);
                 if send_retained {
-                    let found = server.router.retained(&filter, cx.now);
-                    gate.backlog.add(number, filter, found);
+                    gate.backlog.add(number, filter);
                 }
             }
             Output::Unsubscribed { filter, number } => {
@@ -140,11 +145,21 @@ impl Link {
         gate: &mut Gate,
         cx: &Context<'_>,
     ) -> bool {
+        let mut budget = TURN_DELIVERIES;
         while self.closing.is_none() && gate.session.can_deliver() {
-            if self.output.len() >= HIGH_WATER {
+            // Those that are withheld fill no buffer, but take their time too.
+            if self.output.len() >= HIGH_WATER || budget == 0 {
                 return true;
             }
-            let Some(delivery) = next_delivery(server, cell, gate, cx.now) else { return false };
+            let delivery = match next_delivery(server, cell, gate, cx.now) {
+                Waiting::Delivery(delivery) => delivery,
+                Waiting::Again(cost) => {
+                    budget = budget.saturating_sub(cost);
+                    continue;
+                }
+                Waiting::Nothing => return false,
+            };
+            budget -= 1;
             let disposition = gate.session.handle_delivery(delivery, cx);
             match disposition {
                 Disposition::Sent | Disposition::Waiting | Disposition::NotWanted | Disposition::NotNow => {}
@@ -158,16 +173,27 @@ impl Link {
     }
 }
 
-fn next_delivery(server: &Server, cell: &Arc<SessionCell>, gate: &mut Gate, now: Instant) -> Option<Delivery> {
-    while let Some((entry, number)) = gate.backlog.next(|filter| server.router.retained(filter, now)) {
-        if server.may_stand(&entry) {
-            return Some(retained_delivery(&entry, number));
+/// What there is to deliver next.
+enum Waiting {
+    Delivery(Delivery),
+    /// Nothing yet: look again, at this cost in deliveries.
+    Again(usize),
+    Nothing,
+}
+
+fn next_delivery(server: &Server, cell: &Arc<SessionCell>, gate: &mut Gate, now: Instant) -> Waiting {
+    match gate.backlog.next(|filter| server.router.retained(filter, now)) {
+        backlog::Next::Message(entry, number) if server.may_stand(&entry) => {
+            return Waiting::Delivery(retained_delivery(&entry, number));
         }
+        backlog::Next::Message(..) => return Waiting::Again(1),
+        backlog::Next::Searched => return Waiting::Again(SEARCH),
+        backlog::Next::Nothing => {}
     }
     if gate.pending.is_empty() {
         cell.mailbox.take(64, &mut gate.pending);
     }
-    gate.pending.pop_front()
+    gate.pending.pop_front().map_or(Waiting::Nothing, Waiting::Delivery)
 }
 
 /// The connection of a session is gone, or was never there: keeps or forgets what is left of it. The caller holds the

@@ -120,9 +120,9 @@ impl Server {
         });
         tracing::debug!(
             owner = %key.owner,
-            client_id = %key.client_id,
+            client_id = key.client_id.as_str(),
             action = ?refusal.action,
-            topic = %refusal.topic,
+            topic = &*refusal.topic,
             cause = ?refusal.cause,
             "refused"
         );
@@ -267,7 +267,6 @@ fn may_write(
 impl PolicyListener for Server {
     /// When this returns, no session of an affected user hands anything to the kernel that the new rules forbid.
     fn policy_changed(&self, change: &PolicyChange) {
-        self.metrics.policy_version.set(change.new.version().0);
         let affected = match &change.affected {
             Affected::All => self.sessions.all(),
             Affected::Users(users) => users.iter().flat_map(|user| self.sessions.of_user(*user)).collect(),

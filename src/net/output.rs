@@ -26,6 +26,10 @@ pub(super) struct OutputBuffer {
     packets: VecDeque<Encoded>,
     /// How much of the first packet has been written.
     begun: usize,
+    /// Messages in the last TLS record, while part of it waits for the socket: they are encrypted and cannot be taken back.
+    sealed: Vec<Outgoing>,
+    /// Has the first packet of all, the CONNACK, been written?
+    greeted: bool,
 }
 
 #[derive(Debug)]
@@ -37,7 +41,7 @@ struct Encoded {
 
 impl OutputBuffer {
     pub(super) fn new(version: ProtocolVersion) -> Self {
-        Self { version, bytes: BytesMut::new(), packets: VecDeque::new(), begun: 0 }
+        Self { version, bytes: BytesMut::new(), packets: VecDeque::new(), begun: 0, sealed: Vec::new(), greeted: false }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -75,20 +79,29 @@ impl OutputBuffer {
 
     fn write_until_full(&mut self, transport: &mut Transport) -> io::Result<()> {
         transport.flush()?;
+        self.sealed.clear();
         while !self.bytes.is_empty() {
             match transport.try_write(&self.bytes)? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
-                written => self.written(written),
+                written => {
+                    // Records before it are with the kernel: `try_write` takes nothing else.
+                    self.sealed.clear();
+                    self.written(written, transport.wants_write());
+                }
             }
         }
         Ok(())
     }
 
-    fn written(&mut self, count: usize) {
+    fn written(&mut self, count: usize, sealed: bool) {
         self.bytes.advance(count);
         if self.bytes.is_empty() {
+            if sealed {
+                self.sealed.extend(self.packets.drain(..).filter_map(|packet| packet.delivery));
+            }
             self.packets.clear();
             self.begun = 0;
+            self.greeted = true;
             return;
         }
         self.begun += count;
@@ -96,19 +109,33 @@ impl OutputBuffer {
             && first.length <= self.begun
         {
             self.begun -= first.length;
-            self.packets.pop_front();
+            let packet = self.packets.pop_front();
+            if sealed {
+                self.sealed.extend(packet.and_then(|packet| packet.delivery));
+            }
+            self.greeted = true;
+        }
+        // The packet that this record ends in, if it also begins there.
+        if sealed
+            && (1..=count).contains(&self.begun)
+            && let Some(Encoded { delivery: Some(outgoing), .. }) = self.packets.front()
+        {
+            self.sealed.push(outgoing.clone());
         }
     }
 
     /// Takes back every message that `keep` does not admit any more, unless its first byte is written. Calls `dropped`
-    /// with the packet identifier of each that had one.
+    /// with the packet identifier of each that had one. False: one of them is encrypted and waits for the socket, so that
+    /// nothing more may be written at all.
+    #[must_use]
     pub(super) fn retain(
         &mut self,
         mut keep: impl FnMut(&Outgoing) -> bool,
         mut dropped: impl FnMut(PacketIdentifier),
-    ) {
+    ) -> bool {
+        let recallable = self.sealed.iter().all(&mut keep);
         if self.packets.iter().all(|packet| packet.delivery.is_none()) {
-            return;
+            return recallable;
         }
         let begun = self.begun;
         let mut rest = self.bytes.split();
@@ -124,12 +151,14 @@ impl OutputBuffer {
             }
         }
         self.packets = kept;
+        recallable
     }
 
-    /// Forgets everything but the rest of a packet that is partly written: the connection ends.
+    /// Forgets everything but the rest of a packet that is partly written, and the CONNACK, without which nothing may be
+    /// said, the last DISCONNECT included: the connection ends. [MQTT-3.2.0-1] [MQTT-3.14.0-1]
     pub(super) fn abandon(&mut self) {
         match self.packets.front() {
-            Some(first) if self.begun > 0 => {
+            Some(first) if self.begun > 0 || !self.greeted => {
                 self.bytes.truncate(first.length - self.begun);
                 self.packets.truncate(1);
             }
@@ -181,7 +210,53 @@ mod tests {
         buffer.bytes.to_vec()
     }
 
+    /// A connection that loses its session between its CONNACK and its first write.
+    #[test]
+    fn the_connack_is_not_forgotten_before_it_is_written() {
+        let connack = || {
+            Packet::ConnAck(Box::new(crate::mqtt::ConnAck {
+                session_present: false,
+                reason_code: crate::mqtt::ReasonCode::Success,
+                properties: crate::mqtt::ConnAckProperties::default(),
+            }))
+        };
+        let mut buffer = OutputBuffer::new(ProtocolVersion::V5);
+        buffer.push(&connack()).unwrap();
+        let length = buffer.len();
+        buffer.push_delivery(outgoing("t", vec![7; 20], None)).unwrap();
+        buffer.abandon();
+        assert_eq!(buffer.len(), length);
+        buffer.push_delivery(outgoing("t", vec![7; 20], None)).unwrap();
+        buffer.written(length, false);
+        buffer.abandon();
+        assert_eq!(buffer.len(), 0);
+    }
+
     proptest! {
+        /// A record that waits for the socket holds all that was written into it, and nothing of it can be taken back.
+        #[test]
+        fn what_is_encrypted_and_forbidden_is_told(
+            topics in prop::collection::vec(prop::sample::select(vec!["open", "shut"]), 1..8),
+            cuts in (any::<prop::sample::Index>(), any::<prop::sample::Index>()),
+        ) {
+            let mut buffer = OutputBuffer::new(ProtocolVersion::V5);
+            let mut ends = Vec::new();
+            for topic in &topics {
+                buffer.push_delivery(outgoing(topic, vec![7; 20], None)).unwrap();
+                ends.push(buffer.len());
+            }
+            let (one, two) = (cuts.0.index(buffer.len()), cuts.1.index(buffer.len() + 1));
+            let (first, last) = (one.min(two), one.max(two));
+            // One record is with the kernel, the next waits.
+            buffer.written(first, false);
+            buffer.written(last - first, true);
+            let starts = std::iter::once(0).chain(ends.iter().copied());
+            let in_record = starts.zip(&ends).zip(&topics).any(|((start, end), topic)| {
+                *topic == "shut" && start < last && *end > first && (start >= first || *end <= last)
+            });
+            prop_assert_eq!(!buffer.retain(|outgoing| outgoing.message.topic.as_str() == "open", |_| ()), in_record);
+        }
+
         /// Whatever was written when the rules changed: the peer sees whole packets, the forbidden ones are gone unless
         /// they had begun, and nothing else is missing.
         #[test]
@@ -200,10 +275,11 @@ mod tests {
             let total = buffer.len();
             let cut = cut.index(total);
             let mut seen = buffer.bytes[..cut].to_vec();
-            buffer.written(cut);
+            buffer.written(cut, false);
 
             let mut dropped = Vec::new();
-            buffer.retain(|outgoing| outgoing.message.topic.as_str() == "open", |id| dropped.push(id));
+            let keep = |outgoing: &Outgoing| outgoing.message.topic.as_str() == "open";
+            prop_assert!(buffer.retain(keep, |id| dropped.push(id)));
             seen.extend_from_slice(&buffer.bytes);
 
             let mut expected = Vec::new();
@@ -222,7 +298,7 @@ mod tests {
 
             // And it stays consistent: writing the rest empties it.
             let rest = buffer.len();
-            buffer.written(rest);
+            buffer.written(rest, false);
             prop_assert!(buffer.bytes.is_empty() && buffer.packets.is_empty());
         }
 
@@ -231,14 +307,14 @@ mod tests {
             lengths in prop::collection::vec(0_usize..40, 1..6),
             cut in any::<prop::sample::Index>(),
         ) {
-            let mut buffer = OutputBuffer::new(ProtocolVersion::V311);
+            let mut buffer = OutputBuffer { greeted: true, ..OutputBuffer::new(ProtocolVersion::V311) };
             let mut boundaries = vec![0];
             for length in lengths {
                 buffer.push_delivery(outgoing("t", vec![1; length], None)).unwrap();
                 boundaries.push(buffer.len());
             }
             let cut = cut.index(buffer.len());
-            buffer.written(cut);
+            buffer.written(cut, false);
             buffer.abandon();
             let end = boundaries.into_iter().find(|boundary| *boundary >= cut).unwrap();
             prop_assert_eq!(cut + buffer.len(), end);

@@ -230,3 +230,32 @@ impl Sessions {
         self.earlier_deadline.notified().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::Budget;
+
+    fn sessions() -> (Sessions, SessionKey) {
+        let key = SessionKey { owner: Owner::Registration(1), client_id: ClientId::try_from("c").unwrap() };
+        (Sessions::new(MailboxLimits { messages: 1, bytes: 1, total: Budget::new(0) }, 10), key)
+    }
+
+    #[test]
+    fn a_session_that_a_connect_has_found_stays_for_it() {
+        let (sessions, key) = sessions();
+        let cell = sessions.claim(&key).unwrap();
+        drop(cell.claimed());
+        let again = sessions.claim(&key).unwrap();
+        assert!(Arc::ptr_eq(&cell, &again));
+        // The connection that had it ends just now.
+        sessions.remove(&cell, &mut cell.gate());
+        assert_eq!(sessions.len(), 1);
+        let mut gate = again.claimed();
+        assert!(!gate.removed);
+        sessions.remove(&again, &mut gate);
+        assert_eq!(sessions.len(), 0);
+        drop(gate);
+        assert!(!Arc::ptr_eq(&cell, &sessions.claim(&key).unwrap()));
+    }
+}

@@ -51,12 +51,15 @@ impl Budget {
     }
 }
 
+/// Bytes that are taken at once.
+const TAKEN: usize = 64 * 1024;
+
 /// Bounds of one mailbox.
 #[derive(Clone, Debug)]
 pub struct MailboxLimits {
     /// Messages; at least 1.
     pub messages: usize,
-    /// Bytes of topics, payloads and bookkeeping; a single message always fits into an empty mailbox.
+    /// Bytes of topics, payloads, properties and bookkeeping; a single message always fits into an empty mailbox.
     pub bytes: usize,
     /// Shared by all mailboxes.
     pub total: Budget,
@@ -146,7 +149,7 @@ impl<'m> Shared<'m> {
 }
 
 fn cost(delivery: &Delivery) -> usize {
-    delivery.message.payload.len() + delivery.message.topic.as_str().len() + OVERHEAD
+    delivery.message.size() + OVERHEAD
 }
 
 impl Mailbox {
@@ -198,12 +201,19 @@ impl Mailbox {
         Some(delivery)
     }
 
-    /// Takes up to `most` of the oldest deliveries under one lock.
+    /// Takes up to `most` of the oldest deliveries under one lock. What is taken counts against no bound any more, so of
+    /// large ones it takes no more than one write needs.
     pub fn take(&self, most: usize, into: &mut VecDeque<Delivery>) {
         let mut state = self.state.lock();
-        let count = most.min(state.queue.len());
         let mut taken = 0;
-        into.extend(state.queue.drain(..count).inspect(|delivery| taken += cost(delivery)));
+        for _ in 0..most {
+            if taken >= TAKEN {
+                break;
+            }
+            let Some(delivery) = state.queue.pop_front() else { break };
+            taken += cost(&delivery);
+            into.push_back(delivery);
+        }
         state.bytes -= taken;
         state.settle(&self.limits.total);
     }
@@ -292,12 +302,13 @@ impl Drop for Mailbox {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use bytestring::ByteString;
     use proptest::prelude::*;
     use smallvec::smallvec;
 
     use super::*;
     use crate::{
-        mqtt::TopicName,
+        mqtt::{PublishProperties, TopicName},
         session::{Publisher, SubscriptionNumber},
     };
 
@@ -354,6 +365,26 @@ mod tests {
     }
 
     #[test]
+    fn properties_count_against_the_bound_in_bytes() {
+        let text = ByteString::from("x".repeat(1000));
+        let heavy: [PublishProperties; 4] = [
+            PublishProperties { user_properties: vec![(text.clone(), ByteString::new())], ..Default::default() },
+            PublishProperties { correlation_data: Some(Bytes::from(vec![0; 1000])), ..Default::default() },
+            PublishProperties { content_type: Some(text.clone()), ..Default::default() },
+            PublishProperties { response_topic: TopicName::try_from(text).ok(), ..Default::default() },
+        ];
+        for properties in heavy {
+            let mailbox = Mailbox::new(limits(1_000, 10_000, &Budget::new(1 << 20)));
+            let message = Message { properties: Some(Box::new(properties)), ..(*message(0, QoS::AtLeastOnce)).clone() };
+            let message = Arc::new(message);
+            let matched = smallvec![Matched { number: SubscriptionNumber::FIRST }];
+            let push = || mailbox.push(&mut Shared::new(&message), QoS::AtLeastOnce, &matched);
+            let queued = (0..100).filter(|_| push() == Pushed::Queued).count();
+            assert!(queued <= 10, "{queued} messages of 1000 bytes in 10,000");
+        }
+    }
+
+    #[test]
     fn nobody_connected_means_no_qos_0_and_after_the_end_nothing() {
         let mailbox = Mailbox::new(limits(10, 1 << 20, &Budget::new(1 << 20)));
         assert_eq!(push(&mailbox, 1, QoS::AtMostOnce), Pushed::Offline);
@@ -379,6 +410,20 @@ mod tests {
         newer.notified().await;
         let nothing = tokio::time::timeout(std::time::Duration::from_millis(1), older.notified()).await;
         assert!(nothing.is_err());
+    }
+
+    /// What is taken is counted nowhere: a reader that cannot go on must not hold much of it.
+    #[test]
+    fn of_large_messages_few_are_taken_at_once() {
+        let mailbox = Mailbox::new(limits(1000, 1 << 30, &Budget::new(1 << 30)));
+        for _ in 0..100 {
+            push(&mailbox, 40_000, QoS::AtLeastOnce);
+        }
+        let mut taken = VecDeque::new();
+        mailbox.take(64, &mut taken);
+        assert_eq!(taken.len(), 2);
+        mailbox.put_back(taken.into_iter());
+        assert_eq!(mailbox.len(), 100);
     }
 
     #[derive(Clone, Debug)]

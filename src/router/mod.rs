@@ -30,6 +30,9 @@ use crate::{
 const REMEMBERED_TOPICS: usize = 128;
 const REMEMBERED_RECIPIENTS: usize = 16_384;
 
+/// Longest topic that is remembered, in bytes.
+const LONGEST_REMEMBERED: usize = 1024;
+
 /// Recipients of the topics that one connection published to lately. Good for as long as no subscription changes.
 #[derive(Debug, Default)]
 pub struct RouteMemory {
@@ -135,8 +138,10 @@ impl Router {
         }
         // Read before the index is: a change in between makes this entry out of date, never too new.
         let found: Arc<[Recipient]> = self.index.recipients(topic).into();
-        // A topic of its own memory: the key must not hold a read buffer.
-        if let Ok(key) = TopicName::try_from(topic.as_str()) {
+        // A topic of its own memory: the key must not hold a read buffer. A long one is not worth its memory.
+        if topic.as_str().len() <= LONGEST_REMEMBERED
+            && let Ok(key) = TopicName::try_from(topic.as_str())
+        {
             memory.recipients += found.len();
             memory.topics.insert(key, Arc::clone(&found));
         }

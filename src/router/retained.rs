@@ -12,7 +12,7 @@ use crate::{
     session::Message,
 };
 
-/// What an entry costs beside topic and payload.
+/// What an entry costs beside its message.
 const OVERHEAD: usize = 256;
 
 /// How much may be retained.
@@ -20,7 +20,7 @@ const OVERHEAD: usize = 256;
 pub struct RetainedLimits {
     /// Messages.
     pub messages: usize,
-    /// Bytes of topics, payloads and bookkeeping.
+    /// Bytes of topics, payloads, properties and bookkeeping.
     pub bytes: usize,
 }
 
@@ -51,7 +51,7 @@ struct Table {
 }
 
 fn cost(message: &Message) -> usize {
-    message.topic.as_str().len() + message.payload.len() + OVERHEAD
+    message.size() + OVERHEAD
 }
 
 impl Retained {

@@ -184,7 +184,7 @@ impl Session {
 
     /// What was in flight when the connection ended, in the same order. `[MQTT-4.4.0-1]` `[MQTT-4.6.0-6]`
     pub(super) fn resume(&mut self, window: usize, cx: &Context<'_>) {
-        let released: Vec<PacketIdentifier> = self.outbound.resume(window).collect();
+        let released: Vec<PacketIdentifier> = self.outbound.resume(window, cx.settings.outbound_bytes).collect();
         for packet_id in released {
             self.acknowledge(Packet::PubRel, packet_id, ReasonCode::Success);
         }

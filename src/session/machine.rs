@@ -336,7 +336,7 @@ fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
 }
 
 /// Topics that the rules say nothing about: the registry's answers to one connection.
-pub(super) fn is_answer_filter(filter: &TopicFilter) -> bool {
+pub fn is_answer_filter(filter: &TopicFilter) -> bool {
     answers().is_some_and(|answers| answers.covers(filter))
 }
 

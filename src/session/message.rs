@@ -76,6 +76,21 @@ impl Message {
         }
     }
 
+    /// About how many bytes it holds: topic, payload, and every property with what it costs to keep.
+    pub fn size(&self) -> usize {
+        /// A text or a pair of texts, beside its bytes.
+        const ENTRY: usize = 32;
+        let properties = self.properties.as_deref().map_or(0, |properties| {
+            let texts = properties.user_properties.iter().map(|(name, value)| name.len() + value.len() + 2 * ENTRY);
+            let one = |length: Option<usize>| length.map_or(0, |length| length + ENTRY);
+            texts.sum::<usize>()
+                + one(properties.response_topic.as_ref().map(|topic| topic.as_str().len()))
+                + one(properties.correlation_data.as_ref().map(Bytes::len))
+                + one(properties.content_type.as_ref().map(|text| text.len()))
+        });
+        self.topic.as_str().len() + self.payload.len() + properties
+    }
+
     /// Is it too late to begin a delivery?
     pub fn is_expired(&self, now: Instant) -> bool {
         self.expires.is_some_and(|expires| expires <= now)

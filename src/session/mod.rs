@@ -60,7 +60,7 @@ mod subscriptions;
 mod tests;
 
 pub use handshake::{Rejection, Terms, check_connect, check_will};
-pub use machine::{Disposition, Owner, Session, SessionKey, Subscription};
+pub use machine::{Disposition, Owner, Session, SessionKey, Subscription, is_answer_filter};
 pub use message::{Delivery, Matched, Message, Outgoing, Publisher, SessionNumber, SubscriptionNumber};
 pub use output::{
     Action, CloseReason, EndCause, Output, PublishTicket, Refusal, RefusalCause, RegistryAnswer, RegistryOperation,

@@ -38,8 +38,12 @@ pub(super) enum Acknowledged {
 pub(super) struct Outbound {
     /// How many exchanges may be open on this connection.
     window: usize,
+    /// No new exchange is begun while messages of so many bytes are in flight.
+    most_bytes: usize,
     /// How many are: PUBLISHes sent on this connection and PUBRELs, each without its last acknowledgement.
     used: usize,
+    /// Of all messages in `publishes`.
+    bytes: usize,
     /// Wait for PUBACK or PUBREC; in the order in which they were first sent. `[MQTT-4.6.0-6]`
     publishes: VecDeque<InFlight>,
     /// How many of `publishes` were not sent on this connection: the last ones.
@@ -62,8 +66,14 @@ impl Outbound {
     }
 
     /// Is there room for a new QoS 1 or 2 PUBLISH, and nothing older to go first? `[MQTT-3.3.4-9]` `[MQTT-4.9.0-2]`
+    ///
+    /// What is in flight is held until the client acknowledges it, and is encoded again, all of it, when it comes back: so
+    /// there is a bound in bytes too. A message that alone is larger goes out alone.
     pub(super) fn has_room(&self) -> bool {
-        self.unsent == 0 && self.answers.is_empty() && self.used < self.window
+        self.unsent == 0
+            && self.answers.is_empty()
+            && self.used < self.window
+            && (self.publishes.is_empty() || self.bytes < self.most_bytes)
     }
 
     /// Takes a new PUBLISH in flight and gives it an identifier; `None`: no room. `[MQTT-4.3.2-1]` `[MQTT-4.3.3-1]`
@@ -74,6 +84,7 @@ impl Outbound {
     fn begin(&mut self, mut outgoing: Outgoing) -> Option<Outgoing> {
         let packet_id = self.next_id()?;
         outgoing.packet_id = Some(packet_id);
+        self.bytes = self.bytes.saturating_add(outgoing.message.size());
         self.publishes.push_back(InFlight { outgoing: outgoing.clone(), packet_id, sent: true });
         self.used += 1;
         Some(outgoing)
@@ -90,8 +101,9 @@ impl Outbound {
 
     /// A new connection: what is in flight has to be sent again, in order; the PUBRELs first, which are returned.
     /// `[MQTT-4.4.0-1]`
-    pub(super) fn resume(&mut self, window: usize) -> impl Iterator<Item = PacketIdentifier> {
+    pub(super) fn resume(&mut self, window: usize, most_bytes: usize) -> impl Iterator<Item = PacketIdentifier> {
         self.window = window;
+        self.most_bytes = most_bytes;
         self.used = self.released.len();
         self.unsent = self.publishes.len();
         self.answers.clear();
@@ -113,7 +125,7 @@ impl Outbound {
                 self.used += 1;
                 return Some(entry.outgoing.clone());
             }
-            if let Some(entry) = self.publishes.remove(index) {
+            if let Some(entry) = self.remove(index) {
                 self.give_up(&entry);
             }
         }
@@ -187,12 +199,18 @@ impl Outbound {
     }
 
     fn take(&mut self, index: usize) -> Option<InFlight> {
-        let entry = self.publishes.remove(index)?;
+        let entry = self.remove(index)?;
         if entry.sent {
             self.used = self.used.saturating_sub(1);
         } else {
             self.unsent = self.unsent.saturating_sub(1);
         }
+        Some(entry)
+    }
+
+    fn remove(&mut self, index: usize) -> Option<InFlight> {
+        let entry = self.publishes.remove(index)?;
+        self.bytes = self.bytes.saturating_sub(entry.outgoing.message.size());
         Some(entry)
     }
 

@@ -23,7 +23,8 @@ impl Permit {
     pub(super) fn of(topic: &TopicName, authority: &Authority, settings: &Settings) -> Self {
         let refused = |topic: TopicName, cause, reason_code| Self::Refused { topic, cause, reason_code };
         if topic.is_reserved() {
-            // Whatever the rules say: `$` topics are the broker's. Registry operations never get here.
+            // Whatever the rules say, and the authority says so too: `$` topics are the broker's. The registry's operations
+            // never get here.
             return refused(topic.clone(), RefusalCause::Reserved, ReasonCode::NotAuthorized);
         }
         let Some(topic) = prefixed(authority.publish_prefix(), topic) else {

@@ -36,6 +36,8 @@ pub struct Settings {
     pub maximum_packet_size: NonZeroU32,
     /// How many unfinished QoS 1 and 2 messages the broker sends to one client, whatever more the client would take.
     pub outbound_window: NonZeroU16,
+    /// No further QoS 1 or 2 message is sent to a client while unfinished ones of this many bytes are.
+    pub outbound_bytes: usize,
     /// Most levels of a topic name or topic filter.
     pub topic_levels: usize,
     /// Most subscriptions of one session.
@@ -56,6 +58,7 @@ impl Default for Settings {
             receive_maximum: NonZeroU16::MIN.saturating_add(99),
             maximum_packet_size: NonZeroU32::MIN.saturating_add((1 << 20) - 1),
             outbound_window: NonZeroU16::MIN.saturating_add(1023),
+            outbound_bytes: 8 << 20,
             topic_levels: 128,
             subscriptions: 1000,
             max_session_expiry: u32::MAX,

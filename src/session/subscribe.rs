@@ -11,14 +11,23 @@ use crate::access::SubscribeVerdict;
 use crate::mqtt::{Packet, QoS, ReasonCode, ReasonProperties, RetainHandling, SubAck, Subscribe};
 use crate::mqtt::{SubscribeFilter, UnsubAck, Unsubscribe};
 
+/// What the filters of one session may hold together: [`Settings::subscriptions`](super::Settings) of this many bytes,
+/// and one that is as long as a filter can be.
+const FILTER_BYTES: usize = 256;
+
 impl Session {
     /// Several filters are as many subscribes, in order, with one answer. `[MQTT-3.8.4-4]` `[MQTT-3.8.4-5]`
     pub(super) fn on_subscribe(&mut self, subscribe: &Subscribe, cx: &Context<'_>) {
         let in_use = self.speaks_v5() && self.inbound.knows(subscribe.packet_id);
         let mut reason_codes = Vec::with_capacity(subscribe.filters.len());
-        for wish in &subscribe.filters {
+        for (place, wish) in subscribe.filters.iter().enumerate() {
             let reason_code = if in_use {
                 ReasonCode::PacketIdentifierInUse // [MQTT-2.2.1-3]
+            } else if place >= cx.settings.subscriptions {
+                // More than a session may hold: one packet can name the same filter a hundred thousand times.
+                let cause = RefusalCause::TooManySubscriptions;
+                self.refuse(Action::Subscribe, detach_filter(&wish.filter), cause, ReasonCode::QuotaExceeded);
+                ReasonCode::QuotaExceeded
             } else {
                 match self.judge_filter(wish, cx) {
                     Ok((qos, gate)) => self.subscribe(wish, subscribe.subscription_identifier, qos, gate),
@@ -67,7 +76,10 @@ impl Session {
             let qos = options.qos.min(max_qos); // too high a QoS is downgraded, not refused
             (qos, Some(if open { Gate::Open(qos) } else { Gate::Checked }))
         };
-        if self.subscriptions.len() >= cx.settings.subscriptions && !self.subscriptions.contains(filter) {
+        let bytes = self.subscriptions.bytes().saturating_add(filter.as_str().len());
+        let full = self.subscriptions.len() >= cx.settings.subscriptions
+            || bytes > cx.settings.subscriptions.saturating_mul(FILTER_BYTES).saturating_add(usize::from(u16::MAX));
+        if full && !self.subscriptions.contains(filter) {
             return Err((RefusalCause::TooManySubscriptions, ReasonCode::QuotaExceeded));
         }
         Ok((qos, gate))

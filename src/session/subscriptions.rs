@@ -58,11 +58,18 @@ pub(super) struct Subscriptions {
     // INVARIANT: exactly the filters that some slot holds.
     by_filter: HashMap<TopicFilter, u32>,
     free: Vec<u32>,
+    /// Of the texts of all filters.
+    bytes: usize,
 }
 
 impl Subscriptions {
     pub(super) fn len(&self) -> usize {
         self.by_filter.len()
+    }
+
+    /// Bytes of all filters together.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// By its text, literally. `[MQTT-3.10.4-1]`
@@ -79,6 +86,9 @@ impl Subscriptions {
     /// Puts a subscription in; one with the same filter is replaced and keeps its number. `[MQTT-3.8.4-3]`
     pub(super) fn put(&mut self, held: Held) -> SubscriptionNumber {
         let known = self.by_filter.get(&held.filter).copied();
+        if known.is_none() {
+            self.bytes = self.bytes.saturating_add(held.filter.as_str().len());
+        }
         let index = known.or_else(|| self.free.pop());
         if let Some((index, slot)) = index.and_then(|index| Some((index, self.slots.get_mut(to_usize(index))?))) {
             if known.is_none() {
@@ -97,6 +107,7 @@ impl Subscriptions {
     /// Takes one out.
     pub(super) fn remove(&mut self, filter: &TopicFilter) -> Option<(Held, SubscriptionNumber)> {
         let index = self.by_filter.remove(filter)?;
+        self.bytes = self.bytes.saturating_sub(filter.as_str().len());
         let slot = self.slots.get_mut(to_usize(index))?;
         let number = SubscriptionNumber { slot: index, generation: slot.generation };
         let held = slot.held.take()?;

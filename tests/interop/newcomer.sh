@@ -18,15 +18,16 @@ trap 'exit 143' TERM INT
 # --- Checks ----------------------------------------------------------------------------------------------------------
 
 check() { # check SENTENCE COMMAND...: passes when the command does
-  local sentence=$1 seen
+  local sentence=$1
   shift
-  if seen=$("$@" 2>&1); then
+  # Not in a subshell: what the command starts is a child of this one.
+  if "$@" >"$work/seen" 2>&1; then
     passed=$((passed + 1))
     echo "ok    $sentence"
   else
     failed=$((failed + 1))
     printf 'FAIL  %s\n      %s\n' "$sentence" "$*"
-    [ -z "$seen" ] || printf '%s\n' "$seen" | head -n 12 | sed 's/^/      | /'
+    head -n 12 "$work/seen" | sed 's/^/      | /'
   fi
 }
 not() { ! "$@"; }
@@ -216,11 +217,11 @@ mistake() { # mistake SENTENCE LINE COLUMN PATTERN: broker.toml from standard in
   check "$1: \`config check\` says so too" ends_with 1 "$directory" "$binary" config check
 }
 mistake "an unknown key" 2 1 'queue_messages' <<<$'[limits]\nqueue_mesages = 5'
-mistake "an unknown section" 1 2 'listener' <<<$'[[listner]]\nname = "a"'
+mistake "an unknown section" 1 3 'listener' <<<$'[[listner]]\nname = "a"'
 mistake "a wrong type" 2 15 'connections|number|integer' <<<$'[limits]\nconnections = "many"'
 mistake "a bad address" 3 8 '127.0.0.1|port' <<<$'[[listener]]\nname = "a"\nbind = "localhost"'
 mistake "a missing file" 3 17 'secrets/none' <<<$'[[user]]\nusername = "historian"\npassword_file = "secrets/none"'
-mistake "no TOML" 1 9 '' <<<$'[limits\nx = 1'
+mistake "no TOML" 1 8 '' <<<$'[limits\nx = 1'
 
 directory=$(small "$(free_port)" | fresh)
 mkdir "$directory/certs"
@@ -245,7 +246,7 @@ printf '[[listener]]\nname = "second"\nbind = "127.0.0.1:%s"\n' "$other" >>"$dir
 python3 -c 'import socket, sys, time
 s = socket.socket(); s.bind(("127.0.0.1", int(sys.argv[1]))); s.listen(); print("here", flush=True); time.sleep(300)' "$other" >"$work/blocker" &
 blocker=$!
-until grep -q here "$work/blocker"; do sleep 0.05; done
+until grep -qs here "$work/blocker"; do sleep 0.05; done
 check "a port in use: exit code 1" ends_with 1 "$directory" "$binary"
 check "the address is named" says "$directory/log" "127.0.0.1:$other"
 check "it never said that it listens" not grep -q "mqtt://" "$directory/out"

@@ -52,7 +52,7 @@ pub(crate) fn issue(certs: &Path, common_name: &str) -> (Identity, IssuedCertifi
     let (key, csr) = request(common_name);
     let csr = VerifiedCsr::from_pem(csr.as_bytes()).unwrap();
     let serial = ca.draw_serial().unwrap();
-    let prepared = PreparedCertificate::client(&csr, ca.issuer(), serial, now, Duration::from_secs(24 * 3600)).unwrap();
+    let prepared = PreparedCertificate::client(&csr, ca.issuer(), serial, now, Duration::from_hours(24)).unwrap();
     let issued = ca.sign(prepared).unwrap();
     (identity(issued.der(), &key), issued)
 }
@@ -70,7 +70,7 @@ pub(crate) fn issue_elsewhere(common_name: &str) -> Identity {
     let key = KeyPair::generate().unwrap();
     let mut authority = parameters("Portcullis CA");
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
-    sign(common_name, Timestamp::now() + Duration::from_secs(3600), &rcgen::Issuer::new(authority, key))
+    sign(common_name, Timestamp::now() + Duration::from_hours(1), &rcgen::Issuer::new(authority, key))
 }
 
 fn sign(common_name: &str, end: Timestamp, issuer: &rcgen::Issuer<'_, KeyPair>) -> Identity {

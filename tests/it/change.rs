@@ -361,3 +361,42 @@ async fn others_see_no_pause_while_rules_change() {
     println!("the longest round trip beside 200 commits: {longest:?}");
     client.publish("t", "permitted in the end", Q1).await;
 }
+
+/// Logins race with the end of the user: whoever got in before the answer is ended, nobody gets in after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_slips_in_while_the_user_is_disabled() {
+    let harness = Arc::new(Harness::start("").await);
+    let user = harness.user("flickering", vec![allow("#")]);
+    for round in 0..20 {
+        harness.change(user, |user| user.enabled = true);
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut comers = Vec::new();
+        for comer in 0..3 {
+            let (harness, stop) = (Arc::clone(&harness), Arc::clone(&stop));
+            comers.push(tokio::spawn(async move {
+                let mut inside = Vec::new();
+                for number in 0.. {
+                    if stop.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let connect = as_user(BOTH[number % 2], &format!("{comer}-{number}"), "flickering");
+                    let mut client = Client::open(harness.plain(), connect.version).await;
+                    if !client.connect(&connect).await.reason_code.is_error() {
+                        inside.push(client);
+                    }
+                }
+                inside
+            }));
+        }
+        tokio::time::sleep(Duration::from_millis(10 + round)).await;
+        harness.change(user, |user| user.enabled = false);
+        let refused = harness.refused(&as_user(V5, "late", "flickering")).await;
+        assert_eq!(refused.reason_code, ReasonCode::NotAuthorized);
+        stop.store(true, Ordering::SeqCst);
+        for comer in comers {
+            for mut client in comer.await.unwrap() {
+                client.expect_ended(ReasonCode::NotAuthorized).await;
+            }
+        }
+    }
+}

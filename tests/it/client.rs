@@ -109,7 +109,7 @@ impl Tls {
     }
 
     async fn read(&mut self, into: &mut BytesMut) -> io::Result<usize> {
-        let mut chunk = [0; 16 * 1024];
+        let mut chunk = vec![0; 16 * 1024];
         loop {
             match self.tls.reader().read(&mut chunk) {
                 Ok(read) => {
@@ -199,10 +199,6 @@ impl Client {
         Self::new(Stream::Tls(Box::new(tls)), version)
     }
 
-    pub(crate) fn version(&self) -> ProtocolVersion {
-        self.version
-    }
-
     /// Sends CONNECT and takes the CONNACK, whatever it says.
     pub(crate) async fn connect(&mut self, connect: &Connect) -> ConnAck {
         self.send(Packet::Connect(Box::new(connect.clone()))).await;
@@ -231,6 +227,74 @@ impl Client {
             }
         };
         timeout(PATIENCE, written).await.expect("the broker takes what is sent to it")
+    }
+
+    /// Sends without reading, until the broker takes no more for a moment; then sends the rest and reads as it comes.
+    /// What was read waits for [`Client::recv`].
+    pub(crate) async fn flood(&mut self, mut bytes: &[u8]) {
+        let stalled = Duration::from_millis(200);
+        let mut reading = false;
+        while !bytes.is_empty() {
+            let step = async {
+                match &mut self.stream {
+                    Stream::Plain(tcp) => {
+                        if reading && tcp.try_read_buf(&mut self.input).is_ok_and(|read| read > 0) {
+                            return 0;
+                        }
+                        tcp.writable().await.unwrap();
+                        tcp.try_write(bytes).unwrap_or(0)
+                    }
+                    Stream::Tls(tls) => {
+                        if reading {
+                            match tls.tls.read_tls(&mut Socket(&tls.tcp)) {
+                                Ok(_) => tls.tls.process_new_packets().map(drop).unwrap(),
+                                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+                            }
+                            let mut chunk = vec![0; 16 * 1024];
+                            while let Ok(read @ 1..) = tls.tls.reader().read(&mut chunk) {
+                                self.input.extend_from_slice(&chunk[..read]);
+                            }
+                        }
+                        if tls.tls.wants_write() {
+                            tls.tcp.writable().await.unwrap();
+                            let _ = tls.tls.write_tls(&mut Socket(&tls.tcp));
+                            return 0;
+                        }
+                        let record = &bytes[..bytes.len().min(16 * 1024)];
+                        tls.tls.writer().write(record).unwrap()
+                    }
+                }
+            };
+            match timeout(stalled, step).await {
+                Ok(written) => bytes = &bytes[written..],
+                Err(_) => reading = true,
+            }
+        }
+        if let Stream::Tls(tls) = &mut self.stream {
+            tls.flush().await.unwrap();
+        }
+    }
+
+    /// The next bytes of the stream as they are.
+    pub(crate) async fn read_raw(&mut self, count: usize) -> BytesMut {
+        while self.input.len() < count {
+            let read = async {
+                match &mut self.stream {
+                    Stream::Plain(tcp) => tokio::io::AsyncReadExt::read_buf(tcp, &mut self.input).await,
+                    Stream::Tls(tls) => tls.read(&mut self.input).await,
+                }
+            };
+            let read = timeout(PATIENCE, read).await.expect("the broker says something in time").unwrap();
+            assert!(read > 0, "the connection was closed");
+        }
+        self.input.split_to(count)
+    }
+
+    /// Ends the outgoing half of the stream; the rest can still be read.
+    pub(crate) async fn finish(&mut self) {
+        if let Stream::Plain(tcp) = &mut self.stream {
+            tcp.shutdown().await.unwrap();
+        }
     }
 
     pub(crate) async fn try_send(&mut self, packet: Packet) -> io::Result<()> {
@@ -309,21 +373,25 @@ impl Client {
         self.expect_closed().await;
     }
 
-    /// As [`Client::expect_ended`], with anything at all before.
-    pub(crate) async fn expect_ended_after_others(&mut self, reason_code: ReasonCode) {
-        let mut last = None;
-        loop {
-            match self.read().await {
-                Received::Packet(packet) => last = Some(packet),
-                Received::Closed => break,
+    /// What the kernel has for this client now, without waiting, and whether the stream has ended. Plain connections
+    /// only: what comes later was not with the kernel when this was called.
+    pub(crate) fn arrived(&mut self) -> (Vec<Packet>, bool) {
+        let Stream::Plain(tcp) = &self.stream else { panic!("not over TLS") };
+        // Past tokio, which may not know yet that there is something to read.
+        let socket = socket2::SockRef::from(tcp);
+        let mut chunk = [0; 64 * 1024];
+        let closed = loop {
+            match Read::read(&mut &*socket, &mut chunk) {
+                Ok(0) => break true,
+                Ok(read) => self.input.extend_from_slice(&chunk[..read]),
+                Err(error) => break error.kind() != ErrorKind::WouldBlock,
             }
+        };
+        let mut packets: Vec<Packet> = self.aside.drain(..).collect();
+        while let Some(packet) = self.decoder.decode(&mut self.input).expect("the broker's packets are well-formed") {
+            packets.push(packet);
         }
-        if self.version == V5 {
-            match last {
-                Some(Packet::Disconnect(disconnect)) => assert_eq!(disconnect.reason_code, reason_code),
-                other => panic!("DISCONNECT {reason_code} expected at the end, not {other:?}"),
-            }
-        }
+        (packets, closed)
     }
 
     /// A round trip, with nothing else in between. Everything that the broker had for this client when the first

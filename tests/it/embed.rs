@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use portcullis::{
     broker::{NotPublished, NotSubscribed},
+    clock::Timestamp,
     mqtt::{ClientId, QoS, TopicFilter, TopicName},
 };
 use tokio::time::timeout;
 
 use crate::{
     client::{BOTH, PATIENCE, Q0, Q1, Q2, V5},
-    harness::{Harness, allow, allow_read},
+    harness::{Harness, allow, allow_read, as_user},
 };
 
 fn topic(text: &str) -> TopicName {
@@ -109,4 +110,33 @@ async fn a_subscription_that_is_not_read_is_bounded() {
     }
     handle.publish(topic("t"), "afterwards", Q1, false).unwrap();
     assert_eq!(next(&subscription).await.1, "afterwards");
+}
+
+#[tokio::test]
+async fn a_login_is_seen_a_refused_one_is_not_and_a_restart_remembers() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let harness = Harness::start_on_disk(directory).await;
+    let ada = harness.user("ada", vec![]);
+    let (users, version) = (harness.users(), harness.users().version());
+    harness.refused(&as_user(V5, "c", "adam")).await;
+    assert_eq!(users.last_seen(ada), None);
+    let before = Timestamp::now();
+    let client = harness.client_of("ada", V5, "c").await;
+    // Told after the CONNACK was made ready, so maybe after it was read.
+    let seen = timeout(PATIENCE, async {
+        loop {
+            match users.last_seen(ada) {
+                Some(at) => break at,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    });
+    let seen = seen.await.expect("the login is seen");
+    assert!(before <= seen && seen <= Timestamp::now());
+    assert_eq!(users.version(), version, "a login is no change of the rules");
+    drop((client, users));
+    let Harness { broker, directory } = harness;
+    broker.shutdown().await;
+    let again = Harness::start_on_disk(directory).await;
+    assert_eq!(again.users().last_seen(ada), Some(seen));
 }

@@ -1,10 +1,14 @@
 //! How connections end: silence, malformed packets, limits, readers that do not read, and the end of the broker.
 
-use portcullis::mqtt::{Packet, ReasonCode};
+use portcullis::{
+    clock::ManualClock,
+    mqtt::{Packet, ReasonCode},
+};
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::{
-    client::{BOTH, Client, PATIENCE, Q0, Q1, Q2, Received, V5, V311},
+    certificates::{ANY_TLS, roots, tls_client},
+    client::{BOTH, Client, PATIENCE, Q0, Q1, Q2, Received, Tls, V5, V311},
     harness::{Harness, TESTER, as_user, lasting},
 };
 
@@ -113,6 +117,76 @@ async fn a_malformed_packet_ends_its_own_connection_only() {
     }
     bystander.publish("t", "undisturbed", Q1).await;
     bystander.expect_message("t", "undisturbed").await;
+}
+
+/// A client that sends and does not read holds itself up, not the broker's memory; when it reads, everything goes on.
+#[tokio::test]
+async fn a_flood_of_pings_is_answered_in_the_end() {
+    let harness = Harness::start_with_listeners(
+        "[[listener]]\nname = \"plain\"\nbind = \"127.0.0.1:0\"\n\
+         [[listener]]\nname = \"tls\"\nbind = \"127.0.0.1:0\"\ntls = true",
+    )
+    .await;
+    let count = 4 << 20;
+    let pings = [0xC0, 0x00].repeat(count);
+    for tls in [false, true] {
+        let mut client = if tls {
+            let config = tls_client(roots(&harness.broker.started().trust_bundle), ANY_TLS, None);
+            Client::over(Tls::connect(harness.address("tls"), config).await.unwrap(), V5)
+        } else {
+            Client::open_narrow(harness.plain(), V5).await
+        };
+        client.connect(&as_user(V5, "c", TESTER)).await;
+        client.flood(&pings).await;
+        let pongs = client.read_raw(2 * count).await;
+        assert!(pongs == [0xD0, 0x00].repeat(count));
+        client.expect_silence().await;
+    }
+}
+
+/// What was sent before the end of the stream counts: messages, and the DISCONNECT that takes the Will back.
+#[tokio::test]
+async fn what_came_before_the_end_of_the_stream_counts() {
+    let harness = Harness::start("").await;
+    let mut reader = harness.client(V5, "r").await;
+    reader.subscribe("#", Q0).await;
+    for orderly in [true, false] {
+        for version in BOTH {
+            let mut connect = as_user(version, "c", TESTER);
+            connect.will = Some(crate::client::will("will", "gone", Q0));
+            let mut client = harness.login(&connect).await;
+            for number in 0..1000 {
+                client.publish_at_once("t", &number.to_string()).await;
+            }
+            if orderly {
+                client.send(crate::client::disconnect(ReasonCode::Success)).await;
+            }
+            client.finish().await;
+            for number in 0..1000 {
+                reader.expect_message("t", &number.to_string()).await;
+            }
+            if !orderly {
+                reader.expect_message("will", "gone").await;
+            }
+            client.expect_closed().await;
+            reader.expect_silence().await;
+        }
+    }
+}
+
+/// A packet that came in time counts, however late the broker gets to look at it.
+#[tokio::test]
+async fn input_counts_before_the_clock() {
+    let clock = ManualClock::new(jiff::Timestamp::now());
+    let harness = Harness::start_by(clock.clone()).await;
+    let mut connect = as_user(V5, "c", TESTER);
+    connect.keep_alive = 10;
+    let mut client = harness.login(&connect).await;
+    client.ping().await;
+    clock.advance(Duration::from_secs(14));
+    client.ping().await;
+    clock.advance(Duration::from_secs(16));
+    client.ping().await;
 }
 
 /// What was well-formed before the malformed packet has been done.
@@ -237,6 +311,27 @@ async fn connections_are_limited() {
     }
 }
 
+/// `limits.sessions`: with and without a connection. A CONNECT that is refused leaves none behind.
+#[tokio::test]
+async fn sessions_are_limited() {
+    let harness = Harness::start("[limits]\nsessions = 2").await;
+    for number in 0..5 {
+        let mut refused = as_user(BOTH[number % 2], &format!("refused-{number}"), TESTER);
+        refused.will = Some(crate::client::will("$SYS/x", "not permitted", Q0));
+        assert!(harness.refused(&refused).await.reason_code.is_error());
+    }
+    harness.login(&lasting(V5, "absent")).await.disconnect().await;
+    let present = harness.client(V311, "present").await;
+    let refused = harness.refused(&as_user(V5, "third", TESTER)).await;
+    assert_eq!(refused.reason_code, ReasonCode::QuotaExceeded);
+    assert!(harness.refused(&as_user(V311, "third", TESTER)).await.reason_code.is_error());
+    // Those that there are can still be taken up.
+    let absent = harness.login(&lasting(V5, "absent")).await;
+    assert!(absent.connack.as_ref().unwrap().session_present);
+    present.disconnect().await;
+    harness.client(V5, "third").await.disconnect().await;
+}
+
 /// The end of the broker: version 5 is told 0x8B, 3.1.1 is closed, whether the client reads or not.
 #[tokio::test]
 async fn a_shutdown_says_goodbye() {
@@ -261,6 +356,35 @@ async fn a_shutdown_says_goodbye() {
     println!("shutdown with a client that does not read: {:?}", begin.elapsed());
     assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nobody listens any more");
     assert!(!directory.path().join("data/admin.sock").exists());
+}
+
+/// A client that never stops sending is told, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_reaches_who_never_stops_sending() {
+    let harness = Harness::start("").await;
+    let mut clients = Vec::new();
+    for number in 0..2 {
+        let mut client = harness.client(V5, &format!("c{number}")).await;
+        clients.push(tokio::spawn(async move {
+            let burst = [0x30, 4, 0, 1, b't', 0].repeat(1000);
+            let mut sent = 0_usize;
+            while client.try_send_raw(&burst).await.is_ok() {
+                sent += 1;
+            }
+            // The DISCONNECT may be lost if the kernel has reset the connection; the end is not.
+            while let Received::Packet(packet) = client.read().await {
+                assert!(matches!(packet, Packet::Disconnect(_)), "{packet:?}");
+            }
+            sent
+        }));
+    }
+    sleep(Duration::from_millis(100)).await;
+    let begin = Instant::now();
+    harness.broker.shutdown().await;
+    println!("shutdown among clients that never stop: {:?}", begin.elapsed());
+    for client in clients {
+        assert!(client.await.unwrap() > 0);
+    }
 }
 
 /// Dropping the broker is its end, too.

@@ -7,6 +7,7 @@ use portcullis::{
     access::{Context, Operation, Permission, Role, User, UserId},
     authn::{Argon2Parameters, PasswordHash},
     broker::{Broker, BrokerHandle},
+    clock::{Clock, SystemClock},
     config::Config,
     directory::{Actor, Directory, Expected, NewUser},
     mqtt::{ConnAck, Connect, ProtocolVersion, ReasonCode},
@@ -20,14 +21,18 @@ pub(crate) const PASSWORD: &str = "correct horse battery";
 /// The user that may do everything below `$`-free topics; made in every harness.
 pub(crate) const TESTER: &str = "tester";
 
+const IN_MEMORY: &str = "[store]\ndurability = \"memory\"\n";
+
+const ON_DISK: &str = "[store]\ndurability = \"interval\"\n";
+
 const COMMON: &str = r#"
-[store]
-durability = "memory"
-[metrics]
-bind = "off"
 [password]
 argon2 = { memory_kib = 8, iterations = 1, parallelism = 1 }
 "#;
+
+const UNMEASURED: &str = "[metrics]\nbind = \"off\"\n";
+
+const MEASURED: &str = "[metrics]\nbind = \"127.0.0.1:0\"\n";
 
 const PLAIN: &str = r#"
 [[listener]]
@@ -53,11 +58,36 @@ impl Harness {
 
     /// As [`Harness::start_with_listeners`], in a directory with the files that `config` refers to.
     pub(crate) async fn start_in(directory: TempDir, config: &str) -> Self {
-        let text = format!("{COMMON}{config}");
-        let config = Config::parse(&text, directory.path()).unwrap_or_else(|error| panic!("{error:?}"));
-        let broker = Broker::builder(config).bind().await.unwrap_or_else(|error| panic!("{error}"));
+        Self::start_with_clock(directory, config, Arc::new(SystemClock)).await
+    }
+
+    /// As [`Harness::start`], by another clock.
+    pub(crate) async fn start_by(clock: impl Clock + 'static) -> Self {
+        Self::start_with_clock(TempDir::new().unwrap(), PLAIN, Arc::new(clock)).await
+    }
+
+    /// As [`Harness::start`], with a metrics endpoint.
+    pub(crate) async fn start_measured(directory: TempDir) -> Self {
+        Self::start_as(directory, &format!("{IN_MEMORY}{COMMON}{MEASURED}{PLAIN}"), Arc::new(SystemClock)).await
+    }
+
+    /// As [`Harness::start`], with users that another start in the same directory finds again.
+    pub(crate) async fn start_on_disk(directory: TempDir) -> Self {
+        let text = format!("{ON_DISK}{COMMON}{UNMEASURED}{PLAIN}");
+        Self::start_as(directory, &text, Arc::new(SystemClock)).await
+    }
+
+    async fn start_with_clock(directory: TempDir, config: &str, clock: Arc<dyn Clock>) -> Self {
+        Self::start_as(directory, &format!("{IN_MEMORY}{COMMON}{UNMEASURED}{config}"), clock).await
+    }
+
+    async fn start_as(directory: TempDir, text: &str, clock: Arc<dyn Clock>) -> Self {
+        let config = Config::parse(text, directory.path()).unwrap_or_else(|error| panic!("{error:?}"));
+        let broker = Broker::builder(config).clock(clock).bind().await.unwrap_or_else(|error| panic!("{error}"));
         let harness = Self { broker, directory };
-        harness.user(TESTER, vec![allow("#")]);
+        if harness.users().policy().user_named(&TESTER.parse().expect("a user name")).is_none() {
+            harness.user(TESTER, vec![allow("#")]);
+        }
         harness
     }
 

@@ -7,8 +7,10 @@
     clippy::indexing_slicing,
     reason = "a test that cannot go on fails"
 )]
+#![allow(clippy::print_stdout, reason = "what a test measures and does not judge")]
 
 mod access;
+mod attacks;
 mod certificates;
 mod change;
 mod client;
@@ -17,7 +19,9 @@ mod embed;
 mod endings;
 mod foreign;
 mod harness;
+mod metrics;
 mod publish;
+mod revocation;
 mod session;
 mod subscribe;
 mod tls;

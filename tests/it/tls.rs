@@ -225,7 +225,7 @@ async fn certificates_that_are_refused() {
         for versions in [&[&TLS13], &[&TLS12]] {
             let presenting = |identity| tls_client(trusting(&harness), versions, Some(identity));
             is_refused(&harness, listener, presenting(issue_elsewhere("device-1"))).await;
-            let expired = issue_until(&certs, "device-1", Timestamp::now() - Duration::from_secs(60));
+            let expired = issue_until(&certs, "device-1", Timestamp::now() - Duration::from_mins(1));
             is_refused(&harness, listener, presenting(expired)).await;
         }
         // Of our CA, but nobody's: the handshake succeeds, the login does not.

@@ -167,6 +167,10 @@ impl Decoder {
 
     fn connect(&mut self, mut reader: Reader) -> Result<Packet, Fault> {
         let version = connect::version(&mut reader).map_err(|unsupported| {
+            if self.version.is_some() {
+                // Whatever else is wrong with it; and DISCONNECT has no code for a version. [MQTT-3.1.0-2]
+                return Fault::protocol("a second CONNECT on one connection");
+            }
             self.version = self.version.or(unsupported.nearest);
             unsupported.fault
         })?;

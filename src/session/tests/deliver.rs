@@ -138,6 +138,41 @@ fn the_window_is_the_smaller_of_the_clients_and_ours() {
     }
 }
 
+/// A client that takes large messages and acknowledges none cannot make the broker hold a whole window of them, and
+/// encode them all when it comes back.
+#[test]
+fn what_is_in_flight_is_bounded_in_bytes() {
+    let heavy = |payload: usize, property: usize| Message {
+        payload: vec![0; payload].into(),
+        properties: Some(Box::new(PublishProperties {
+            correlation_data: Some(vec![0; property].into()),
+            ..PublishProperties::default()
+        })),
+        ..message("a", QoS::AtLeastOnce)
+    };
+    for (payload, property) in [(1000, 0), (0, 1000)] {
+        let mut bench = Bench::new(&["allow read a"]);
+        bench.settings.outbound_bytes = 2500;
+        bench.connect(&lasting(ProtocolVersion::V5));
+        bench.subscribe("a", QoS::AtLeastOnce);
+        for _ in 0..3 {
+            bench.delivered(heavy(payload, property));
+        }
+        assert!(!bench.session.can_deliver());
+        bench.lose();
+        assert_eq!(deliveries(&bench.connect(&lasting(ProtocolVersion::V5))).len(), 3);
+        assert!(!bench.session.can_deliver());
+        bench.packet(Packet::PubAck(ok(1)));
+        bench.packet(Packet::PubAck(ok(2)));
+        // Larger than the bound: goes out when nothing else does.
+        bench.packet(Packet::PubAck(ok(3)));
+        bench.delivered(heavy(payload * 9, property * 9));
+        assert!(!bench.session.can_deliver());
+        bench.packet(Packet::PubAck(ok(4)));
+        assert!(bench.session.can_deliver());
+    }
+}
+
 #[test]
 fn what_is_in_flight_is_sent_again_in_order_and_only_on_resumption() {
     for version in BOTH {

@@ -144,3 +144,37 @@ fn what_is_kept_of_a_filter_is_not_the_read_buffer() {
     }));
     assert!(bench.session.subscriptions().all(|held| held.filter.as_str().as_ptr() != address));
 }
+
+/// Long filters count for more than short ones: a session's share of memory does not grow with what it names.
+#[test]
+fn the_filters_of_a_session_are_bounded_in_bytes() {
+    let mut bench = Bench::new(&["allow read #"]);
+    bench.settings.subscriptions = 100;
+    bench.connect(&lasting(ProtocolVersion::V5));
+    let long = |number: usize| format!("{number:05}{}", "x".repeat(60_000));
+    assert_eq!(bench.subscribe(&long(0), QoS::AtMostOnce), ReasonCode::Success);
+    let codes: Vec<_> = (1..10).map(|number| bench.subscribe(&long(number), QoS::AtMostOnce)).collect();
+    assert!(codes.iter().all(|code| *code == ReasonCode::QuotaExceeded), "{codes:?}");
+    assert_eq!(bench.subscribe(&long(0), QoS::AtMostOnce), ReasonCode::Success, "held already");
+    assert_eq!(bench.subscribe("short", QoS::AtMostOnce), ReasonCode::Success);
+    let filters = vec![filter(&long(0))];
+    bench.packet(Packet::Unsubscribe(Unsubscribe { packet_id: id(1), filters, user_properties: Vec::new() }));
+    assert_eq!(bench.subscribe(&long(1), QoS::AtMostOnce), ReasonCode::Success, "the other one made room");
+}
+
+#[test]
+fn one_packet_subscribes_to_no_more_filters_than_a_session_may_hold() {
+    let mut bench = Bench::new(&["allow read #"]);
+    bench.settings.subscriptions = 3;
+    bench.connect(&lasting(ProtocolVersion::V5));
+    let wish = SubscribeFilter { filter: filter("a"), options: SubscriptionOptions::default() };
+    let outputs = bench.packet(Packet::Subscribe(Subscribe {
+        packet_id: id(1),
+        filters: vec![wish; 1000],
+        subscription_identifier: None,
+        user_properties: Vec::new(),
+    }));
+    assert_eq!(outputs.iter().filter(|output| matches!(output, Output::Subscribed { .. })).count(), 3);
+    let Some(Packet::SubAck(suback)) = sent(&outputs).pop() else { panic!("no SUBACK") };
+    assert_eq!(suback.reason_codes.len(), 1000);
+}

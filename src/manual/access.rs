@@ -1,0 +1,137 @@
+//! Who may connect, and what they may publish and receive.
+//!
+//! # Things
+//!
+//! A **user** is one identity: a person, a program or a device. Its `id` is the identity and never changes or comes back; the
+//! username is a label. Whoever gets the name of a deleted user inherits nothing of it.
+//!
+//! | field of a user | meaning |
+//! |---|---|
+//! | `username` | 3 to 64 characters of `A-Z a-z 0-9 . _ : @ -`, not dots alone; `admin`, `observer`, `system`, `local` are reserved |
+//! | `enabled` | a disabled user may do nothing |
+//! | `auth` | the proof that it must give: `password`, `certificate`, `either`, `both`; `none` only for the user that a listener names in `anonymous` |
+//! | `roles` | roles that it holds |
+//! | `permissions` | rules of its own |
+//! | `publish_prefix` | put in front of every topic that it publishes to; ends in `/`, does not begin with `$` |
+//! | `client_id` | pattern that its client identifiers must match: `*` is any run of characters, `${username}` its name; default any |
+//! | `expires_at` | end of the user |
+//! | `managed_by` | `config` (broker.toml), `api` (command line, REST, embedder) or `registry` |
+//! | `last_seen_at` | when it last logged in over MQTT; saved once an hour and at shutdown, so a crash loses up to an hour of it |
+//! | `version` | counts its changes; a write names the version that it read and gets 409 when it lost the race |
+//!
+//! A **role** is a named set of permissions. Two are built in and cannot be changed: `admin` (everything) and `observer`
+//! (read on `$SYS/#`, and on `/api/#` in `http`).
+//!
+//! A **permission** is one rule:
+//!
+//! | field | values | default |
+//! |---|---|---|
+//! | `context` | `mqtt` (topics), `http` (paths of the REST API) | required |
+//! | `operation` | `read`: subscribe and receive. `write`: publish, the Will included. `read_write`: both | required |
+//! | `resource` | a topic filter with `+` and `#`; `${username}` and `${client_id}` as whole levels | required |
+//! | `effect` | `allow` or `deny` | `allow` |
+//! | `max_qos` | highest QoS; on allow only | 2 |
+//! | `retain` | may RETAIN be set? On allow only | yes |
+//! | `not_after` | end of the rule, as in `2027-01-31T12:00:00Z`; on allow only | none |
+//!
+//! In JSON `readWrite` and `mqttPublishPrefix` are admitted too. Rules with the context `http` can be written and explained to
+//! programs, but the REST API is reached only through the Unix socket for now, where every caller has every right.
+//!
+//! # The decision
+//!
+//! 1. **What no rule allows is refused.**
+//! 2. The rules of a user are those of its roles and its own. **A matching deny beats every allow.** Order never matters. Among
+//!    matching allows the most generous condition counts.
+//! 3. A wildcard at the first level never matches a topic that begins with `$`.
+//! 4. A placeholder stands for one level with exactly that text. A name or client identifier that holds `/`, `+`, `#` or NUL makes
+//!    an allow rule match nothing, and a deny rule match every value of that level.
+//! 5. `${client_id}` in an allow rule is only for users whose `client_id` pattern ties it to their name: `${username}`, or
+//!    `${username}` followed by a character that no username holds, as in `${username}~*`. Otherwise one user could name itself like
+//!    another; such a policy is refused when it is made.
+//! 6. With a `publish_prefix` the topic of a PUBLISH or Will is prefix and topic together, before the rules are asked.
+//! 7. No client may publish to a topic that begins with `$`, whatever the rules say, but for the operations of the
+//!    [registry](super::registry). `$registry/admin/...` and `$registry/events/...` are not available in this version: nothing can
+//!    be published to the former, and nothing is sent on the latter.
+//! 8. Too high a QoS, and RETAIN without the right to it, are refused on PUBLISH; on SUBSCRIBE the QoS is lowered. To clear a
+//!    retained message needs the same right as to set it.
+//!
+//! The engine that decides is [`crate::access`]; it can be asked without a broker:
+//!
+//! ```
+//! use portcullis::access::{Context, Operation, Permission, Policy, Role, SubscribeVerdict, User, UserId};
+//! use portcullis::clock::Timestamp;
+//! use portcullis::mqtt::QoS;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let line = Role::new("line".parse()?, vec![
+//!     Permission::allow(Context::Mqtt, Operation::ReadWrite, "plant/${username}/#"),
+//!     Permission::allow(Context::Mqtt, Operation::Read, "plant/alerts/#"),
+//!     Permission::deny(Context::Mqtt, Operation::Write, "plant/+/firmware"),
+//! ]);
+//! let id = UserId(uuid::Uuid::from_u128(7));
+//! let mut pump = User::new(id, "pump-7".parse()?, Timestamp::UNIX_EPOCH);
+//! pump.roles.push(line.name.clone());
+//! let policy = Policy::default().with([(line.name.clone(), Some(line))], [(id, Some(pump))], Timestamp::UNIX_EPOCH)?;
+//! let pump = policy.authority(id, &"any".parse()?).ok_or("no such user")?;
+//!
+//! assert_eq!(pump.may_publish(&"plant/pump-7/speed".parse()?), Some((QoS::ExactlyOnce, true)));
+//! assert_eq!(pump.may_publish(&"plant/pump-8/speed".parse()?), None, "no rule allows it");
+//! assert_eq!(pump.may_publish(&"plant/pump-7/firmware".parse()?), None, "a rule denies it");
+//! assert!(matches!(pump.may_subscribe(&"plant/alerts/+".parse()?), SubscribeVerdict::Granted { unconditional: true, .. }));
+//! assert!(matches!(pump.may_subscribe(&"plant/#".parse()?), SubscribeVerdict::Partial { .. }));
+//! assert!(matches!(pump.may_subscribe(&"#".parse()?), SubscribeVerdict::Partial { .. }));
+//! assert!(matches!(pump.may_subscribe(&"office/#".parse()?), SubscribeVerdict::Refused));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # SUBSCRIBE, and delivery
+//!
+//! A filter is *covered* by a pattern when the pattern matches every topic that the filter can match: `a/#` covers `a`, `a/b` and
+//! `a/+/c`; `a/+` does not cover `a/#`; `#` does not cover `$SYS/#`.
+//!
+//! | the filter | answer |
+//! |---|---|
+//! | is covered by one allow | granted; topics inside it that a deny names are withheld at delivery |
+//! | is not covered, but overlaps an allow | `access.partial_subscription`: `refuse` (default) answers 0x87, `filter` grants it and delivers the permitted topics |
+//! | overlaps no allow, or lies wholly inside a deny | refused, 0x87 |
+//!
+//! Each delivery is checked by the rules of that moment; a subscription that one allow covers and no deny touches needs no
+//! check for each message. Retained and queued messages go the same way.
+//!
+//! A retained message whose publisher may no longer write its topic: `access.orphaned_retained` says `withhold` (default: kept, not
+//! sent until the right returns), `keep` (sent as before) or `drop`.
+//!
+//! # What a refused client sees
+//!
+//! | packet | MQTT 5 | MQTT 3.1.1 |
+//! |---|---|---|
+//! | CONNECT, wrong proof or unknown user: not to be told apart, in time neither | CONNACK 0x86 | CONNACK 4 |
+//! | CONNECT, proven but disabled, expired, wrong client identifier, or its Will not permitted | CONNACK 0x87 | CONNACK 5 |
+//! | CONNECT, too many logins at once, or too many failures before | CONNACK 0x89 | CONNACK 3 |
+//! | CONNECT, client identifier with `+` or `#` | CONNACK 0x85 | CONNACK 2 |
+//! | SUBSCRIBE | 0x87 for that filter, the others stand | 0x80 for that filter |
+//! | PUBLISH, QoS 1 and 2 | PUBACK or PUBREC 0x87; the connection stays | `access.denied_publish`: `disconnect` (default), or `acknowledge` and drop |
+//! | PUBLISH, QoS 0 | dropped and counted; the connection stays | the same |
+//! | user disabled, deleted or expired, password changed, certificate expired | DISCONNECT 0x87 if it can still be written, then the connection is reset | the connection is reset |
+//! | a client certificate of another CA, or one that is not valid now | the TLS handshake fails | the same |
+//!
+//! # Changes take effect at once
+//!
+//! A change of users, roles or permissions is one transaction: checked as a whole, written to disk (`store.durability`), published as a new policy
+//! snapshot, and then every connection that it concerns passes it. Then it is answered. **After the answer nothing is given to the
+//! kernel that the new rules forbid.** Packets that are encoded and not yet written are taken back at a packet boundary.
+//!
+//! - A subscription that is no longer permitted is *withheld*, not removed: it delivers nothing, and lives again when the right returns.
+//! - A QoS 1 or 2 message that was under way and is now forbidden is not sent again on the next connection; a QoS 2 exchange that has
+//!   reached PUBREC is finished.
+//! - A change that ends a user's right to be connected ends its connections.
+//! - Connections of other users see nothing of it.
+//!
+//! Sessions belong to users: the key of a session is the user and the client identifier together. Two users with the same client
+//! identifier never meet, and cannot take over each other's sessions.
+//!
+//! # Ask why
+//!
+//! `portcullis explain USER publish|subscribe|receive TOPIC [--client-id ID] [--qos N] [--retain]` answers through the same
+//! engine and names the rules that decided. Its exit code is 0 for yes and 1 for no.

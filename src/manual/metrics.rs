@@ -1,0 +1,41 @@
+//! Every series, and what to watch.
+//!
+//! `metrics.bind` (default `127.0.0.1:9464`) serves `GET /metrics` in the text format of OpenMetrics 1.0, which Prometheus reads. It asks for no
+//! credentials: keep it on loopback or on a network of your own. Labels are closed sets and names that the operator gave; no
+//! client can make a series.
+//!
+//! | series | labels | |
+//! |---|---|---|
+//! | `portcullis_build_info` | `version` | always 1 |
+//! | `portcullis_connections_open` | `listener` | connections that are open |
+//! | `portcullis_connections_total` | `listener` | connections accepted, after the TLS handshake |
+//! | `portcullis_connections_refused_total` | `reason` | ended before a successful CONNACK: `connections`, `connections_per_address`, `accept_failed`, `handshake`, `connect_missing`, `protocol`, `client_identifier`, `bad_credentials`, `not_authorized`, `busy`, `shutting_down`, `other` |
+//! | `portcullis_connections_ended_total` | `reason` | ended after it: `client`, `lost`, `keep_alive`, `taken_over`, `expired`, `protocol`, `publish_refused`, `packet_too_large`, `access`, `operator`, `shutting_down`, `other` |
+//! | `portcullis_authentications_total` | `outcome` | `password`, `remembered_password`, `certificate`, `both`, `anonymous`, `registration`, `bad_credentials`, `not_authorized`, `busy`, `throttled` |
+//! | `portcullis_argon2_waiting`, `portcullis_argon2_busy` | | passwords that wait, threads that work |
+//! | `portcullis_packets_received_total`, `portcullis_packets_sent_total` | `type` | control packets |
+//! | `portcullis_publish_received_total`, `portcullis_publish_sent_total` | `qos` | PUBLISH packets |
+//! | `portcullis_bytes_received_total`, `portcullis_bytes_sent_total` | | bytes inside TLS |
+//! | `portcullis_payload_bytes_received_total`, `portcullis_payload_bytes_sent_total` | | payloads of PUBLISH |
+//! | `portcullis_malformed_packets_total` | `reason_code` | packets that broke the protocol |
+//! | `portcullis_messages_dropped_total` | `cause` | did not reach a subscriber who was entitled: `queue_full`, `expired`, `too_large` |
+//! | `portcullis_refusals_total` | `action` | by the rules: `publish`, `subscribe`, `receive`, `will` |
+//! | `portcullis_sessions`, `portcullis_subscriptions` | | with and without a connection; every few seconds |
+//! | `portcullis_retained_messages`, `portcullis_retained_bytes` | | every few seconds |
+//! | `portcullis_policy_version` | | number of the snapshot in force; begins anew with each start |
+//! | `portcullis_commit_duration_seconds`, `portcullis_commit_failures_total` | | changes of users and roles: from the order until they are in force everywhere; those that the store failed |
+//! | `portcullis_registry_requests_total` | `state` | answers of the registry: `granted`, `pending`, `invalid`, `denied`, `conflict`, `refused`, `locked`, `answered` |
+//! | `portcullis_registry_bad_input_total` | `input` | `json`, `csr`, `username`, `password`, `too_large`, `other` |
+//! | `portcullis_registry_pending` | | requests that wait for a decision |
+//!
+//! # What to watch
+//!
+//! | when this grows | then |
+//! |---|---|
+//! | `messages_dropped{cause="queue_full"}` | a subscriber is too slow or away too long: messages are lost for it |
+//! | `refusals{action="publish"}` | a device lacks a right, or somebody tries: `explain`, and the log at level `debug` |
+//! | `authentications{outcome="bad_credentials"}`, `throttled` | somebody guesses, or a password was changed and not everywhere |
+//! | `authentications{outcome="busy"}`, `argon2_waiting` | more logins than `password.workers` can check: more workers, or certificates |
+//! | `connections_refused{reason="connections"}`, `accept_failed` | a limit of the broker, or of open files |
+//! | `connections_refused{reason="handshake"}` | clients without the trust bundle, certificates that are over, or port scans |
+//! | `registry_pending` | somebody waits for the operator |

@@ -1,0 +1,99 @@
+//! Running the broker: command line, REST, log, backups, signals.
+//!
+//! # The command line
+//!
+//! The same binary is server and command line. It reaches the running broker through the Unix socket in the data directory, which
+//! it finds by the configuration (`--config FILE`, else `broker.toml` in the current directory, else `./data`), or by `--socket PATH`. Whoever may open the
+//! socket (mode 0600: the user who runs the broker, and root) may do everything; the log names them `local:<uid>`.
+//!
+//! | command | |
+//! |---|---|
+//! | `serve` | runs the broker; the default |
+//! | `config check` | what a configuration means, or what is wrong with it |
+//! | `user add\|list\|show\|passwd\|enable\|disable\|delete` | users |
+//! | `user passwd NAME --offline` | sets a password in the store while no broker runs |
+//! | `role add\|list\|show\|delete` | roles |
+//! | `registry list\|show\|grant\|deny\|lock\|unlock\|status\|watch` | enrolment: see [registry](super::registry) |
+//! | `explain USER publish\|subscribe\|receive TOPIC` | may it, and which rule says so: see [access](super::access) |
+//!
+//! Every command has `--help` and `--json`. Colours are off when output is not a terminal or `NO_COLOR` is set.
+//!
+//! | exit code | |
+//! |---|---|
+//! | 0 | done; `explain`: yes |
+//! | 1 | refused or failed; `explain`: no |
+//! | 2 | wrong usage |
+//! | 3 | no broker is reached |
+//!
+//! # REST, on the Unix socket
+//!
+//! The command line speaks HTTP/1.1 and JSON. So can any other program of the same user, for what the command line cannot do yet, such as
+//! changing the roles of a user. A change names the `version` that it was made from:
+//!
+//! ```text
+//! $ curl -s --unix-socket data/admin.sock http://localhost/api/users/pump-7 | jq -c '{version, roles}'
+//! {"version":1,"roles":["line"]}
+//! $ curl -s --unix-socket data/admin.sock -X PATCH -H 'Content-Type: application/json' \
+//!     -d '{"version":1,"roles":["line","observer"]}' http://localhost/api/users/pump-7 | jq -c '{version, roles}'
+//! {"version":2,"roles":["line","observer"]}
+//! ```
+//!
+//! | route | methods |
+//! |---|---|
+//! | `/api/users` | GET, POST |
+//! | `/api/users/{name}` | GET, PATCH, DELETE (`?version=N`) |
+//! | `/api/users/{name}/password` | PUT |
+//! | `/api/users/{name}/enable`, `/api/users/{name}/disable` | POST |
+//! | `/api/roles` | GET, POST |
+//! | `/api/roles/{name}` | GET, PUT, DELETE (`?version=N`) |
+//! | `/api/client-registry/requests` | GET (`?state=pending`, `granted`, `denied`) |
+//! | `/api/client-registry/requests/{id}` | GET |
+//! | `/api/client-registry/requests/{id}/grant`, `.../deny` | POST |
+//! | `/api/client-registry/unlock`, `/api/client-registry/lock` | POST |
+//! | `/api/client-registry/status` | GET |
+//! | `/api/client-registry/events` | GET, server-sent events |
+//! | `/api/explain` | POST |
+//!
+//! The bodies are the types of [`crate::admin::api`]. Errors are problem details (RFC 9457, `application/problem+json`):
+//!
+//! ```json
+//! {"type": "urn:portcullis:problem:not-found", "title": "Not found", "status": 404, "detail": "there is no user `pump-9`"}
+//! ```
+//!
+//! The routes are not served over TCP. `/metrics` is, on an address of its own: see [metrics](super::metrics).
+//!
+//! # Users and roles in broker.toml
+//!
+//! `[[role]]` and `[[user]]` are brought into the store at each start, belong to the file (`managed_by` is `config`), are read-only elsewhere
+//! (409), and are deleted when they are no longer in the file. A name that the API or the registry owns already makes
+//! the start fail, with the name. Passwords stand there as `password_hash` (argon2id, PHC) or in a file of mode 0600 that `password_file` names, never as text.
+//!
+//! # The log
+//!
+//! Records go to standard error, the few lines of a start to standard output. `log.level` and `log.format` choose; the libraries below
+//! speak at `warn` and `error` only. At `info`: refused logins and connections with their cause, changes of users and roles with who made
+//! them, everything that the registry decides, start and stop. At `debug`: each refused PUBLISH, SUBSCRIBE and Will, and each subscription that a change withholds. No record
+//! holds a password or a key.
+//!
+//! # Signals
+//!
+//! | signal | |
+//! |---|---|
+//! | SIGTERM, SIGINT | clean end: no new connections, DISCONNECT 0x8B to MQTT 5 clients, two seconds at most; exit code 0 |
+//! | SIGKILL | what was answered about users, roles and requests is on disk with `store.durability = "sync"` |
+//!
+//! # Backup and restore
+//!
+//! 1. Stop the broker.
+//! 2. Copy the data directory and `certs/`, with modes. Keep the copy like a password: it holds `ca.key`.
+//! 3. Start the broker.
+//!
+//! To restore, put both back while the broker is stopped. `data/` without the `certs/` that belong to it leaves devices with
+//! certificates of an authority that is gone; `certs/` without `data/` leaves certificates that are on record nowhere: they are refused.
+//!
+//! An upgrade keeps the data directory. A store that a newer version wrote is refused by an older one, with both versions named, and left alone.
+//!
+//! # Certificates of your own
+//!
+//! Put them where `[tls]` and `[ca]` say before the first start. The broker only reads them. A certificate without its key, or with
+//! one that does not fit, is refused. The server certificate may be followed by its intermediates, and so may the CA's. See `certs/README.md`.

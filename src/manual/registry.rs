@@ -1,0 +1,155 @@
+//! How a device that nobody has configured becomes a user.
+//!
+//! It asks, a person decides, it collects its credentials. No password is carried around, and a new user holds nothing until
+//! somebody grants it.
+//!
+//! # The way of a request
+//!
+//! ```text
+//!   register  --locked--> 423, nothing is kept
+//!      |
+//!      | unlocked
+//!      v
+//!   pending --grant--> granted (201, a user now; with the certificate, if there was a CSR)
+//!      |  \--deny----> denied  (403 for 24 hours, then forgotten)
+//!      |
+//!      +--registry.pending_ttl without a decision--> forgotten
+//! ```
+//!
+//! Requests survive a restart. The registry is locked at start, and again at the end of each unlock.
+//!
+//! - **The same request is the same username with the same proof**: the same password, the same public key, or both. To send it
+//!   again is to ask how it stands; its fields are those of the first message. This is answered whether the registry is locked or not.
+//! - **The same username with another proof** gets 409 (423 while the registry is locked) and changes nothing. Nobody takes over a pending name, or a user.
+//! - **Once granted**, the same request gets 201 and the same certificate again: a lost answer loses nothing.
+//! - A request is answered on the connection that asked; while that connection stays up, **the decision is pushed** to it.
+//!
+//! # Registration sessions
+//!
+//! A client that gives no username, no password and no certificate gets a registration session where the listener says
+//! `registration = true` (possible on TLS listeners and on loopback). It may publish to the operations below and subscribe
+//! to their answers. It has no Will, no retained message and no persistent session; its packets are at most 16 KiB, and
+//! after `registry.session_lifetime` it gets DISCONNECT 0xA0.
+//!
+//! Users may use the same operations; no rule is needed for them.
+//!
+//! # Operations
+//!
+//! Publish JSON to `$registry/<operation>`, with any QoS.
+//!
+//! | operation | message | answer |
+//! |---|---|---|
+//! | `$registry/register` | below | below |
+//! | `$registry/whoami` | empty, or `{"id": ...}` | 200 with `username`, `auth`, `roles`, `permissions`, and `serial` and `not_after` of the certificate in use; 401 in a registration session |
+//! | `$registry/ca` | empty, or `{"id": ...}` | 200 with `ca`, the trust bundle (PEM) |
+//!
+//! `$registry/challenge` and `$registry/renew` are answered with 400 `unsupported` for now.
+//!
+//! The answer is a PUBLISH to the asking connection alone; it is never routed. It comes on `$registry/<operation>/response`, or on the
+//! Response Topic of the request when that is `$registry/<operation>/response` or lies below it; and only if the connection holds a
+//! matching subscription, so subscribe first. Correlation Data and a field `id` (a string or number of at most 128 bytes) are echoed.
+//!
+//! # `register`
+//!
+//! | field | |
+//! |---|---|
+//! | `username` | required; as in [access](super::access), not a reserved one |
+//! | `csr` | a certification request, PEM |
+//! | `password` | text that meets the `[password]` policy |
+//! | `context` | any JSON of at most 4 KiB, shown to the operator |
+//! | `roles`, `permissions` | what it would like; shown to the operator, granted only if the operator says so |
+//! | `id` | echoed |
+//!
+//! One of `csr` and `password` is needed; the new user's `auth` is then `certificate`, `password` or, with both, `both`. An unknown field is an error.
+//!
+//! ```json
+//! {"username": "pump-7", "csr": "-----BEGIN CERTIFICATE REQUEST-----\n...", "context": {"model": "P100"}, "id": 1}
+//! ```
+//!
+//! Every answer has `status` (HTTP's numbers) and `state`:
+//!
+//! | status | state | with, and why |
+//! |---|---|---|
+//! | 201 | `granted` | `username`; for a CSR `certificate`, `chain`, `ca` (PEM), `serial`, `not_after` |
+//! | 202 | `pending` | `pairing_code`, `retry_after` (seconds), `expires_at` |
+//! | 400 | `invalid` | `error` is one of `malformed`, `username`, `username_reserved`, `no_proof`, `weak_password`, `csr_malformed`, `csr_signature`, `key_not_admitted`, `common_name`, `unsupported` |
+//! | 403 | `denied` | `denied` with the operator's `reason`; `disabled`, `expired`, `revoked` for a user that was granted and is no longer good |
+//! | 409 | `conflict` | `name_taken`, `name_pending`, `key_in_use`, `certificate_expired` |
+//! | 413 | `refused` | `too_large`, `csr_too_large` |
+//! | 423 | `locked` | `retry_after` |
+//! | 429 | `refused` | `rate`, `busy`, `full`, with `retry_after` |
+//! | 500 | `failed` | `internal`: the broker could not record it |
+//!
+//! `error` is a word for programs, `message` a sentence that says what to do:
+//!
+//! ```json
+//! {"status": 202, "state": "pending", "username": "pump-7", "pairing_code": "VBBH-X7Y4-GP7B-SXBH", "retry_after": 30, "expires_at": "2026-11-24T22:28:52.328468676Z"}
+//! {"status": 409, "state": "conflict", "error": "name_pending", "message": "this username is pending with another proof; choose another one, or ask the operator to deny that request"}
+//! {"status": 403, "state": "denied", "error": "denied", "message": "the operator denied this request: not ordered", "reason": "not ordered"}
+//! ```
+//!
+//! # The pairing code
+//!
+//! Anybody can send a request for `pump-7` while the registry is open. The code tells the operator which request is from the
+//! device in front of them. For a CSR it is Crockford's base32 of the first 80 bits of SHA-256 over the SubjectPublicKeyInfo (DER) of
+//! the key, shown as `XXXX-XXXX-XXXX-XXXX`; the device computes it by itself. For a password alone the broker draws it and returns
+//! it with 202.
+//!
+//! ```
+//! use portcullis::pki::{PairingCode, VerifiedCsr};
+//!
+//! let csr = VerifiedCsr::from_pem(b"-----BEGIN CERTIFICATE REQUEST-----
+//! MIHLMHMCAQAwETEPMA0GA1UEAwwGcHVtcC03MFkwEwYHKoZIzj0CAQYIKoZIzj0D
+//! AQcDQgAEdzi+L1SHoHjxnrYl7CvVtilpHL5ce7YHsyEFjTiqRWlRsfhEOeGgFfNE
+//! fWhc30jdP3suS3bmFVN+rJxEV5CCWqAAMAoGCCqGSM49BAMCA0gAMEUCIQCfmNi8
+//! Ot8gNyvt2nxLPex6dWzXtxu2WV9MKMGJLJT8dQIgNPVejV2n03ytmqqdMt/7LRLc
+//! y/0Vh+RVKLoAL9CBaqE=
+//! -----END CERTIFICATE REQUEST-----
+//! ")?;
+//! assert_eq!(csr.username().as_str(), "pump-7");
+//! assert_eq!(PairingCode::of_key(csr.key()).to_string(), "VBBH-X7Y4-GP7B-SXBH");
+//! # Ok::<(), portcullis::pki::CsrError>(())
+//! ```
+//!
+//! # The operator
+//!
+//! | command | |
+//! |---|---|
+//! | `registry unlock [--for 5m] [--listener NAME] [--source CIDR]... [--username 'line3-*'] [--count N]` | admits new requests for a while, and only such |
+//! | `registry lock` | refuses new requests |
+//! | `registry status` | locked or open, until when, how many wait |
+//! | `registry watch` | what happens, as it happens |
+//! | `registry list [--state pending\|granted\|denied\|all]`, `registry show ID` | the requests |
+//! | `registry grant ID [--role R]... [--permission JSON]... [--publish-prefix P/] [--expires TIME] [--comment TEXT]` | makes the user, its rights and its certificate in one transaction |
+//! | `registry deny ID --reason TEXT` | the device is told the reason |
+//!
+//! What a device says of itself (`context`, the roles it asks for) is not verified. Compare the pairing code.
+//!
+//! # Certificates
+//!
+//! A CSR must be PKCS#10 with one common name, equal to `username`, and signed by its own key with SHA-256 or better. Keys: P-256, P-384,
+//! Ed25519, RSA of 2048 to 4096 bits with exponent 65537. Nothing of the CSR but name and key is taken over.
+//!
+//! | of an issued certificate | |
+//! |---|---|
+//! | version, subject | X.509 v3, CN = username |
+//! | serial number | 128 bits, random |
+//! | validity | from 5 minutes back, for `ca.validity` (90 days), never past the CA's own end |
+//! | basicConstraints (critical) | not a CA |
+//! | keyUsage (critical) | digitalSignature |
+//! | extendedKeyUsage | clientAuth |
+//! | subjectKeyIdentifier, authorityKeyIdentifier | present |
+//!
+//! A certificate is good for a login when it is valid now, was issued by this CA, its common name is an enabled user whose `auth` admits
+//! certificates, and it is on record for that very user. A username in CONNECT, where there is one, must be the same. All of this is
+//! checked again at every CONNECT, TLS resumption or not, and a connection ends at the latest with its certificate.
+//!
+//! There is no renewal in session yet. When a certificate has expired, its request is answered with 409 `certificate_expired`:
+//! delete the user and let the device enrol again with the registry unlocked.
+//!
+//! # Bounds
+//!
+//! At most `registry.max_pending` requests are pending, `registry.max_pending_per_source` of them from one source address. When there
+//! is no room, a new request displaces the oldest one of its own source that was silent for a minute and whose device is not
+//! connected, or is answered with 429; it never displaces one of somebody else. A source may do `registry.requests_per_minute` operations;
+//! a wrong password for a name on record counts as eleven.

@@ -1,0 +1,78 @@
+//! What could go wrong by somebody's intent, what stands against it, and the test that says so.
+//!
+//! A first version. The boundary is the machine: whoever is root on it, or the user that runs the broker, can do everything. Outside are
+//! devices and clients with and without credentials, the network, and whoever sends bytes. Test names in the last column can be searched
+//! for in the source; a test checks that each of them exists.
+//!
+//! # Who are you?
+//!
+//! | threat | what stands against it | tests |
+//! |---|---|---|
+//! | a stranger gets in | no default password, no anonymous access unless configured, default deny | `nobody_comes_in_without_credentials`, `no_rule_means_allow` |
+//! | guessing passwords | failures limited by source and by name; argon2id | `guessing_is_slowed_down`, `guessing_slows_down_for_known_and_unknown_users_alike_and_locks_nobody_out` |
+//! | finding out which users exist | same answer, same work for unknown users | `a_wrong_password_and_an_unknown_user_look_the_same` |
+//! | locking somebody out by failing in their name | sources that proved to be the user before are spared | `an_attacker_behind_the_same_address_does_not_lock_out_a_user_at_home_there`, `a_flood_of_a_million_sources_leaves_memory_bounded` |
+//! | burning the processor with logins | argon2 on threads of its own, bounded queue, "server busy" | `a_full_queue_tells_known_and_unknown_users_alike_that_it_is_busy` |
+//! | a certificate used for another name, revoked, expired, or of a deleted user | checked against the user at every CONNECT | `a_certificate_speaks_for_no_other_name`, `a_certificate_without_a_user_off_record_revoked_or_expired_is_refused` |
+//! | a certificate that was forged with the CA's key | only certificates on the user's record log in | `an_issued_certificate_must_be_on_record_for_that_user` |
+//! | a certificate of another CA | TLS handshake fails | `certificates_that_are_refused`, `rustls_admits_what_we_issue_in_its_time_and_from_our_ca_alone` |
+//! | a login that is overtaken by a change | the identity is checked again after the password, and at every turn of a connection | `a_user_disabled_expired_deleted_or_replaced_while_its_password_is_checked_is_refused`, `a_live_identity_falls_with_what_it_stands_on` |
+//! | taking over somebody's session by its client identifier | sessions belong to users | `a_client_identifier_belongs_to_its_user` |
+//!
+//! # May you?
+//!
+//! Tests of the access rules are named after the attack that they try.
+//!
+//! | threat | what stands against it | tests |
+//! |---|---|---|
+//! | a client identifier or name that widens a grant or slips a deny | placeholders are one literal level, never parsed again; `${client_id}` only for users tied to theirs | `a_placeholder_in_a_client_s_filter_is_resolved`, `an_odd_client_identifier_escapes_a_deny` |
+//! | `#` reads the broker's own topics | wildcards at the first level do not match `$` | `a_wildcard_at_the_first_level_reaches_the_topics_of_the_broker` |
+//! | speaking for the broker | no PUBLISH to `$` topics | `a_rule_lets_a_client_speak_for_the_broker` |
+//! | a deny that an allow beats | deny beats allow, in any order | `one_allow_beats_a_deny` |
+//! | a fast engine that errs | a slow definition beside it, held together by property tests and a fuzz target | `a_single_level_wildcard_grants_the_filter_of_all_levels` |
+//! | receiving after the right is gone | every connection passes the new rules before the change is answered; what is not yet written is taken back | `the_snapshot_is_published_before_the_listener_and_the_listener_passed_before_the_answer`, `revoked_under_fire_small_messages`, `revoked_under_fire_large_messages`, `what_waits_in_the_broker_is_taken_back`, `what_waits_behind_tls_is_taken_back` |
+//! | staying connected after the user or its certificate is gone | the identity is held against the users at every turn | `a_user_who_may_not_be_connected_any_more_is_cut_off`, `a_revoked_certificate_ends_its_sessions`, `a_session_ends_with_its_certificate` |
+//! | a Will that outlives the right | checked when it is published | `a_will_that_the_rules_no_longer_permit_is_not_published` |
+//! | a new user inherits from an old name | the id is the identity | `a_later_user_of_the_same_name_inherits_nothing`, `a_later_user_of_the_same_name_inherits_nothing_of_a_granted_request` |
+//! | nobody can administer any more | the last administrator cannot be removed | `the_last_administrator_stays` |
+//!
+//! # Enrolment
+//!
+//! | threat | what stands against it | tests |
+//! |---|---|---|
+//! | a stranger enrols | locked by default; a person decides; the pairing code tells which request is the device's | `the_door_shuts_by_itself_and_an_unlock_can_be_narrow`, `only_administrators_decide` |
+//! | taking over a pending or existing name | a name belongs to its first proof | `of_many_who_ask_for_one_name_at_once_one_gets_it`, `a_user_that_exists_cannot_be_registered_over` |
+//! | a certificate for somebody else's key | the CSR must be signed by its key; one key, one identity | `a_request_signed_by_another_key_is_refused`, `a_key_in_use_is_refused_to_another_name_and_free_when_its_user_is_deleted` |
+//! | a CSR that asks for more (CA, names, extensions) | name and key are taken, nothing else; what is signed is parsed again and compared | `a_request_for_a_ca_yields_a_name_and_a_key_only`, `an_issued_certificate_has_the_profile_and_nothing_else_of_the_request` |
+//! | names that look alike or hide something | one CN, of the username's characters | `a_subject_that_is_no_single_username_is_refused_by_name` |
+//! | a registration session does something else | it can only use the operations | `a_stranger_may_do_nothing_but_enrol`, `a_registration_session_may_do_nothing_else` |
+//! | a flood of requests | bounds in all, by source, by rate; a request displaces only one of its own source | `a_flood_of_one_source_leaves_the_table_bounded_and_another_source_served`, `limits_are_told_with_a_time_to_come_back` |
+//! | half a grant | user, rights, certificate and decision are one transaction | `a_grant_that_the_directory_or_the_disk_refuses_changes_nothing`, `a_lost_answer_of_the_disk_is_a_whole_grant_after_the_restart` |
+//! | a device writes to the operator's terminal | control characters are escaped | `what_a_device_wrote_cannot_command_the_terminal` |
+//!
+//! # Bytes and resources
+//!
+//! | threat | what stands against it | tests |
+//! |---|---|---|
+//! | malformed packets | strict codec, no `unsafe`, no panic on input; vectors, property tests, fuzzing | `every_vector_comes_out_as_the_specification_says`, `no_prefix_of_a_valid_vector_is_answered`, `a_malformed_packet_ends_its_own_connection_only` |
+//! | deeply nested DER | bounded before any parser sees it | `a_deep_request_does_not_exhaust_a_small_stack` |
+//! | connections that say nothing | `limits.connect_timeout`, places by source | `who_does_not_say_connect_in_time_is_closed`, `a_slow_handshake_is_closed_in_time`, `connections_are_limited` |
+//! | a subscriber that does not read | bounded queues, and a bound for all of them | `the_queue_of_an_absent_session_is_bounded`, `a_slow_consumer_is_alone_with_its_slowness`, `retained_messages_for_a_reader_that_does_not_read_are_bounded`, `the_budget_bounds_all_mailboxes_and_comes_back` |
+//! | topics that cost much to match | bounded levels, iterative matching | `a_very_deep_topic_takes_a_walk_too_long_or_too_short`, `patterns_and_topics_that_branch_everywhere_take_more_steps_than_there_are_nodes`, `a_topic_of_many_levels_costs_no_stack` |
+//! | small things that keep large buffers alive | what is kept is copied | `what_is_kept_of_a_filter_is_not_the_read_buffer` |
+//! | a crash in the middle of a change | a batch is whole or not there; what was answered is there | `a_killed_writer_loses_nothing_that_was_answered`, `any_prefix_of_the_log_holds_whole_batches_only` |
+//! | another user of the machine reads the store | modes 0700 and 0600 | `nobody_else_may_read_the_files` |
+//! | secrets in answers and logs | no password or hash leaves | `a_user_lives_through_all_routes_and_its_password_is_in_no_answer`, `no_debug_output_shows_a_password` |
+//! | tricks with the path of a request | decoded segments; odd paths are refused | `a_trick_with_the_path_opens_another_route` |
+//!
+//! # Not covered
+//!
+//! - `certs/ca.key` lies unencrypted on the disk (mode 0600). Whoever reads it can pretend to be the broker to every client that trusts
+//!   `certs/ca.pem`. A client certificate forged with it does not log in: only those on a user's record do.
+//! - There is no audit log, no CRL, and no way to revoke one certificate of a user: disable or delete the user.
+//! - The defaults are for a machine with some memory to spare: queues up to 1 GiB in all and 16 KiB for each session, retained messages up to 256 MiB,
+//!   and buffers of each connection. Lower `limits.queue_total_bytes`, `limits.sessions`, `limits.connections` and `limits.retained_bytes` to what yours has.
+//! - The metrics endpoint asks for no credentials.
+//! - The plaintext listener on loopback trusts the machine: other users of it can try passwords there, and root can read along.
+//! - After a restart every password login costs one argon2 hash, about 55 a second for each worker with the defaults. Use certificates for fleets.
+//! - While the registry is open, whoever reaches the listener can put a request on record under any free name.
