@@ -547,6 +547,9 @@ mod tests {
         insta::assert_snapshot!(series(&metrics.encode()), @r"
         portcullis_argon2_busy gauge
         portcullis_argon2_waiting gauge
+        portcullis_audit_collapsed_total counter
+        portcullis_audit_dropped_total counter
+        portcullis_audit_records_total counter
         portcullis_authentications_total counter
         portcullis_build info
         portcullis_bytes_received_total counter

@@ -43,6 +43,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("access", &[]),
     ("pki", &["pki/signer.rs"]),
     ("registry", &["registry/service.rs", "registry/commit.rs"]),
+    ("audit", &["audit/chain.rs", "audit/key.rs", "audit/keeper.rs"]),
     ("clock", &["clock.rs"]),
 ];
 

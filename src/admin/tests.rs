@@ -550,5 +550,8 @@ async fn the_audit_log_is_read_followed_and_verified() {
     assert_eq!(next_data(&mut events).await["record"]["sequence"], 5);
     broker.ok("DELETE", "/api/roles/role-1", Value::Null).await;
     let followed = next_data(&mut events).await;
-    assert_eq!((&followed["record"]["sequence"], &followed["record"]["event"]["kind"]), (&json!(6), &json!("role_deleted")));
+    assert_eq!(
+        (&followed["record"]["sequence"], &followed["record"]["event"]["kind"]),
+        (&json!(6), &json!("role_deleted"))
+    );
 }

@@ -79,13 +79,12 @@ pub fn role_change(old: Option<&Role>, new: &Role) -> RoleChange {
 /// The certificates that were good for `old` and are not for `new`; `None`: the user is gone.
 pub fn certificates_lost(old: &User, new: Option<&User>) -> Vec<Event> {
     let good = |user: &User, certificate: &CertificateRecord| {
-        user.certificates
-            .iter()
-            .any(|other| other.fingerprint == certificate.fingerprint && other.revoked_at.is_none())
+        user.certificates.iter().any(|other| other.fingerprint == certificate.fingerprint && other.revoked_at.is_none())
     };
-    let lost = old.certificates.iter().filter(|certificate| {
-        certificate.revoked_at.is_none() && !new.is_some_and(|new| good(new, certificate))
-    });
+    let lost = old
+        .certificates
+        .iter()
+        .filter(|certificate| certificate.revoked_at.is_none() && !new.is_some_and(|new| good(new, certificate)));
     lost.map(|certificate| Event::CertificateRevoked {
         user: UserRef { id: old.id, username: old.username.clone() },
         serial: Word::name(&certificate.serial),

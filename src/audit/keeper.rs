@@ -66,7 +66,9 @@ pub enum KeeperError {
     #[error("the audit log cannot be written: {0}")]
     Append(Box<dyn Error + Send + Sync>),
     /// What is to be pruned is not as it was written.
-    #[error("nothing is pruned, for record {0} of the audit log does not follow the one before it: run `portcullis audit verify`")]
+    #[error(
+        "nothing is pruned, for record {0} of the audit log does not follow the one before it: run `portcullis audit verify`"
+    )]
     Damaged(u64),
 }
 
@@ -229,9 +231,8 @@ impl Keeper {
 
     fn anchor(&self) -> Result<(u64, Hash, u64), StoreError> {
         let anchor = ANCHOR.get(&*self.store, &only())?;
-        Ok(anchor.map_or((0, Hash::GENESIS, 0), |anchor| {
-            (anchor.statement.sequence, anchor.statement.hash, anchor.bytes)
-        }))
+        Ok(anchor
+            .map_or((0, Hash::GENESIS, 0), |anchor| (anchor.statement.sequence, anchor.statement.hash, anchor.bytes)))
     }
 
     fn is_too_large(&self) -> bool {

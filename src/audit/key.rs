@@ -179,7 +179,7 @@ impl AuditKey {
         let key = self.public.id();
         let unsigned = Statement { purpose, sequence, hash, time, key, signature: String::new() };
         let signature = self.pair.sign(unsigned.text().as_bytes());
-        let signature = signature.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let signature = to_hex(signature.as_ref());
         Statement { signature, ..unsigned }
     }
 }
@@ -188,6 +188,11 @@ impl fmt::Debug for AuditKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AuditKey({:?})", self.public)
     }
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or_default();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {

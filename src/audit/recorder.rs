@@ -45,13 +45,13 @@ pub struct Refused {
     pub cause: Word,
 }
 
-struct Count {
+struct Tally {
     count: u64,
     first: Timestamp,
     last: Timestamp,
 }
 
-impl Count {
+impl Tally {
     fn one(now: Timestamp) -> Self {
         Self { count: 1, first: now, last: now }
     }
@@ -64,11 +64,11 @@ impl Count {
 
 /// Patterns of one user and action, each with the rule that decided the first time.
 #[derive(Default)]
-struct OfOne(Vec<(Pattern, Option<Rule>, Count)>);
+struct OfOne(Vec<(Pattern, Option<Rule>, Tally)>);
 
 #[derive(Default)]
 struct Waiting {
-    logins: HashMap<FailedLogin, Count>,
+    logins: HashMap<FailedLogin, Tally>,
     refusals: HashMap<Refused, OfOne>,
     /// Records that `refusals` will make.
     patterns: usize,
@@ -98,7 +98,7 @@ impl Recorder {
                 self.metrics.audit_collapsed.inc();
             }
             Slot::Vacant(place) if room => {
-                place.insert(Count::one(now));
+                place.insert(Tally::one(now));
             }
             Slot::Vacant(_) => {
                 waiting.more_logins += 1;
@@ -127,7 +127,7 @@ impl Recorder {
             count.more(now);
             self.metrics.audit_collapsed.inc();
         } else {
-            of_one.0.push((pattern, rule, Count::one(now)));
+            of_one.0.push((pattern, rule, Tally::one(now)));
             waiting.patterns += 1;
         }
     }
@@ -149,13 +149,13 @@ impl Recorder {
     pub fn take(&self) -> Vec<Event> {
         let Waiting { logins, refusals, more_logins, more_refusals, .. } = std::mem::take(&mut *self.waiting.lock());
         let mut events: Vec<(Timestamp, Event)> = Vec::with_capacity(logins.len() + refusals.len() + 1);
-        for (login, Count { count, first, last }) in logins {
+        for (login, Tally { count, first, last }) in logins {
             let FailedLogin { user, address, listener, cause } = login;
             let from = Place::Network { address, listener: Some(listener) };
             events.push((first, Event::LoginsFailed { user, from, cause, count, first, last }));
         }
         for (refused, of_one) in refusals {
-            for (topic, rule, Count { count, first, last }) in of_one.0 {
+            for (topic, rule, Tally { count, first, last }) in of_one.0 {
                 let Refused { user, action, cause } = refused.clone();
                 events.push((first, Event::Refused { user, action, topic, cause, rule, count, first, last }));
             }
@@ -172,7 +172,9 @@ impl Recorder {
     pub(super) fn lost(&self, events: &[Event]) {
         for event in events {
             match event {
-                Event::LoginsFailed { count, .. } | Event::Refused { count, .. } => self.metrics.audit_dropped.add(*count),
+                Event::LoginsFailed { count, .. } | Event::Refused { count, .. } => {
+                    self.metrics.audit_dropped.add(*count);
+                }
                 // Counted when they came.
                 _ => {}
             }

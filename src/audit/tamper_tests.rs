@@ -201,7 +201,8 @@ fn a_log_that_was_removed_altogether_is_found_by_the_broker_that_runs_and_by_a_n
 #[test]
 fn a_pruning_that_nobody_made_is_found_by_its_signature() {
     let log = log();
-    let statement = AuditKey::generate().unwrap().sign(Purpose::Anchor, 10, entry(&log, 10).hash, log.records()[0].time);
+    let statement =
+        AuditKey::generate().unwrap().sign(Purpose::Anchor, 10, entry(&log, 10).hash, log.records()[0].time);
     change(&log, |batch| {
         (1..=10).for_each(|n| batch.delete(&RECORDS, &n).unwrap());
         batch.put(&ANCHOR, &only(), &Anchor { statement, bytes: 0 }).unwrap();

@@ -258,11 +258,7 @@ impl Directory {
     /// [`DirectoryError::OwnedElsewhere`] with every name that the API or the registry owns, and those of
     /// [`Directory::commit`].
     pub fn reconcile(&self, roles: Vec<Role>, users: Vec<NewUser>) -> Result<Committed, DirectoryError> {
-        self.run(Work::Commit(
-            Box::new(|state| config::reconcile(state, roles, users)),
-            Actor::Config,
-            Note::default(),
-        ))
+        self.run(Work::Commit(Box::new(|state| config::reconcile(state, roles, users)), Actor::Config, Note::default()))
     }
 
     /// Makes the user `admin`, with the role `admin` and this password (an argon2id PHC string), at the very first start.
@@ -391,11 +387,8 @@ impl Directory {
                 Committed { policy: Arc::clone(&tip.policy), changed: !Arc::ptr_eq(&before, &tip.policy) }
             }));
         }
-        let durable = if batch.is_empty() {
-            Ok(())
-        } else {
-            sealing.finish(&mut batch).and_then(|()| self.store.commit(batch))
-        };
+        let durable =
+            if batch.is_empty() { Ok(()) } else { sealing.finish(&mut batch).and_then(|()| self.store.commit(batch)) };
         if let Err(error) = durable {
             // Refusals that came after the first success were decided against a state that never was.
             let error = DirectoryError::from(error);

@@ -242,7 +242,8 @@ fn refused_cause(cause: RefusalCause) -> &'static str {
 
 /// The first of the rules that decided, if a rule did.
 fn deciding_rule(policy: &Policy, key: &SessionKey, refusal: &Refusal) -> Option<audit::Rule> {
-    if !matches!(refusal.cause, RefusalCause::Rules | RefusalCause::QoS | RefusalCause::Retain | RefusalCause::Partial) {
+    if !matches!(refusal.cause, RefusalCause::Rules | RefusalCause::QoS | RefusalCause::Retain | RefusalCause::Partial)
+    {
         return None;
     }
     let Owner::User(user) = key.owner else { return None };

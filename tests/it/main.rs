@@ -11,6 +11,7 @@
 
 mod access;
 mod attacks;
+mod audit;
 mod certificates;
 mod change;
 mod client;
