@@ -36,6 +36,7 @@ mod storm;
 #[allow(dead_code, reason = "shared with the load driver")]
 mod table;
 mod timing;
+mod waiting;
 #[path = "../load/wire.rs"]
 #[allow(dead_code, reason = "shared with the load driver")]
 mod wire;
@@ -54,6 +55,8 @@ use bystanders::Pace;
 enum Scenario {
     /// A role of very many live clients loses a right, and gets it back.
     Revoke,
+    /// Messages wait for clients that are slow or away when the right to them goes.
+    Waiting,
     /// Users are disabled, deleted, given another password, one after another.
     End,
     /// A fleet comes back at once while passwords are guessed.
@@ -155,6 +158,9 @@ fn run(arguments: &Arguments) -> Result<(), String> {
             pace,
         };
         revoke::run(&arguments.brokers, &programs, &sizes);
+    }
+    if wanted(Scenario::Waiting) {
+        waiting::run(&arguments.brokers, &programs, &waiting::Sizes { clients: 10, large: 600, queued: 50 });
     }
     if wanted(Scenario::End) {
         let (users, guesses) = (arguments.users.clamp(1, 5_000), arguments.load.clamp(1.0, 1e4));

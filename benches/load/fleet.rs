@@ -61,6 +61,8 @@ pub(crate) struct Fleet {
     again: Vec<usize>,
     scratch: Scratch,
     pub(crate) tally: Tally,
+    /// Without any progress for so long (four times as long after the last PUBLISH), what is on its way is given up.
+    pub(crate) patience: Duration,
 }
 
 impl Fleet {
@@ -74,6 +76,7 @@ impl Fleet {
             again: Vec::new(),
             scratch: Scratch::new(),
             tally: Tally::new(),
+            patience: Duration::from_millis(500),
         })
     }
 
@@ -312,12 +315,12 @@ impl Fleet {
                 break;
             }
             let quiet = Duration::from_nanos(now - last_progress);
-            if sending && quiet > Duration::from_millis(500) && !complete {
+            if sending && quiet > self.patience && !complete {
                 // Lost at the end of a stretch, where no later message shows the gap.
                 written_off = due.saturating_sub(self.tally.settled);
                 outcome.given_up += 1;
                 last_progress = now;
-            } else if !sending && quiet > Duration::from_secs(2) {
+            } else if !sending && quiet > 4 * self.patience {
                 outcome.given_up += 1;
                 break;
             }

@@ -131,6 +131,7 @@ impl Arguments {
             idle_connections: self.idle,
             storm_concurrency: self.storm_concurrency,
             storm_rate: self.storm_rate.map(|rate| rate.clamp(1.0, 1e6)),
+            patience_seconds: 0.5,
         };
         if !self.smoke {
             return sizes;
@@ -143,6 +144,8 @@ impl Arguments {
             latency_rate: sizes.latency_rate.min(500.0),
             idle_connections: sizes.idle_connections.min(50),
             storm_concurrency: sizes.storm_concurrency.min(8),
+            // A machine that does other things too is no fault of the broker.
+            patience_seconds: 5.0,
             ..sizes
         }
     }

@@ -85,6 +85,8 @@ pub(crate) struct Sizes {
     pub(crate) storm_concurrency: u32,
     /// Connections per second; `None`: as fast as they are answered.
     pub(crate) storm_rate: Option<f64>,
+    /// How long without any progress until what is on its way is given up.
+    pub(crate) patience_seconds: f64,
 }
 
 /// Figures by name; the report knows which of them to show.
@@ -179,6 +181,7 @@ fn roles(scenario: Scenario, sizes: &Sizes, users: usize) -> (Vec<Role>, Vec<Rol
 
 fn messages(case: Case, target: Target, sizes: &Sizes, users: usize, process: &str) -> Result<Figures, String> {
     let mut fleet = Fleet::new(target).map_err(|error| error.to_string())?;
+    fleet.patience = Duration::from_secs_f64(sizes.patience_seconds);
     let (subscribers, publishers, fan) = roles(case.scenario, sizes, users);
     fleet.connect_all(subscribers.into_iter().chain(publishers).collect(), Duration::from_mins(1))?;
     let pace = if case.scenario == Scenario::Latency {

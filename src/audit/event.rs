@@ -337,6 +337,8 @@ pub enum Event {
     RoleChanged { role: RoleName, old: u64, new: u64, change: RoleChange },
     /// A role was deleted.
     RoleDeleted { role: RoleName, old: u64 },
+    /// The CA is about to sign a certificate; if it does and the request is granted, [`Event::CertificateIssued`] follows.
+    CertificateSigning { request: Uuid, username: Username, serial: Word },
     /// The CA has issued a certificate.
     CertificateIssued { user: UserRef, serial: Word, fingerprint: Word, not_after: Timestamp },
     /// A certificate is good no more.
@@ -406,6 +408,7 @@ impl Event {
             Self::RoleCreated { .. } => "role_created",
             Self::RoleChanged { .. } => "role_changed",
             Self::RoleDeleted { .. } => "role_deleted",
+            Self::CertificateSigning { .. } => "certificate_signing",
             Self::CertificateIssued { .. } => "certificate_issued",
             Self::CertificateRevoked { .. } => "certificate_revoked",
             Self::RegistrationRequested { .. } => "registration_requested",

@@ -186,14 +186,20 @@ impl Authenticator {
     ) -> Result<(bool, bool), Cause> {
         let proof = self.proofs.proof(user, password);
         if self.proofs.remembers(&proof) {
+            // Known here from now on, should the proof have to be given again while others guess.
+            self.throttle.lock().succeeded(source, name.as_str());
             return Ok((true, true));
         }
-        self.throttle.lock().admit(source, name.as_str(), self.clock.instant()).map_err(|_| Cause::Throttled)?;
+        let lane = {
+            let throttle = self.throttle.lock();
+            throttle.admit(source, name.as_str(), self.clock.instant()).map_err(|_| Cause::Throttled)?;
+            if throttle.is_spared(source, name.as_str()) { Lane::Known } else { Lane::Login }
+        };
         let hash = user.and_then(|user| user.password_hash.as_deref());
         // A fleet that shares one user queues up with the same proof: the first one pays for all.
         let proofs = Arc::clone(&self.proofs);
         let remembered = move || proofs.remembers(&proof);
-        let verified = self.hasher.verify_unless(Lane::Login, source, password, hash, remembered).await;
+        let verified = self.hasher.verify_unless(lane, source, password, hash, remembered).await;
         let matches = verified.map_err(|Busy| Cause::QueueFull)?;
         let mut throttle = self.throttle.lock();
         if matches {

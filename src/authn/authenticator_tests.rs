@@ -249,6 +249,33 @@ async fn guessing_slows_down_for_known_and_unknown_users_alike_and_locks_nobody_
 }
 
 #[tokio::test]
+async fn guesses_from_everywhere_keep_nobody_out_of_where_it_is_known() {
+    let settings = HasherSettings { parameters: cheap(), login: 8, ..HasherSettings::default() };
+    let world = Arc::new(World::with(Auth::Password, settings));
+    world.login("device", "right").await.unwrap();
+    // Known by its remembered proof alone, elsewhere.
+    let elsewhere = Source::V6(1);
+    world.login_from(elsewhere, "device", "right").await.unwrap();
+    world.directory.change("device", |user| user.description = "changed".into());
+    let stalled = world.authenticator.hasher().stall();
+    let mut flood = tokio::task::JoinSet::new();
+    for source in 100..120 {
+        let world = Arc::clone(&world);
+        flood.spawn(async move { world.login_from(Source::V6(source), &format!("nobody-{source}"), "guess").await });
+    }
+    while world.authenticator.hasher().waiting() < 8 {
+        tokio::task::yield_now().await;
+    }
+    let stranger = world.login_from(Source::V6(2), "device", "right").await;
+    assert_eq!(stranger.unwrap_err(), Refusal::Busy(Cause::QueueFull));
+    let (home, other) = (world.login("device", "right"), world.login_from(elsewhere, "device", "right"));
+    let release = async { drop(stalled) };
+    let (home, other, ()) = tokio::join!(home, other, release);
+    assert!(home.is_ok() && other.is_ok());
+    while flood.join_next().await.is_some() {}
+}
+
+#[tokio::test]
 async fn who_hangs_up_is_not_counted_as_a_guesser() {
     let world = World::new(Auth::Password);
     let stalled = world.authenticator.hasher().stall();

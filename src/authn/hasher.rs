@@ -29,14 +29,26 @@ const KEEP_MEMORY: Duration = Duration::from_secs(2);
 pub enum Lane {
     /// The password of a CONNECT or of an HTTP request.
     Login,
+    /// The same, from a source that has proven to be this user before: a flood of guesses from everywhere fills the lane
+    /// of the strangers, not this one.
+    Known,
     /// The password of a registration.
     Registration,
     /// A password that somebody sets.
     Administration,
 }
 
-/// What is looked at next, over and over; an empty lane is passed over. Logins get at least half of the threads.
-const TURNS: [Lane; 4] = [Lane::Login, Lane::Administration, Lane::Login, Lane::Registration];
+/// What is looked at next, over and over; an empty lane is passed over. Who is known gets at least half of the threads.
+const TURNS: [Lane; 8] = [
+    Lane::Known,
+    Lane::Login,
+    Lane::Known,
+    Lane::Administration,
+    Lane::Known,
+    Lane::Login,
+    Lane::Known,
+    Lane::Registration,
+];
 
 /// Settings of a [`Hasher`].
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +57,7 @@ pub struct HasherSettings {
     pub parameters: Argon2Parameters,
     /// Threads. Default 1: each is a core that messages lose while logins are pending.
     pub workers: NonZeroUsize,
-    /// Logins that may wait. Default 256, which is 4.6 s of work: less than the time a client has for its CONNECT.
+    /// Logins that may wait, and as many again from where their users are known. Default 256, which is 4.6 s of work: less than the time a client has for its CONNECT.
     pub login: usize,
     /// Registrations that may wait. Default 64.
     pub registration: usize,
@@ -85,6 +97,7 @@ struct Shared {
 }
 
 struct Waiting {
+    known: FairQueue<Job>,
     login: FairQueue<Job>,
     registration: FairQueue<Job>,
     administration: FairQueue<Job>,
@@ -118,6 +131,7 @@ impl Hasher {
             parameters: settings.parameters,
             decoy,
             waiting: Mutex::new(Waiting {
+                known: FairQueue::new(settings.login),
                 login: FairQueue::new(settings.login),
                 registration: FairQueue::new(settings.registration),
                 administration: FairQueue::new(settings.administration),
@@ -223,6 +237,7 @@ impl Drop for Hasher {
 impl Waiting {
     fn lane(&mut self, lane: Lane) -> &mut FairQueue<Job> {
         match lane {
+            Lane::Known => &mut self.known,
             Lane::Login => &mut self.login,
             Lane::Registration => &mut self.registration,
             Lane::Administration => &mut self.administration,
@@ -230,7 +245,7 @@ impl Waiting {
     }
 
     fn len(&self) -> usize {
-        self.login.len() + self.registration.len() + self.administration.len()
+        self.known.len() + self.login.len() + self.registration.len() + self.administration.len()
     }
 
     fn pop(&mut self) -> Option<Job> {

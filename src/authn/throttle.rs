@@ -89,6 +89,11 @@ impl Throttle {
         if wait.is_zero() { Ok(()) } else { Err(wait) }
     }
 
+    /// Has this source proven to be this user?
+    pub fn is_spared(&self, source: Source, name: &str) -> bool {
+        self.spared.get(&(self.names.hash_one(name), source)).is_some()
+    }
+
     /// The password was wrong, or there is no such user.
     ///
     /// Checks that ran side by side may fail together past the limit: the bucket then owes, up to a burst.

@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr, path::PathBuf};
 use crate::{
     audit::{KeeperError, KeyError},
     authn::{HashError, WeakPassword},
+    config::ConfigError,
     directory::DirectoryError,
     net::TlsError,
     pki::SignerError,
@@ -17,14 +18,14 @@ use crate::{
 #[non_exhaustive]
 pub enum StartError {
     /// A socket.
-    #[error("listener `{listener}` cannot listen on {address}: {source}")]
+    #[error("{told}")]
     Bind {
-        /// Its name, or the section of broker.toml.
-        listener: String,
         /// The address.
         address: SocketAddr,
         /// Why.
         source: io::Error,
+        /// The same with its place in the configuration, and what to do about it.
+        told: Box<ConfigError>,
     },
     /// The admin socket.
     #[error("the admin socket `{}` cannot be made: {source}", path.display())]

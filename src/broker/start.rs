@@ -1,4 +1,6 @@
-//! The start, in order: files, store, certificates, sockets, users of the configuration, first administrator, tasks.
+//! The start, in order: sockets, files, store, certificates, users of the configuration, first administrator, tasks.
+//!
+//! What another program can have taken comes first: a start that fails for it leaves nothing behind.
 
 use std::{
     fs,
@@ -40,6 +42,8 @@ const BACKLOG: i32 = 4_096;
 
 pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: bool) -> Result<Broker, StartError> {
     raise_file_limit();
+    let sockets = bind_listeners(&config)?;
+    let metrics_socket = bind_metrics(&config)?;
     make_private_directory(&config.data_dir)?;
     let store = open_store(&config)?;
     let metrics = Arc::new(Metrics::new());
@@ -52,8 +56,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         CertificateAuthority::load_or_create(&config.ca.certificate, &config.ca.key, clock.timestamp())?;
     let ca = Arc::new(ca);
 
-    let bound = bind_listeners(&config, &ca, clock.timestamp())?;
-    let metrics_socket = config.metrics.bind.map(|address| bind("[metrics] bind", address)).transpose()?;
+    let bound = listeners(&config, sockets, &ca, clock.timestamp())?;
     let admin_socket = tasks::bind_admin(&config.admin_socket())?;
 
     let system = |action| move |source| StartError::System { action, source };
@@ -166,17 +169,53 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
 }
 
 /// A listening socket that no runtime owns yet.
-fn bind(listener: &str, address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
-    let open = || -> io::Result<std::net::TcpListener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        // A restart must not wait for the old connections' last minutes.
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(socket.into())
+fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for the old connections' last minutes.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Says it of the line in the configuration that names the address.
+fn not_bound(config: &Config, what: &str, key: &str, address: SocketAddr, source: io::Error) -> StartError {
+    let written = config.source.position(key).is_some();
+    let other = match (written, key == "metrics.bind") {
+        (true, _) => "choose another `bind`",
+        (false, true) => "write another `bind`, or \"off\", in `[metrics]`",
+        (false, false) => "name your own `[[listener]]`, with another `bind`",
     };
-    open().map_err(|source| StartError::Bind { listener: listener.to_owned(), address, source })
+    let (why, advice) = match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            ("another program listens there".to_owned(), format!("stop that program, or {other}"))
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            ("this machine has no such address".to_owned(), format!("{other}; 0.0.0.0 stands for all that it has"))
+        }
+        io::ErrorKind::PermissionDenied => {
+            ("this user may not".to_owned(), format!("{other}; ports below 1024 need a right of the system"))
+        }
+        _ => (source.to_string(), other.to_owned()),
+    };
+    let told = config.source.error(key, format!("{what} cannot listen on {address}: {why}"), advice);
+    StartError::Bind { address, source, told: Box::new(told) }
+}
+
+fn bind_listeners(config: &Config) -> Result<Vec<std::net::TcpListener>, StartError> {
+    let bound = config.listeners.iter().enumerate().map(|(number, listener)| {
+        bind(listener.bind).map_err(|source| {
+            let (what, key) = (format!("listener `{}`", listener.name), format!("listener[{number}].bind"));
+            not_bound(config, &what, &key, listener.bind, source)
+        })
+    });
+    bound.collect()
+}
+
+fn bind_metrics(config: &Config) -> Result<Option<std::net::TcpListener>, StartError> {
+    let Some(address) = config.metrics.bind else { return Ok(None) };
+    bind(address).map(Some).map_err(|source| not_bound(config, "metrics", "metrics.bind", address, source))
 }
 
 /// A bound socket always has an address.
@@ -184,8 +223,10 @@ fn address_of(socket: &std::net::TcpListener) -> SocketAddr {
     socket.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
 }
 
-fn bind_listeners(
+/// The sockets, in the order of the configuration, and what is served on them.
+fn listeners(
     config: &Config,
+    sockets: Vec<std::net::TcpListener>,
     ca: &CertificateAuthority,
     now: crate::clock::Timestamp,
 ) -> Result<Vec<(std::net::TcpListener, Arc<Listener>)>, StartError> {
@@ -197,7 +238,8 @@ fn bind_listeners(
     config
         .listeners
         .iter()
-        .map(|listener| {
+        .zip(sockets)
+        .map(|(listener, socket)| {
             let tls = match &certificate {
                 Some(certificate) if listener.tls => Some(
                     TlsAcceptor::new(&TlsSettings {
@@ -215,7 +257,6 @@ fn bind_listeners(
                 ),
                 _ => None,
             };
-            let socket = bind(&listener.name, listener.bind)?;
             let shared = Listener {
                 name: listener.name.clone(),
                 tls,

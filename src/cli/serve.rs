@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use portcullis::broker::{Broker, FirstAdmin, Started};
+use portcullis::broker::{Broker, FirstAdmin, StartError, Started};
 use portcullis::config::{Config, Log, LogFormat, LogLevel};
 use secrecy::ExposeSecret;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,11 +27,11 @@ pub(crate) fn serve(config: Config, shell: &mut Shell<'_>) -> Result<(), Failure
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let show_password = std::io::stdout().is_terminal();
-        let broker = Broker::builder(config)
-            .show_password(show_password)
-            .bind()
-            .await
-            .map_err(|error| Failure::Serve(error.to_string()))?;
+        let broker =
+            Broker::builder(config).show_password(show_password).bind().await.map_err(|error| match error {
+                StartError::Bind { told, .. } => Failure::Config(*told),
+                error => Failure::Serve(error.to_string()),
+            })?;
         tell(broker.started(), shell)?;
         shell.out.flush()?;
         let name = tokio::select! {

@@ -70,6 +70,7 @@ impl fmt::Display for Invalid {
             }
             match problem.span {
                 Some(_) => write!(f, "{}:{}:{}: {problem}", self.name, problem.line, problem.column)?,
+                None if self.name.is_empty() => write!(f, "{problem}")?,
                 None => write!(f, "{}: {problem}", self.name)?,
             }
         }

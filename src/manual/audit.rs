@@ -3,7 +3,7 @@
 //! # What is in it
 //!
 //! Every change of users and roles with who made it, from where, and the version before and after; what the registry was asked and
-//! decided, each certificate issued and revoked, each time the registry was opened and shut; logins that failed, and what the rules
+//! decided, each certificate that the CA was about to sign, issued, or that was revoked, each time the registry was opened and shut; logins that failed, and what the rules
 //! refused, with the rule that decided; starts and stops of the broker. A change and its record are one batch of the store: there
 //! is never one without the other, whatever fails.
 //!

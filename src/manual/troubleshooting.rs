@@ -6,8 +6,8 @@
 //! |---|---|
 //! | `unknown key ...`, `... cannot be ...` with a line of the file | as the line `help:` says |
 //! | `... is not available yet` | the key is planned; leave it out |
-//! | `listener ... cannot listen on ...: Address already in use` | another program, or another broker, has the port: stop it, or change `bind` |
-//! | `listener ... cannot listen on ...: Permission denied` | ports below 1024 need a right of the system |
+//! | `... cannot listen on ...: another program listens there` | another program, or another broker, has the port: stop it, or change `bind` |
+//! | `... cannot listen on ...: this user may not` | ports below 1024 need a right of the system |
 //! | `the store ... is in use by another process` | a broker runs on this data directory; or `user passwd --offline` was called while it runs |
 //! | `the store has schema version ...` | the data directory was written by a newer version: run that one, or restore a backup |
 //! | `the store ... is damaged`, `the record ... is damaged` | restore a backup |
@@ -24,7 +24,7 @@
 //! | `no broker is reached at ...` (exit code 3) | start it; or call the command in its directory, or with its `--config`; or as the user that runs it |
 //! | `... has version ..., not ...: read it again and repeat the change` | somebody else changed it in between: repeat |
 //! | `... is defined in broker.toml: change it there` | edit the file and restart |
-//! | `user ... holds the role ..., which does not exist: create it first` | at a `grant`: make the role with `role add`, then grant again |
+//! | `there is no role ...: create it first, or grant without it` | at a `grant`: make the role with `role add`, then grant again |
 //! | `role ... is held by user ...: take it from its users before deleting it` | change the users (REST, PATCH: see [operating](super::operating)), or delete them |
 //! | `... is the last one who can administer the broker` | give another user the role `admin` first |
 //! | `the user ... would get the allow rule ..., but may choose its client identifier freely` | set the user's `client_id`, or use `${username}` in the rule |

@@ -582,7 +582,8 @@ impl Connection {
         }
         let policy = self.server.directory.policy();
         self.rules_seen = policy.version();
-        if let Some(authority) = self.admitted.authority(&policy, self.server.clock.timestamp()) {
+        let now = self.server.clock.timestamp();
+        if let Some(authority) = self.admitted.newer_authority(Some(&self.authority), &policy, now) {
             if authority.is_same_as(&self.authority) {
                 // Somebody else's rules changed.
                 return;

@@ -53,13 +53,24 @@ impl Admitted {
 
     /// Its rights under this policy; `None`: it may not be connected any more.
     pub(super) fn authority(&self, policy: &Policy, now: Timestamp) -> Option<Authority> {
-        match &self.identity {
-            None => Some(Authority::none(policy.version())),
-            Some(identity) => {
-                identity.check(policy, now).ok()?;
-                policy.authority(identity.user(), &self.key.client_id)
-            }
+        self.newer_authority(None, policy, now)
+    }
+
+    /// As [`Admitted::authority`], given the rights that it had a moment ago. Where those are the same still, so is the
+    /// user's record, which is all that an identity is held against but the time: and for that the session has a timer.
+    /// This is what every connection does after every commit, whoever it was about.
+    pub(super) fn newer_authority(
+        &self,
+        held: Option<&Authority>,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Option<Authority> {
+        let Some(identity) = &self.identity else { return Some(Authority::none(policy.version())) };
+        let authority = policy.authority(identity.user(), &self.key.client_id)?;
+        if !held.is_some_and(|held| authority.is_same_as(held)) {
+            identity.check(policy, now).ok()?;
         }
+        Some(authority)
     }
 }
 

@@ -24,7 +24,6 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use self::link::Link;
 pub use self::tls::TlsError;
 pub(crate) use self::{
     admission::Admission,
@@ -33,11 +32,12 @@ pub(crate) use self::{
     tls::{ClientCertificate, TlsAcceptor, TlsSettings},
     workers::Workers,
 };
+use self::{link::Link, sessions::Gate};
 use crate::{
-    access::{Authority, Policy},
+    access::{Authority, Policy, User},
     audit::{self, UserRef},
     authn::Authenticator,
-    clock::{Clock, Instant},
+    clock::{Clock, Instant, Timestamp},
     directory::{Affected, Directory, PolicyChange, PolicyListener},
     metrics::{Metrics, RefusedAction},
     mqtt::ReasonCode,
@@ -204,16 +204,11 @@ impl Server {
         });
     }
 
-    /// Ends the offline sessions of a user that is no more.
-    fn purge_offline(&self, cell: &Arc<SessionCell>, policy: &Policy) {
-        let mut gate = cell.gate();
-        let gone = matches!(gate.session.key().owner, Owner::User(user) if policy.user(user).is_none());
-        if gate.session.is_attached() || !gone {
-            return;
-        }
+    /// Ends an offline session whose user is no more. The caller holds its gate.
+    fn purge_offline(&self, cell: &Arc<SessionCell>, gate: &mut Gate, policy: &Policy) {
         let authority = Authority::none(policy.version());
         let cx = Context { authority: &authority, now: self.clock.instant(), settings: &self.settings.session };
-        link::purge(self, cell, &mut gate, EndCause::Purged(ReasonCode::NotAuthorized), &cx);
+        link::purge(self, cell, gate, EndCause::Purged(ReasonCode::NotAuthorized), &cx);
     }
 }
 
@@ -272,12 +267,106 @@ impl PolicyListener for Server {
             Affected::All => self.sessions.all(),
             Affected::Users(users) => users.iter().flat_map(|user| self.sessions.of_user(*user)).collect(),
         };
+        let now = self.clock.timestamp();
         for cell in affected {
             // Whoever holds the gate now decided by the old rules and is done when it lets go; whoever takes it next
             // reads the new ones.
-            drop(cell.gate());
-            cell.mailbox.call();
-            self.purge_offline(&cell, &change.new);
+            let mut gate = cell.gate();
+            let Owner::User(user) = gate.session.key().owner else { continue };
+            let record = change.new.user(user);
+            if gate.session.is_attached() {
+                drop(gate);
+                if concerns_the_connection(change.old.user(user), record, now) {
+                    cell.mailbox.call();
+                }
+            } else if record.is_none() {
+                self.purge_offline(&cell, &mut gate, &change.new);
+            }
         }
+    }
+}
+
+/// Has the connection to look at the change at once, or is its next turn early enough?
+///
+/// Whatever a session receives or sends takes a turn, which begins with the new rules. So a change of rights alone needs
+/// no turn of its own: ten thousand connections that are all called at once would delay everybody else's messages. What
+/// may end the connection does. INVARIANT: what is not listed here as rights may end it.
+fn concerns_the_connection(old: Option<&Arc<User>>, new: Option<&Arc<User>>, now: Timestamp) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return true };
+    if new.expires_at.is_some_and(|end| end <= now) {
+        return true;
+    }
+    if Arc::ptr_eq(old, new) {
+        return false;
+    }
+    let same_rights = User {
+        description: new.description.clone(),
+        roles: new.roles.clone(),
+        permissions: new.permissions.clone(),
+        publish_prefix: new.publish_prefix.clone(),
+        last_seen_at: new.last_seen_at,
+        version: new.version,
+        ..User::clone(old)
+    };
+    same_rights != **new
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::{Auth, ManagedBy, Permission, UserId};
+
+    fn user() -> Arc<User> {
+        Arc::new(User {
+            id: UserId(uuid::Uuid::nil()),
+            username: "device".parse().unwrap(),
+            description: String::new(),
+            enabled: true,
+            auth: Auth::Password,
+            password_hash: None,
+            certificates: Vec::new(),
+            roles: Vec::new(),
+            permissions: Vec::new(),
+            publish_prefix: None,
+            client_id: None,
+            expires_at: None,
+            managed_by: ManagedBy::Api,
+            created_at: Timestamp::UNIX_EPOCH,
+            last_seen_at: None,
+            version: 1,
+        })
+    }
+
+    fn concerns(edit: impl FnOnce(&mut User)) -> bool {
+        let (old, mut new) = (user(), User::clone(&user()));
+        edit(&mut new);
+        concerns_the_connection(Some(&old), Some(&Arc::new(new)), Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_change_of_rights_alone_calls_no_connection() {
+        let old = user();
+        assert!(!concerns_the_connection(Some(&old), Some(&old), Timestamp::UNIX_EPOCH), "of a role");
+        let rule = || Permission::allow(crate::access::Context::Mqtt, crate::access::Operation::Read, "a");
+        assert!(!concerns(|user| {
+            user.version += 1;
+            user.roles = vec!["line".parse().unwrap()];
+            user.permissions = vec![rule()];
+            user.publish_prefix = Some("a/".into());
+        }));
+    }
+
+    #[test]
+    fn whatever_may_end_a_connection_calls_it() {
+        assert!(concerns(|user| user.enabled = false));
+        assert!(concerns(|user| user.password_hash = Some("$argon2id$".into())));
+        assert!(concerns(|user| user.auth = Auth::Either));
+        assert!(concerns(|user| user.client_id = Some("x".into())));
+        assert!(concerns(|user| user.expires_at = Some(Timestamp::MAX)), "an end is set");
+        assert!(concerns(|user| user.expires_at = Some(Timestamp::UNIX_EPOCH)));
+        let lapsed = Arc::new(User { expires_at: Some(Timestamp::UNIX_EPOCH), ..User::clone(&user()) });
+        assert!(concerns_the_connection(Some(&lapsed), Some(&lapsed), Timestamp::UNIX_EPOCH), "the clock's commit");
+        assert!(concerns_the_connection(Some(&user()), None, Timestamp::UNIX_EPOCH));
+        assert!(concerns_the_connection(None, Some(&user()), Timestamp::UNIX_EPOCH));
     }
 }

@@ -21,10 +21,10 @@ use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError};
 use super::rates::Rates;
 use super::request::{Details, Request, RequestId, RequestView, State};
 use super::settings::{AnswerSink, PasswordHasher, ReturnPath, Settings};
-use crate::access::{ManagedBy, RoleName, UserId};
+use crate::access::{ManagedBy, PolicyVersion, RoleName, UserId};
 use crate::audit::{self, Lapse, Note, Place, UserRef, Word};
-use crate::clock::{Clock, Duration};
-use crate::directory::{self, Actor, Directory, Expected, NewUser, Transaction};
+use crate::clock::{Clock, Duration, Instant};
+use crate::directory::{self, Actor, Directory, DirectoryError, Expected, NewUser, Transaction};
 use crate::metrics::Metrics;
 use crate::pki::{IssuedCertificate, PreparedCertificate, Signer, VerifiedCsr};
 use crate::store::{Batch, Store, Table};
@@ -39,6 +39,9 @@ const ASKERS: usize = 8;
 pub(super) const POLL: Duration = Duration::from_secs(30);
 const LOCKED: Duration = Duration::from_mins(1);
 const FULL: Duration = Duration::from_mins(1);
+
+/// Requests whose user is no more are looked for this often.
+const ORPHANS: Duration = Duration::from_mins(1);
 
 /// Longest reason and comment, in bytes.
 const MAX_TEXT: usize = 1024;
@@ -73,6 +76,8 @@ pub(super) struct Inner {
 pub(super) struct Shared {
     pub(super) core: Core,
     pub(super) askers: HashMap<RequestId, Vec<Asker>>,
+    /// When requests without a user were last looked for, and in which snapshot.
+    pub(super) swept: Option<(Instant, PolicyVersion)>,
 }
 
 impl Shared {
@@ -171,6 +176,22 @@ impl Inner {
         Ok(())
     }
 
+    /// Requests whose user is no more, where it is time to look for them. The listener of the directory must not call the
+    /// registry, so the registry asks.
+    pub(super) fn orphans(&self, state: &mut Shared, now: Now) -> Vec<Change> {
+        let policy = self.directory.policy();
+        let due = state.swept.is_none_or(|(at, version)| {
+            version != policy.version() && now.instant.saturating_duration_since(at) >= ORPHANS
+        });
+        if !due {
+            return Vec::new();
+        }
+        let orphans = state.core.orphans(&*policy);
+        // With some to remove there may be more of them: they are looked for again.
+        state.swept = orphans.is_empty().then(|| (now.instant, policy.version()));
+        orphans
+    }
+
     fn apply(&self, state: &mut Shared, changes: Vec<Change>) {
         for change in changes {
             if let Change::Remove { id, .. } = change {
@@ -222,43 +243,47 @@ impl Inner {
         let mut state = self.state.lock();
         let request = state.core.grantable(id, terms.unpaired, now);
         let mut request = request.map_err(|why| RegistryError::undecidable(id, why))?.clone();
-        let mut details = self.details(id)?;
-        let issued = self.issue(&request, &details, now)?;
-        let user = UserId(Uuid::now_v7());
-        let new = NewUser {
+        let policy = self.directory.policy();
+        if let Some(role) = terms.roles.iter().find(|role| policy.role(role).is_none()) {
+            return Err(RegistryError::RoleUnknown(role.clone()));
+        }
+        let new_id = UserId(Uuid::now_v7());
+        let mut user = NewUser {
             description: terms.comment.clone().unwrap_or_default(),
             auth: request.auth(),
             password_hash: request.password_hash.take(),
-            certificates: issued.iter().map(IssuedCertificate::record).collect(),
             roles: terms.roles,
             permissions: terms.permissions,
             publish_prefix: terms.publish_prefix,
             expires_at: terms.expires_at,
             ..NewUser::named(request.username.clone())
-        };
+        }
+        .into_user(new_id, ManagedBy::Registry);
+        // Terms that no policy can hold are refused before a key is used; the directory says it again where it counts.
+        policy.with([], [(user.id, Some(user.clone()))], now.wall).map_err(DirectoryError::from)?;
+        let mut details = self.details(id)?;
+        let issued = self.issue(&request, &details, actor, now)?;
+        user.certificates = issued.iter().map(IssuedCertificate::record).collect();
         request.state = State::Granted {
-            user,
+            user: user.id,
             serial: issued.as_ref().map(|issued| issued.serial().to_owned()),
             by: actor.to_string(),
             at: now.wall,
             comment: terms.comment,
         };
-        let named = UserRef { id: user, username: request.username.clone() };
+        let named = UserRef { id: user.id, username: user.username.clone() };
         let mut note = Note::from(audit::Event::RegistrationGranted { request: id.0, user: named.clone() });
-        note.events.extend(issued.as_ref().map(IssuedCertificate::record).map(|certificate| {
-            audit::Event::CertificateIssued {
-                user: named,
-                serial: Word::name(&certificate.serial),
-                fingerprint: Word::name(&certificate.fingerprint),
-                not_after: certificate.not_after,
-            }
+        note.events.extend(user.certificates.iter().map(|certificate| audit::Event::CertificateIssued {
+            user: named.clone(),
+            serial: Word::name(&certificate.serial),
+            fingerprint: Word::name(&certificate.fingerprint),
+            not_after: certificate.not_after,
         }));
         details.certificate = issued.map(|issued| issued.pem().to_owned());
         let mut records = Batch::new();
         records.put(&REQUESTS, &id.0, &request)?;
         records.put(&DETAILS, &id.0, &details)?;
-        let user = Box::new(new.into_user(user, ManagedBy::Registry));
-        let changes = vec![directory::Change::PutUser { user, expected: Expected::Absent }];
+        let changes = vec![directory::Change::PutUser { user: Box::new(user), expected: Expected::Absent }];
         // INVARIANT: user, roles, certificate and decision are one transaction. A listener of the directory must not call us.
         self.directory.commit_noted(Transaction { changes, records }, actor, note)?;
         let view = RequestView::new(&request, details);
@@ -274,6 +299,7 @@ impl Inner {
         &self,
         request: &Request,
         details: &Details,
+        actor: &Actor,
         now: Now,
     ) -> Result<Option<IssuedCertificate>, RegistryError> {
         let Some(key) = &request.key else { return Ok(None) };
@@ -285,6 +311,13 @@ impl Inner {
         let prepared =
             PreparedCertificate::client(&csr, self.signer.issuer(), serial, now.wall, self.settings.validity)
                 .map_err(crate::pki::SignerError::from)?;
+        // Whatever becomes of the transaction: no key signs anything that the log does not know of.
+        let intent = audit::Event::CertificateSigning {
+            request: request.id.0,
+            username: request.username.clone(),
+            serial: Word::name(&serial.hex()),
+        };
+        self.directory.record(intent.into(), actor)?;
         tracing::info!("signing certificate {} for `{}`", serial.hex(), request.username);
         Ok(Some(self.signer.sign(prepared)?))
     }

@@ -390,6 +390,12 @@ impl Core {
             .collect()
     }
 
+    /// Requests whose user is no more, at most [`AT_ONCE`] of them. Costs the whole table.
+    pub(super) fn orphans(&self, users: &dyn Users) -> Vec<Change> {
+        let orphans = self.requests.values().filter(|request| is_orphan(request, users)).take(AT_ONCE);
+        orphans.map(|request| Change::Remove { id: request.id, why: Removal::UserGone }).collect()
+    }
+
     // Inputs.
 
     /// Makes a change that a question has named, or that the store has held.
@@ -529,13 +535,15 @@ impl Core {
 fn stale(request: &Request, users: &dyn Users, now: Now) -> Option<Removal> {
     match &request.state {
         State::Pending => (request.expires_at <= now.wall).then_some(Removal::Expired),
-        // The id is the identity: a later user of the same name has nothing to do with this request.
-        State::Granted { user, .. } => {
-            let lives = users.by_id(*user).is_some_and(|user| user.username == request.username);
-            (!lives).then_some(Removal::UserGone)
-        }
+        State::Granted { .. } => is_orphan(request, users).then_some(Removal::UserGone),
         State::Denied { forget_at, .. } => (*forget_at <= now.wall).then_some(Removal::Forgotten),
     }
+}
+
+/// Is the user that it became no more? The id is the identity: a later user of the same name has nothing to do with it.
+pub(super) fn is_orphan(request: &Request, users: &dyn Users) -> bool {
+    let State::Granted { user, .. } = &request.state else { return false };
+    !users.by_id(*user).is_some_and(|user| user.username == request.username)
 }
 
 /// Does the message carry the proof of the request? The key is compared first: it costs nothing.

@@ -129,7 +129,10 @@ pub enum RegistryError {
     /// Out of range.
     #[error("{0}")]
     Invalid(&'static str),
-    /// The directory refuses: unknown role, taken name, a pattern that is none.
+    /// The terms name a role that is not there.
+    #[error("there is no role `{0}`: create it first, or grant without it")]
+    RoleUnknown(RoleName),
+    /// The directory refuses: taken name, a pattern that is none.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     /// The CA cannot sign.
@@ -165,7 +168,7 @@ impl RegistryError {
             Self::NotFound(_) => RegistryErrorKind::NotFound,
             Self::NotPending { .. } | Self::Unpaired(_) => RegistryErrorKind::Conflict,
             Self::NotAllowed => RegistryErrorKind::Forbidden,
-            Self::Invalid(_) => RegistryErrorKind::Invalid,
+            Self::Invalid(_) | Self::RoleUnknown(_) => RegistryErrorKind::Invalid,
             Self::Directory(error) => match error.kind() {
                 // A role or a name that is missing is a fault of the terms, not of the request's address.
                 directory::ErrorKind::NotFound | directory::ErrorKind::Invalid => RegistryErrorKind::Invalid,

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::answer::Answer;
 use super::commit::{Asker, Inner, POLL, REQUESTS, Shared};
-use super::core::{Ask, Core, Drawn, Facts, Limits, Step, Verdict};
+use super::core::{Ask, Core, Drawn, Facts, Limits, Step, Verdict, is_orphan};
 use super::lock::{Lock, UnlockTerms};
 use super::message::{RegisterMessage, parse_question};
 use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError, StateFilter};
@@ -80,7 +80,7 @@ impl Registry {
             .map_err(|_| RegistryError::Damaged("the operating system gave no random numbers".into()))?;
         metrics.registry_pending.set(i64::try_from(core.pending()).unwrap_or(i64::MAX));
         Ok(Self(Arc::new(Inner {
-            state: Mutex::new(Shared { core, askers: HashMap::new() }),
+            state: Mutex::new(Shared { core, askers: HashMap::new(), swept: None }),
             rates: Mutex::new(Rates::new(settings.rate, SOURCES)),
             jobs: Semaphore::new(JOBS),
             store,
@@ -333,7 +333,9 @@ impl Registry {
         self.blocking(move |inner| {
             let requests: Vec<Request> = {
                 let state = inner.state.lock();
+                let policy = inner.directory.policy();
                 let wanted = |request: &&&Request| match filter {
+                    _ if is_orphan(request, &*policy) => false,
                     None => true,
                     Some(StateFilter::Pending) => matches!(request.state, State::Pending),
                     Some(StateFilter::Granted) => matches!(request.state, State::Granted { .. }),
@@ -349,7 +351,9 @@ impl Registry {
     /// One request.
     pub async fn show(&self, id: RequestId) -> Result<RequestView, RegistryError> {
         self.blocking(move |inner| {
-            let request = inner.state.lock().core.get(id).cloned().ok_or(RegistryError::NotFound(id))?;
+            let request = inner.state.lock().core.get(id).cloned();
+            let policy = inner.directory.policy();
+            let request = request.filter(|request| !is_orphan(request, &*policy)).ok_or(RegistryError::NotFound(id))?;
             Ok(RequestView::new(&request, inner.details(id)?))
         })
         .await
@@ -426,7 +430,8 @@ impl Registry {
                 inner.directory.record(audit::Event::RegistryLocked.into(), &Actor::Registry)?;
             }
             state.forget_gone();
-            let changes = state.core.expire(now);
+            let mut changes = state.core.expire(now);
+            changes.extend(inner.orphans(&mut state, now));
             inner.carry_out(&mut state, changes, None, &Actor::Registry, now)
         })
         .await

@@ -278,6 +278,7 @@ async fn a_grant_that_the_directory_or_the_disk_refuses_changes_nothing() {
     let unknown = GrantTerms { roles: vec!["nobody".parse().unwrap()], ..GrantTerms::default() };
     let error = stage.registry.grant(id, unknown, Actor::System).await.unwrap_err();
     assert_eq!(error.kind(), RegistryErrorKind::Invalid, "{error}");
+    assert_eq!(error.to_string(), "there is no role `nobody`: create it first, or grant without it");
     let past = GrantTerms { expires_at: Some(Timestamp::UNIX_EPOCH), ..GrantTerms::default() };
     assert!(stage.registry.grant(id, past, Actor::System).await.is_err());
     // Every operation of the grant in turn.
@@ -299,13 +300,67 @@ async fn a_grant_that_the_directory_or_the_disk_refuses_changes_nothing() {
 }
 
 #[tokio::test]
+async fn terms_that_cannot_be_are_refused_before_anything_is_signed() {
+    let stage = Stage::new();
+    stage.unlock().await;
+    stage.send(with_csr()).await;
+    let id = stage.only().await;
+    let roles = vec!["sensor".parse().unwrap(), "nobody".parse().unwrap()];
+    let prefix = |prefix: &str| GrantTerms { publish_prefix: Some(prefix.into()), ..GrantTerms::default() };
+    for terms in [GrantTerms { roles, ..GrantTerms::default() }, prefix("no-slash"), prefix("$SYS/")] {
+        // What is to be signed is on this disk: it is not even read.
+        stage.store.fail_at(0, Fault::Refused);
+        let error = stage.registry.grant(id, terms, Actor::System).await.unwrap_err();
+        assert_eq!(error.kind(), RegistryErrorKind::Invalid, "{error}");
+    }
+    stage.registry.show(id).await.unwrap_err();
+    stage.registry.grant(id, Stage::terms(), Actor::System).await.unwrap();
+}
+
+/// The request of a user that is no more is not shown as granted, and does not stay on the disk.
+#[tokio::test]
+async fn a_request_goes_with_its_user() {
+    let mut stage = Stage::new();
+    stage.unlock().await;
+    stage.send(with_csr()).await;
+    stage.send(with_password("a good password")).await;
+    for request in stage.registry.list(None).await.unwrap() {
+        stage.registry.grant(request.id, Stage::terms(), Actor::System).await.unwrap();
+    }
+    stage.registry.tick().await.unwrap();
+    let user = stage.directory.policy().user_named(&"press-7".parse().unwrap()).unwrap().id;
+    let id = stage.registry.list(None).await.unwrap().into_iter().find(|it| it.username.as_str() == "press-7");
+    let id = id.unwrap().id;
+    stage.directory.delete_user(user, Expected::Any, &Actor::System).unwrap();
+    let left = |stage: &Stage| {
+        let registry = stage.registry.clone();
+        async move {
+            let listed = registry.list(Some(StateFilter::Granted)).await.unwrap();
+            listed.iter().map(|it| it.username.to_string()).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(left(&stage).await, ["meter-1"]);
+    assert_eq!(stage.registry.show(id).await.unwrap_err().kind(), RegistryErrorKind::NotFound);
+    let on_disk = |stage: &Stage| REQUESTS.iter(&*stage.store).count();
+    stage.registry.tick().await.unwrap();
+    assert_eq!(on_disk(&stage), 2, "not looked for at every tick");
+    stage.clock.advance(Duration::from_mins(1));
+    stage.registry.tick().await.unwrap();
+    assert_eq!(on_disk(&stage), 1);
+    stage.restart();
+    assert_eq!(left(&stage).await, ["meter-1"]);
+    stage.unlock().await;
+    assert_eq!(stage.send(with_csr()).await.status, 202, "the name and the key are free");
+}
+
+#[tokio::test]
 async fn a_lost_answer_of_the_disk_is_a_whole_grant_after_the_restart() {
     let mut stage = Stage::new();
     stage.unlock().await;
     stage.send(with_csr()).await;
     let id = stage.only().await;
-    // The details are read first, then the one commit is made.
-    stage.store.fail_at(1, Fault::AnswerLost);
+    // The details are read first, then it is put on record that the CA will sign, then the one commit is made.
+    stage.store.fail_at(2, Fault::AnswerLost);
     assert!(stage.registry.grant(id, Stage::terms(), Actor::System).await.is_err());
     stage.restart();
     let user = stage.directory.policy().user_named(&"press-7".parse().unwrap()).cloned();

@@ -299,9 +299,9 @@ class Client:
     # The registry's door: JSON both ways.
 
     def ask(self, operation, **fields):
-        """Publishes to a registry operation and returns the answer, or None."""
+        """Publishes to a registry operation and returns the answer; one without a status when none came."""
         self.publish(f"$registry/{operation}", json.dumps(fields))
-        return self.answer()
+        return self.answer() or {"status": None, "state": None}
 
     def answer(self, seconds=WAIT):
         message = self.message(seconds)

@@ -200,6 +200,7 @@ async fn a_full_run_is_on_record_and_no_secret_of_it_is() {
         "registration_requested",
         "registration_granted",
         "registration_denied",
+        "certificate_signing",
         "certificate_issued",
         "certificate_revoked",
         "registry_locked",

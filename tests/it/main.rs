@@ -24,6 +24,7 @@ mod metrics;
 mod publish;
 mod revocation;
 mod session;
+mod start;
 mod subscribe;
 mod tls;
 mod vectors;
