@@ -20,13 +20,14 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::access::QuotaKind;
 use crate::clock::Duration;
 use crate::mqtt::{Packet, PacketType, QoS, ReasonCode};
 
 mod labels;
 
 pub use labels::{
-    AuthenticationOutcome, ConnectionEnd, ConnectionRefusal, DropCause, Label, RefusedAction, RegistryBadInput,
+    Answer, AuthenticationOutcome, ConnectionEnd, ConnectionRefusal, DropCause, Label, RefusedAction, RegistryBadInput,
     RegistryOutcome,
 };
 
@@ -91,6 +92,8 @@ pub struct Metrics {
     pub authentications: Counters<AuthenticationOutcome>,
     pub dropped: Counters<DropCause>,
     pub refused: Counters<RefusedAction>,
+    pub quota_exceeded: Counters<QuotaKind>,
+    pub answers: Counters<Answer>,
     malformed: ReasonCounters,
     pub registry_requests: Counters<RegistryOutcome>,
     pub registry_bad_input: Counters<RegistryBadInput>,
@@ -123,6 +126,8 @@ impl Metrics {
             authentications: Counters::new(),
             dropped: Counters::new(),
             refused: Counters::new(),
+            quota_exceeded: Counters::new(),
+            answers: Counters::new(),
             malformed: ReasonCounters((0..=u8::MAX).map(|_| AtomicU64::new(0)).collect()),
             registry_requests: Counters::new(),
             registry_bad_input: Counters::new(),
@@ -163,6 +168,8 @@ impl Metrics {
         r.register("malformed_packets", "Packets that broke the protocol, by the reason code", self.malformed.clone());
         r.register("messages_dropped", "Messages that did not reach an entitled subscriber", self.dropped.clone());
         r.register("refusals", "Actions refused by the access rules", self.refused.clone());
+        r.register("quota_exceeded", "What the quota of a user did not admit", self.quota_exceeded.clone());
+        r.register("answers", "Messages to a Response Topic that only a request permitted", self.answers.clone());
         r.register("sessions", "Sessions, with and without a connection", self.sessions.0.clone());
         r.register("subscriptions", "Subscriptions of all sessions", self.subscriptions.0.clone());
         r.register("retained_messages", "Retained messages", self.retained_messages.0.clone());
@@ -545,6 +552,7 @@ mod tests {
         let metrics = Metrics::new();
         let _open = metrics.connection_opened("mqtts");
         insta::assert_snapshot!(series(&metrics.encode()), @r"
+        portcullis_answers_total counter
         portcullis_argon2_busy gauge
         portcullis_argon2_waiting gauge
         portcullis_audit_collapsed_total counter
@@ -569,6 +577,7 @@ mod tests {
         portcullis_policy_version gauge
         portcullis_publish_received_total counter
         portcullis_publish_sent_total counter
+        portcullis_quota_exceeded_total counter
         portcullis_refusals_total counter
         portcullis_registry_bad_input_total counter
         portcullis_registry_pending gauge
@@ -646,6 +655,7 @@ mod tests {
         check::<AuthenticationOutcome>();
         check::<PacketType>();
         check::<QoS>();
+        check::<QuotaKind>();
         assert_eq!(PacketType::ALL.len(), HotCounters::default().packets[0].len());
     }
 }

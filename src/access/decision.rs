@@ -13,7 +13,7 @@ use super::pattern::{AskedLevels, Domain, Identity, Value, filter_levels, path_l
 use super::policy::Groups;
 use super::rules::{RuleSet, Tally};
 use super::summary::{Action, Grant};
-use super::{Effect, Permission, PolicyVersion, Role, RoleName, User, UserId, Username};
+use super::{Effect, Permission, PolicyVersion, Quota, Role, RoleName, User, UserId, Username};
 use crate::mqtt::{ClientId, QoS, TopicFilter, TopicName};
 
 /// The rules of one user under one snapshot, ready to be asked. Cheap to make and to clone: it shares the compiled rules.
@@ -120,6 +120,11 @@ impl Authority {
     /// The user's publish prefix.
     pub fn publish_prefix(&self) -> Option<&str> {
         self.holder.as_ref()?.user.publish_prefix.as_deref()
+    }
+
+    /// The user's quota.
+    pub fn quota(&self) -> Option<&Quota> {
+        self.holder.as_ref()?.user.quota.as_deref()
     }
 
     /// Is every answer of the other one certainly the same? A session whose authority is the same under a new snapshot has

@@ -33,6 +33,7 @@ mod error;
 mod model;
 mod pattern;
 mod policy;
+mod quota;
 mod rules;
 mod summary;
 mod trie;
@@ -51,4 +52,5 @@ pub use error::{ClientIdPatternError, PolicyError, PrefixError, RuleError, RuleH
 pub use model::*;
 pub use pattern::{MAX_LEVELS, MAX_RESOURCE_BYTES};
 pub use policy::{MAX_ROLES, Policy, PolicyVersion, Subject};
+pub use quota::{Quota, QuotaKind, Rate, RateError};
 pub use rules::{MAX_PERMISSIONS, MAX_RULE_BYTES};

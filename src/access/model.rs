@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::Quota;
+
 /// The identity of a user, drawn once (UUIDv7) and never reused; the name is only a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -343,6 +345,9 @@ pub struct User {
     /// Pattern that its client identifier must match, with `*` for any run of characters and `${username}`; default any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
+    /// How much of the broker it may take up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Box<Quota>>,
     /// End of the identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
@@ -374,6 +379,7 @@ impl User {
             permissions: Vec::new(),
             publish_prefix: None,
             client_id: None,
+            quota: None,
             expires_at: None,
             managed_by: ManagedBy::default(),
             created_at,

@@ -38,7 +38,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use crate::access::Role;
-use crate::access::{Auth, CertificateRecord, ManagedBy, Permission, RoleName, User, UserId, Username};
+use crate::access::{Auth, CertificateRecord, ManagedBy, Permission, Quota, RoleName, User, UserId, Username};
 pub use crate::audit::{Entry, Hash, Record, Report, Statement, Tip};
 pub use crate::registry::{
     Event, EventKind, GrantTerms, LockStatus, RequestId, RequestView, State as RequestState, StateFilter, UnlockTerms,
@@ -119,6 +119,9 @@ pub struct UserView {
     /// Pattern of its client identifiers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
+    /// How much of the broker it may take up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
     /// End of the identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
@@ -147,6 +150,7 @@ impl From<&User> for UserView {
             permissions: user.permissions.clone(),
             publish_prefix: user.publish_prefix.clone(),
             client_id: user.client_id.clone(),
+            quota: user.quota.as_deref().copied(),
             expires_at: user.expires_at,
             managed_by: user.managed_by,
             created_at: user.created_at,
@@ -186,6 +190,9 @@ pub struct NewUser {
     /// Pattern of its client identifiers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
+    /// How much of the broker it may take up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
     /// End of the identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
@@ -227,6 +234,9 @@ pub struct UserPatch {
     /// Pattern of its client identifiers.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub client_id: Option<Option<String>>,
+    /// How much of the broker it may take up, as a whole: what the new one leaves out is not bounded any more.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Option<Quota>>,
     /// End of the identity.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Option<Timestamp>>,

@@ -46,6 +46,7 @@ pub(super) async fn create(
         permissions: new.permissions,
         publish_prefix: new.publish_prefix,
         client_id: new.client_id,
+        quota: new.quota,
         expires_at: new.expires_at,
         ..directory::NewUser::named(new.username)
     };
@@ -79,8 +80,18 @@ pub(super) async fn change(
 }
 
 fn apply(user: &mut User, patch: UserPatch) {
-    let UserPatch { version: _, description, enabled, auth, roles, permissions, publish_prefix, client_id, expires_at } =
-        patch;
+    let UserPatch {
+        version: _,
+        description,
+        enabled,
+        auth,
+        roles,
+        permissions,
+        publish_prefix,
+        client_id,
+        quota,
+        expires_at,
+    } = patch;
     user.description = description.unwrap_or_else(|| std::mem::take(&mut user.description));
     user.enabled = enabled.unwrap_or(user.enabled);
     user.auth = auth.unwrap_or(user.auth);
@@ -91,6 +102,7 @@ fn apply(user: &mut User, patch: UserPatch) {
     user.permissions = permissions.unwrap_or_else(|| std::mem::take(&mut user.permissions));
     user.publish_prefix = publish_prefix.unwrap_or_else(|| user.publish_prefix.take());
     user.client_id = client_id.unwrap_or_else(|| user.client_id.take());
+    user.quota = quota.map_or_else(|| user.quota.take(), |quota| quota.map(Box::new));
     user.expires_at = expires_at.unwrap_or(user.expires_at);
 }
 

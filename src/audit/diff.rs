@@ -46,9 +46,11 @@ pub fn user_change(old: Option<&User>, new: &User) -> UserChange {
     change.enabled = (created || rest.enabled != new.enabled).then_some(new.enabled);
     change.auth = (created || rest.auth != new.auth).then_some(new.auth);
     change.expires_at = if rest.expires_at == new.expires_at { None } else { new.expires_at };
+    change.quota = if rest.quota == new.quota { None } else { new.quota.as_deref().copied() };
     compare!(
         username => Username, description => Description, enabled => Enabled, auth => Auth, password_hash => Password,
-        certificates => Certificates, publish_prefix => PublishPrefix, client_id => ClientId, expires_at => ExpiresAt
+        certificates => Certificates, publish_prefix => PublishPrefix, client_id => ClientId, expires_at => ExpiresAt,
+        quota => Quota
     );
     rest.version = new.version;
     rest.managed_by = new.managed_by;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::record::Hash;
-use crate::access::{Auth, ManagedBy, Permission, RoleName, UserId, Username};
+use crate::access::{Auth, ManagedBy, Permission, Quota, RoleName, UserId, Username};
 
 /// On whose behalf something was done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,6 +163,7 @@ pub enum Field {
     PublishPrefix,
     ClientId,
     ExpiresAt,
+    Quota,
     Other,
 }
 
@@ -249,6 +250,9 @@ pub struct UserChange {
     /// The new end; absent with [`Field::ExpiresAt`]: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    /// The new bounds; absent with [`Field::Quota`]: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
     /// Roles given.
     #[serde(skip_serializing_if = "RoleNames::is_empty")]
     pub roles_added: RoleNames,

@@ -12,8 +12,8 @@ use crate::{
     mqtt::{ClientId, QoS, TopicFilter, TopicName},
     net::Server,
     registry::Registry,
-    router::{Mailbox, RetainedMessage, RouteMemory},
-    session::{Message, Publisher, SessionNumber, SubscriptionNumber},
+    router::{Mailbox, Origin, RetainedFull, RetainedMessage, RouteMemory},
+    session::{Message, Owner, Publisher, SessionNumber, SubscriptionNumber},
 };
 
 /// A message was not published.
@@ -29,6 +29,9 @@ pub enum NotPublished {
     /// `limits.retained_messages` or `limits.retained_bytes` is reached.
     #[error("there is no room for another retained message")]
     RetainedFull,
+    /// The quota of the user.
+    #[error("the user's quota does not admit another message like this now")]
+    OverQuota,
 }
 
 /// A filter was not subscribed to.
@@ -95,7 +98,9 @@ impl BrokerHandle {
         if topic.is_reserved() {
             return Err(NotPublished::Reserved);
         }
-        let topic = match self.authority() {
+        let payload = payload.into();
+        let authority = self.authority();
+        let topic = match &authority {
             None => topic,
             Some(authority) => {
                 let topic = match authority.publish_prefix() {
@@ -110,21 +115,35 @@ impl BrokerHandle {
                 topic
             }
         };
+        let origin = self.user.as_ref().map(|(user, client_id)| Origin {
+            user: *user,
+            client_id,
+            quota: authority.as_ref().and_then(Authority::quota),
+        });
+        if let Some(Origin { user, quota: Some(quota), .. }) = origin {
+            let usage = self.server.sessions.usage(Owner::User(user));
+            let weight = || Message::weight(&topic, &payload, None);
+            if let Err(kind) = usage.publish(quota, weight, self.server.clock.instant()) {
+                self.server.metrics.quota_exceeded.inc(kind);
+                return Err(NotPublished::OverQuota);
+            }
+        }
         let message = Arc::new(Message {
             topic,
-            payload: payload.into(),
+            payload,
             qos,
             retain,
             publisher: Publisher { user: self.user.as_ref().map(|(user, _)| *user), session: SessionNumber(0) },
             expires: None,
             properties: None,
         });
-        let publisher = self.user.as_ref().map(|(user, client_id)| (*user, client_id));
-        self.server
-            .router
-            .route(&message, publisher, &mut self.memory.lock())
-            .map(|routed| routed.matched)
-            .map_err(|_| NotPublished::RetainedFull)
+        let routed = self.server.router.route(&message, origin.as_ref(), &mut self.memory.lock());
+        self.server.routed(&routed);
+        match routed {
+            Ok(routed) => Ok(routed.matched),
+            Err(RetainedFull::Limits) => Err(NotPublished::RetainedFull),
+            Err(RetainedFull::Quota(_)) => Err(NotPublished::OverQuota),
+        }
     }
 
     /// Subscribes; retained messages come first. What the receiver does not take in time is dropped once

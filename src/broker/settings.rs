@@ -45,6 +45,7 @@ pub(super) fn net(config: &Config) -> net::Settings {
             config::PartialSubscription::Refuse => PartialSubscription::Refuse,
             config::PartialSubscription::Filter => PartialSubscription::Filter,
         },
+        response_grants: config.access.response_grants.then_some(config.access.response_grant_for),
         ..session::Settings::default()
     };
     let registration_packet = NonZeroU32::MIN.saturating_add(REGISTRATION_PACKET - 1);
@@ -55,6 +56,7 @@ pub(super) fn net(config: &Config) -> net::Settings {
             maximum_packet_size: session.maximum_packet_size.min(registration_packet),
             subscriptions: REGISTRATION_SUBSCRIPTIONS,
             max_session_expiry: 0,
+            response_grants: None,
             ..session.clone()
         },
         session,

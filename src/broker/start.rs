@@ -332,6 +332,7 @@ async fn reconcile(
             permissions: user.permissions.clone(),
             publish_prefix: user.publish_prefix.clone(),
             client_id: user.client_id.clone(),
+            quota: user.quota,
             expires_at: user.expires_at,
         });
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use portcullis::access::{Auth, Permission, RoleName, Username};
+use portcullis::access::{Auth, Permission, Quota, RoleName, Username};
 use portcullis::admin::api::{Action, Hash, RequestId, StateFilter};
 use portcullis::authn::{UsernamePattern, UsernamePatternError};
 use portcullis::clock::Timestamp;
@@ -111,7 +111,9 @@ pub(crate) struct Offline {
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
     /// Make a user; its password is asked for
-    Add(UserAdd),
+    Add(Box<UserAdd>),
+    /// Change a user, now and for its live sessions too; what is not named stays
+    Edit(Box<UserEdit>),
     /// List all users
     List,
     /// Show one user
@@ -154,6 +156,9 @@ pub(crate) struct UserAdd {
     /// Pattern of the client identifiers that the user may use
     #[arg(long, value_name = "PATTERN")]
     pub(crate) client_id: Option<String>,
+    /// Bound what the user may take up, as JSON: {"connections":2,"publish_messages":{"per_second":100,"burst":500}}
+    #[arg(long, value_name = "JSON", value_parser = quota)]
+    pub(crate) quota: Option<Quota>,
     /// When the user ends, as in 2027-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     pub(crate) expires: Option<Timestamp>,
@@ -163,6 +168,47 @@ pub(crate) struct UserAdd {
     /// Read the password from standard input, one line
     #[arg(long)]
     pub(crate) password_stdin: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UserEdit {
+    #[arg(value_name = "USER")]
+    pub(crate) username: Username,
+    /// For people
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+    /// All of its roles from now on; may be repeated
+    #[arg(long = "role", value_name = "ROLE")]
+    pub(crate) roles: Vec<RoleName>,
+    /// All rules of its own from now on, as JSON; may be repeated
+    #[arg(long = "permission", value_name = "JSON", value_parser = permission)]
+    pub(crate) permissions: Vec<Permission>,
+    /// Put this in front of every topic that the user publishes to
+    #[arg(long, value_name = "PREFIX/")]
+    pub(crate) publish_prefix: Option<String>,
+    /// Pattern of the client identifiers that the user may use
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) client_id: Option<String>,
+    /// Bound what the user may take up, as JSON; what it leaves out is not bounded any more
+    #[arg(long, value_name = "JSON", value_parser = quota)]
+    pub(crate) quota: Option<Quota>,
+    /// When the user ends, as in 2027-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) expires: Option<Timestamp>,
+    /// Take this away; may be repeated
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) clear: Vec<Clearable>,
+}
+
+/// What a user can be without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Clearable {
+    Roles,
+    Permissions,
+    PublishPrefix,
+    ClientId,
+    Quota,
+    Expires,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -364,6 +410,14 @@ impl From<ActionArgument> for Action {
 fn permission(text: &str) -> Result<Permission, String> {
     serde_json::from_str(text).map_err(|error| {
         format!("{error}; write it like {{\"context\":\"mqtt\",\"operation\":\"read\",\"resource\":\"plant/#\"}}")
+    })
+}
+
+fn quota(text: &str) -> Result<Quota, String> {
+    serde_json::from_str(text).map_err(|error| {
+        format!(
+            "{error}; write it like {{\"connections\":2,\"publish_messages\":{{\"per_second\":100,\"burst\":500}}}}"
+        )
     })
 }
 

@@ -43,6 +43,10 @@ impl Client {
         self.send(Method::PUT, path, Some(body)).await
     }
 
+    pub(crate) async fn patch<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        self.send(Method::PATCH, path, Some(body)).await
+    }
+
     /// Expects no content in return.
     pub(crate) async fn delete(&self, path: &str) -> Result<(), Failure> {
         self.exchange(Method::DELETE, path, None::<&()>).await.map(|_| ())

@@ -2,11 +2,13 @@
 
 use portcullis::access::{Auth, Permission, Role, Username};
 use portcullis::admin::api::{
-    DecidingRule, Explain, Explanation, NewPassword, NewRole, NewUser, Page, UserView, VersionRead,
+    DecidingRule, Explain, Explanation, NewPassword, NewRole, NewUser, Page, UserPatch, UserView, VersionRead,
 };
 use serde::Serialize;
 
-use super::args::{ExplainArguments, Remote, RoleAdd, RoleCommand, UserAdd, UserCommand, UserPasswd};
+use super::args::{
+    Clearable, ExplainArguments, Remote, RoleAdd, RoleCommand, UserAdd, UserCommand, UserEdit, UserPasswd,
+};
 use super::client::{Client, segment};
 use super::output::{self, Fields, Table, printable};
 use super::{Failure, Shell, audit, registry};
@@ -37,7 +39,8 @@ impl Shell<'_> {
 
 async fn user(command: UserCommand, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
     match command {
-        UserCommand::Add(arguments) => user_add(arguments, client, shell).await,
+        UserCommand::Add(arguments) => user_add(*arguments, client, shell).await,
+        UserCommand::Edit(arguments) => user_edit(&arguments, client, shell).await,
         UserCommand::List => {
             let users: Page<UserView> = client.get("/api/users").await?;
             let bold = shell.bold;
@@ -80,6 +83,7 @@ async fn user_add(arguments: UserAdd, client: &Client, shell: &mut Shell<'_>) ->
         permissions: arguments.permissions,
         publish_prefix: arguments.publish_prefix,
         client_id: arguments.client_id,
+        quota: arguments.quota,
         expires_at: arguments.expires,
     };
     let user: UserView = client.post("/api/users", &user).await?;
@@ -90,6 +94,52 @@ async fn user_add(arguments: UserAdd, client: &Client, shell: &mut Shell<'_>) ->
         }
         text
     })
+}
+
+async fn user_edit(arguments: &UserEdit, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
+    let cleared = |what: Clearable| arguments.clear.contains(&what);
+    for (what, given, name) in [
+        (Clearable::Roles, !arguments.roles.is_empty(), "--role"),
+        (Clearable::Permissions, !arguments.permissions.is_empty(), "--permission"),
+        (Clearable::PublishPrefix, arguments.publish_prefix.is_some(), "--publish-prefix"),
+        (Clearable::ClientId, arguments.client_id.is_some(), "--client-id"),
+        (Clearable::Quota, arguments.quota.is_some(), "--quota"),
+        (Clearable::Expires, arguments.expires.is_some(), "--expires"),
+    ] {
+        if given && cleared(what) {
+            return Err(Failure::Usage(format!("`{name}` is both given and cleared: keep one of the two")));
+        }
+    }
+    let path = user_path(&arguments.username)?;
+    let read: UserView = client.get(&path).await?;
+    let patch = UserPatch {
+        version: read.version,
+        description: arguments.description.clone(),
+        enabled: None,
+        auth: None,
+        roles: changed(&arguments.roles, cleared(Clearable::Roles)),
+        permissions: changed(&arguments.permissions, cleared(Clearable::Permissions)),
+        publish_prefix: set(arguments.publish_prefix.clone(), cleared(Clearable::PublishPrefix)),
+        client_id: set(arguments.client_id.clone(), cleared(Clearable::ClientId)),
+        quota: set(arguments.quota, cleared(Clearable::Quota)),
+        expires_at: set(arguments.expires, cleared(Clearable::Expires)),
+    };
+    if patch == (UserPatch { version: read.version, ..UserPatch::default() }) {
+        return Err(Failure::Usage("say what is to change; `--help` lists what can".to_owned()));
+    }
+    let user: UserView = client.patch(&path, &patch).await?;
+    shell.print(&user, |user| format!("changed the user {}\n", user.username))
+}
+
+/// For a patch: all that was given, nothing of it, or `None`, no change.
+fn changed<T: Clone>(given: &[T], cleared: bool) -> Option<Vec<T>> {
+    (cleared || !given.is_empty()).then(|| given.to_vec())
+}
+
+/// As [`changed`], for one value.
+#[expect(clippy::option_option, reason = "absent and null are two things in a patch (RFC 7396)")]
+fn set<T>(given: Option<T>, cleared: bool) -> Option<Option<T>> {
+    if cleared { Some(None) } else { given.map(Some) }
 }
 
 async fn user_passwd(arguments: UserPasswd, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
@@ -145,6 +195,7 @@ fn show_user(user: &UserView) -> String {
     fields.add("roles", user.roles.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
     fields.add("publish prefix", user.publish_prefix.clone().unwrap_or_default());
     fields.add("client id", user.client_id.clone().unwrap_or_default());
+    fields.add("quota", user.quota.as_ref().map(output::quota).unwrap_or_default());
     fields.add("expires", output::time_or(user.expires_at, ""));
     fields.add("owner", output::managed_by(user.managed_by));
     fields.add("created", output::time(user.created_at));

@@ -6,7 +6,7 @@
 use std::fmt::{self, Write as _};
 
 use jiff::Timestamp;
-use portcullis::access::{Auth, Context, Effect, ManagedBy, Operation, Permission};
+use portcullis::access::{Auth, Context, Effect, ManagedBy, Operation, Permission, Quota, Rate};
 use serde::Serialize;
 
 /// Columns with a header, as wide as their widest cell.
@@ -131,6 +131,25 @@ pub(crate) fn managed_by(managed_by: ManagedBy) -> &'static str {
         ManagedBy::Api => "api",
         ManagedBy::Registry => "registry",
     }
+}
+
+/// What a quota bounds, in one line.
+pub(crate) fn quota(quota: &Quota) -> String {
+    let rate = |rate: Option<Rate>| rate.map(|rate| format!("{}/s (burst {})", rate.per_second(), rate.burst()));
+    let number = |number: Option<u64>| number.map(|number| number.to_string());
+    let bounds = [
+        ("connections", number(quota.connections.map(u64::from))),
+        ("sessions", number(quota.sessions.map(u64::from))),
+        ("subscriptions", number(quota.subscriptions.map(u64::from))),
+        ("publish messages", rate(quota.publish_messages)),
+        ("publish bytes", rate(quota.publish_bytes)),
+        ("retained messages", number(quota.retained_messages)),
+        ("retained bytes", number(quota.retained_bytes)),
+        ("queue messages", number(quota.queue_messages)),
+        ("queue bytes", number(quota.queue_bytes)),
+    ];
+    let bounds = bounds.into_iter().filter_map(|(name, bound)| Some(format!("{name} {}", bound?)));
+    bounds.collect::<Vec<_>>().join(", ")
 }
 
 /// A rule on one line: `allow read plant/#`, with its conditions.

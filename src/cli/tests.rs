@@ -141,6 +141,11 @@ fn user() -> Value {
             { "context": "mqtt", "operation": "read", "resource": "plant/#", "max_qos": 1, "not_after": "2027-01-01T00:00:00Z" },
             { "context": "mqtt", "operation": "write", "resource": "plant/+/firmware", "effect": "deny" }
         ],
+        "quota": {
+            "connections": 2, "sessions": 3, "subscriptions": 4, "publish_messages": { "per_second": 100, "burst": 500 },
+            "publish_bytes": { "per_second": 65536 }, "retained_messages": 50, "retained_bytes": 60000,
+            "queue_messages": 70, "queue_bytes": 80000
+        },
         "publish_prefix": "site1/", "client_id": "${username}-*", "expires_at": "2030-01-01T00:00:00Z",
         "managed_by": "api", "created_at": "2026-01-01T10:11:12.5Z", "last_seen_at": "2026-02-03T04:05:06Z", "version": 7
     })
@@ -206,6 +211,7 @@ fn status(locked: bool) -> Value {
 #[tokio::test]
 async fn users() {
     let rule = r#"'{"context":"mqtt","operation":"read","resource":"plant/#"}'"#;
+    let quota = r#"'{"connections":2,"publish_messages":{"per_second":100,"burst":500},"queue_bytes":9000}'"#;
     let mut text = String::new();
     for (command, answers) in [
         ("user list".to_owned(), vec![ok(&json!({ "items": [user(), bare_user()] }))]),
@@ -220,6 +226,18 @@ async fn users() {
             ),
             vec![ok(&user())],
         ),
+        (format!("user add dev --quota {quota}"), vec![ok(&bare_user())]),
+        ("user add dev --quota '{\"publish_messages\":7}'".to_owned(), vec![]),
+        (format!("user edit historian --quota {quota} --clear expires"), vec![ok(&user()), ok(&user())]),
+        (
+            format!(
+                "user edit dev --role line --permission {rule} --description d --client-id x --publish-prefix y/ --clear quota"
+            ),
+            vec![ok(&bare_user()), ok(&bare_user())],
+        ),
+        ("user edit dev --clear roles --clear permissions".to_owned(), vec![ok(&bare_user()), ok(&bare_user())]),
+        ("user edit dev".to_owned(), vec![ok(&bare_user())]),
+        (format!("user edit dev --quota {quota} --clear quota"), vec![]),
         ("user add dev --auth certificate".to_owned(), vec![ok(&bare_user())]),
         ("user add dev --auth certificate --password-stdin".to_owned(), vec![]),
         ("user passwd historian".to_owned(), vec![ok(&user()), ok(&user())]),

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::source::Source;
-use crate::access::{Auth, Permission, Role, RoleName, Username};
+use crate::access::{Auth, Permission, Quota, Role, RoleName, Username};
 
 const MIB: u64 = 1 << 20;
 const DAY: Duration = Duration::from_hours(24);
@@ -142,6 +142,10 @@ pub struct Access {
     pub partial_subscription: PartialSubscription,
     /// What an MQTT 3.1.1 client sees of a refused PUBLISH.
     pub denied_publish: DeniedPublish,
+    /// May the receiver of a request answer once to its Response Topic without a rule for that?
+    pub response_grants: bool,
+    /// How long it may, 100 ms to 1 day.
+    pub response_grant_for: Duration,
 }
 
 /// See [`Access::orphaned_retained`].
@@ -362,6 +366,8 @@ pub struct ConfiguredUser {
     pub publish_prefix: Option<String>,
     /// Pattern of its client identifiers.
     pub client_id: Option<String>,
+    /// How much of the broker it may take up.
+    pub quota: Option<Quota>,
     /// End of the identity.
     pub expires_at: Option<Timestamp>,
 }
@@ -474,6 +480,8 @@ impl Default for Access {
             orphaned_retained: OrphanedRetained::Withhold,
             partial_subscription: PartialSubscription::Refuse,
             denied_publish: DeniedPublish::Disconnect,
+            response_grants: false,
+            response_grant_for: Duration::from_secs(30),
         }
     }
 }

@@ -8,10 +8,10 @@ use toml::de::DeValue;
 
 use super::files;
 use super::model::{ConfiguredPassword, ConfiguredUser};
-use super::reader::{Item, Report, Section, Wrong, boolean, integer, nearest, one_of, parsed, text};
+use super::reader::{Item, Report, Section, Wrong, boolean, integer, nearest, one_of, parsed, size, text};
 use crate::access::{
-    Auth, Context, Effect, ManagedBy, Operation, Permission, Policy, PolicyError, Role, RoleName, User, UserId,
-    Username,
+    Auth, Context, Effect, ManagedBy, Operation, Permission, Policy, PolicyError, Quota, Rate, Role, RoleName, User,
+    UserId, Username,
 };
 use crate::mqtt::TopicFilter;
 
@@ -57,6 +57,7 @@ pub(super) fn check_policy(report: &Report<'_>, roles: &[Role], users: &[(String
             permissions: user.permissions.clone(),
             publish_prefix: user.publish_prefix.clone(),
             client_id: user.client_id.clone(),
+            quota: user.quota.map(Box::new),
             expires_at: user.expires_at,
             managed_by: ManagedBy::Config,
             created_at: Timestamp::UNIX_EPOCH,
@@ -125,6 +126,7 @@ fn user(
             .get("publish_prefix", publish_prefix)
             .or_else(|| section.get("mqttPublishPrefix", publish_prefix)),
         client_id,
+        quota: quota(section),
         expires_at: section.get("expires_at", time),
     };
     let kinds = &[
@@ -135,7 +137,6 @@ fn user(
         ("none", Auth::None),
     ];
     let auth = section.get("auth", one_of(kinds)).unwrap_or_default();
-    section.not_yet("quota", "leave it out");
     section.not_yet("certificates", "for now a certificate comes from the registry: leave it out");
     section.finish();
     let username = username?;
@@ -302,6 +303,37 @@ fn client_id(item: &Item<'_>) -> Result<String, Wrong> {
     } else {
         Ok(pattern)
     }
+}
+
+/// How much of the broker the user may take up.
+fn quota(section: &Section<'_>) -> Option<Quota> {
+    let section = section.section("quota");
+    let count = || integer::<u32>(0..=u64::from(u32::MAX));
+    let many = || integer::<u64>(0..=Rate::MOST);
+    let bytes = || size(0..=Rate::MOST);
+    let quota = Quota {
+        connections: section.get("connections", count()),
+        sessions: section.get("sessions", count()),
+        publish_messages: rate(&section, "publish_messages", integer::<u64>(1..=Rate::MOST)),
+        publish_bytes: rate(&section, "publish_bytes", size(1..=Rate::MOST)),
+        subscriptions: section.get("subscriptions", count()),
+        retained_messages: section.get("retained_messages", many()),
+        retained_bytes: section.get("retained_bytes", bytes()),
+        queue_messages: section.get("queue_messages", many()),
+        queue_bytes: section.get("queue_bytes", bytes()),
+    };
+    section.finish();
+    section.span.is_some().then_some(quota)
+}
+
+fn rate(section: &Section<'_>, key: &'static str, amount: impl Fn(&Item<'_>) -> Result<u64, Wrong>) -> Option<Rate> {
+    let section = section.section(key);
+    let per_second = section.get("per_second", &amount);
+    let burst = section.get("burst", &amount);
+    section.require("per_second", "100");
+    section.finish();
+    // Both are within the bounds of a rate already.
+    Rate::new(per_second?, burst).ok()
 }
 
 /// A TOML date-time with its offset, or the same as text (RFC 3339).

@@ -279,11 +279,17 @@ impl<'t> Section<'t> {
     pub(super) fn section(&self, key: &'static str) -> Section<'t> {
         let item = self.item(key);
         let path = self.full(key);
+        // A path with an index is no header that one could write.
+        let in_list = path.contains('[');
         let table = item.as_ref().and_then(|item| {
             if let DeValue::Table(table) = item.value {
                 return Some(table);
             }
-            let advice = format!("a section `[{path}]` with its keys on the lines below it");
+            let advice = if in_list {
+                format!("a table: `{key} = {{ ... }}`")
+            } else {
+                format!("a section `[{path}]` with its keys on the lines below it")
+            };
             self.convert::<()>(item, |item| Err(item.wrong_kind(&advice)));
             None
         });
@@ -291,7 +297,7 @@ impl<'t> Section<'t> {
             self.report,
             path.clone(),
             join(&self.schema, key),
-            format!("[{path}]"),
+            if in_list { format!("`{path}`") } else { format!("[{path}]") },
             table,
             item.map(|item| item.span),
         )

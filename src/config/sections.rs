@@ -122,6 +122,10 @@ fn access(section: &Section<'_>, default: Access) -> Access {
             .get("partial_subscription", one_of(partial))
             .unwrap_or(default.partial_subscription),
         denied_publish: section.get("denied_publish", one_of(denied)).unwrap_or(default.denied_publish),
+        response_grants: section.get("response_grants", boolean).unwrap_or(default.response_grants),
+        response_grant_for: section
+            .get("response_grant_for", duration(Duration::from_millis(100)..=DAY))
+            .unwrap_or(default.response_grant_for),
     };
     section.finish();
     access

@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::access::{Auth, CertificateRecord, ManagedBy, Permission, Role, RoleName, User, UserId, Username};
+use crate::access::{Auth, CertificateRecord, ManagedBy, Permission, Quota, Role, RoleName, User, UserId, Username};
 use crate::audit::{Place, Who};
 use crate::store::Batch;
 
@@ -140,6 +140,8 @@ pub struct NewUser {
     pub publish_prefix: Option<String>,
     /// Pattern for its client identifier.
     pub client_id: Option<String>,
+    /// How much of the broker it may take up.
+    pub quota: Option<Quota>,
     /// End of the identity.
     pub expires_at: Option<Timestamp>,
 }
@@ -170,6 +172,7 @@ impl NewUser {
             permissions: Vec::new(),
             publish_prefix: None,
             client_id: None,
+            quota: None,
             expires_at: None,
         }
     }
@@ -188,6 +191,7 @@ impl NewUser {
             permissions: self.permissions,
             publish_prefix: self.publish_prefix,
             client_id: self.client_id,
+            quota: self.quota.map(Box::new),
             expires_at: self.expires_at,
             managed_by,
             created_at: Timestamp::UNIX_EPOCH,

@@ -2,6 +2,7 @@
 //!
 //! Enters: nothing. Leaves: enums with the texts that a scrape shows; both are an interface that dashboards stand on.
 
+use crate::access::QuotaKind;
 use crate::mqtt::{PacketType, QoS};
 
 /// A closed set of label values.
@@ -60,6 +61,10 @@ labels! {
     RefusedAction "action" {
         Publish = "publish", Subscribe = "subscribe", Receive = "receive", Will = "will",
     }
+    /// What became of an answer that only a request permitted.
+    Answer "outcome" {
+        Delivered = "delivered", NoRequester = "no_requester",
+    }
     /// The states that the registry answers with.
     RegistryOutcome "state" {
         Granted = "granted", Pending = "pending", Invalid = "invalid", Denied = "denied", Conflict = "conflict",
@@ -75,6 +80,24 @@ impl Label for QoS {
     const NAME: &'static str = "qos";
     const ALL: &'static [(Self, &'static str)] =
         &[(Self::AtMostOnce, "0"), (Self::AtLeastOnce, "1"), (Self::ExactlyOnce, "2")];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl Label for QuotaKind {
+    const NAME: &'static str = "quota";
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Connections, "connections"),
+        (Self::Sessions, "sessions"),
+        (Self::PublishMessages, "publish_messages"),
+        (Self::PublishBytes, "publish_bytes"),
+        (Self::Subscriptions, "subscriptions"),
+        (Self::RetainedMessages, "retained_messages"),
+        (Self::RetainedBytes, "retained_bytes"),
+        (Self::Queue, "queue"),
+    ];
 
     fn index(self) -> usize {
         self as usize

@@ -28,10 +28,10 @@ use super::{
     admission::Place,
     link::{self, HIGH_WATER, Link},
     listener::Listener,
-    login::{self, Admitted},
+    login::{self, Admitted, Standing},
     output::OutputBuffer,
     registry::{self, Mouth},
-    sessions::{Gate, SessionCell},
+    sessions::{Gate, SessionCell, UserPlace},
     transport::Transport,
     workers::Load,
 };
@@ -43,7 +43,7 @@ use crate::{
         Connect, Packet, ProtocolVersion, ReasonCode,
         codec::{DecodeError, Decoder, Limits, Role},
     },
-    session::{CloseReason, Context, EndCause, Output, Owner, Rejection, SessionKey, check_will},
+    session::{CloseReason, Context, EndCause, Output, Owner, Rejection, SessionKey, Terms, check_will},
 };
 
 /// The largest CONNECT: nobody has proven anything yet, so one connection may not hold more. Will message, user name
@@ -305,18 +305,27 @@ impl Connection {
         counted: Counted,
     ) -> Result<Box<Self>, (Transport, Rejection)> {
         let key = admitted.key.clone();
-        let Ok(cell) = server.sessions.claim(&key) else {
-            let rejection = Rejection {
-                reason_code: ReasonCode::QuotaExceeded,
-                explanation: "as many sessions as limits.sessions admits: try again later",
-                refusal: None,
-            };
-            return Err((transport, rejection));
+        let user = match key.owner {
+            Owner::User(user) => server.directory.policy().user(user).cloned(),
+            Owner::Registration(_) => None,
+        };
+        let cell = match server.sessions.claim(&key, user.as_deref().and_then(|user| user.quota.as_deref())) {
+            Ok(cell) => cell,
+            Err(too_many) => return Err((transport, server.too_many_sessions(too_many))),
         };
         let mut gate = cell.claimed();
         // The rules may have moved since the login: this moment's count.
-        let authority = match rules_of_now(&server, &admitted, connect) {
-            Ok(authority) => authority,
+        let admission = rules_of_now(&server, &admitted, connect).and_then(|standing| {
+            let most = standing.authority.quota().and_then(|quota| quota.connections);
+            // One that takes its own session over is one connection before and after.
+            let most = most.filter(|_| !gate.session.is_attached());
+            match UserPlace::take(&cell.usage, most) {
+                Some(place) => Ok((standing, place)),
+                None => Err(server.too_many_connections()),
+            }
+        });
+        let (Standing { authority, until }, place) = match admission {
+            Ok(admission) => admission,
             Err(rejection) => {
                 if gate.connection == 0 {
                     link::leave(&server, &cell, &mut gate);
@@ -363,7 +372,9 @@ impl Connection {
             cell.mailbox.detach(|delivery| delivery.message.qos);
         }
         gate.connection = number;
+        gate.place = Some(place);
         gate.ended = None;
+        cell.mailbox.narrow(cx.authority.quota());
         server.sessions.set_deadline(&cell, &mut gate, None);
         if connect.clean_start {
             cell.mailbox.clear();
@@ -371,7 +382,7 @@ impl Connection {
             gate.backlog.clear();
         }
         cell.mailbox.attach(Arc::clone(&connection.wake));
-        gate.session.handle_connect(connect, &connection.admitted.terms, &cx);
+        gate.session.handle_connect(connect, &Terms { until, ..connection.admitted.terms }, &cx);
         Link::settle(&server, &cell, &mut gate, &cx, Some(&mut connection.link));
         // At once: whatever ends the connection before its first turn must find CONNACK written. [MQTT-3.2.0-1]
         let before = connection.link.output.len();
@@ -582,13 +593,15 @@ impl Connection {
         }
         let policy = self.server.directory.policy();
         self.rules_seen = policy.version();
-        let now = self.server.clock.timestamp();
-        if let Some(authority) = self.admitted.newer_authority(Some(&self.authority), &policy, now) {
+        let now = (self.server.clock.instant(), self.server.clock.timestamp());
+        if let Some(Standing { authority, until }) = self.admitted.standing(Some(&self.authority), &policy, now) {
             if authority.is_same_as(&self.authority) {
                 // Somebody else's rules changed.
                 return;
             }
             self.authority = authority;
+            gate.session.handle_terms(until);
+            self.cell.mailbox.narrow(self.authority.quota());
         } else {
             self.authority = Authority::none(policy.version());
             let gone = matches!(self.key.owner, Owner::User(user) if policy.user(user).is_none());
@@ -671,16 +684,17 @@ impl Drop for Connection {
     }
 }
 
-/// The rights of this moment, if they admit the CONNECT and its Will.
-fn rules_of_now(server: &Server, admitted: &Admitted, connect: &Connect) -> Result<Authority, Rejection> {
+/// What the client may do at this moment, if that admits the CONNECT and its Will.
+fn rules_of_now(server: &Server, admitted: &Admitted, connect: &Connect) -> Result<Standing, Rejection> {
     let policy = server.directory.policy();
-    let authority = admitted.authority(&policy, server.clock.timestamp()).ok_or(Rejection {
+    let now = (server.clock.instant(), server.clock.timestamp());
+    let standing = admitted.standing(None, &policy, now).ok_or(Rejection {
         reason_code: ReasonCode::NotAuthorized,
         explanation: "this user may not connect",
         refusal: None,
     })?;
-    check_will(connect, admitted.key.owner, &authority, admitted.settings(server))?;
-    Ok(authority)
+    check_will(connect, admitted.key.owner, &standing.authority, admitted.settings(server))?;
+    Ok(standing)
 }
 
 /// Decodes and handles what has arrived. Says whether complete packets may still be waiting.

@@ -9,10 +9,10 @@ use super::{
 };
 use crate::{
     clock::Instant,
-    metrics::{DropCause, RefusedAction},
+    metrics::{Answer, DropCause, RefusedAction},
     mqtt::{ProtocolVersion, QoS},
-    router::{RouteMemory, Routed, retained_delivery},
-    session::{CloseReason, Context, Delivery, Disposition, EndCause, Output, Owner, RegistryRequest},
+    router::{Origin, RouteMemory, Routed, retained_delivery},
+    session::{CloseReason, Context, Delivery, Disposition, EndCause, Message, Output, Owner, RegistryRequest},
 };
 
 /// No more deliveries are encoded while this many bytes wait for the socket. Large enough for one efficient write,
@@ -94,21 +94,24 @@ impl Link {
                 let mut unremembered = RouteMemory::default();
                 let memory = link.map_or(&mut unremembered, |link| &mut link.memory);
                 let key = gate.session.key();
-                let publisher = match key.owner {
-                    Owner::User(user) => Some((user, &key.client_id)),
+                let origin = match key.owner {
+                    Owner::User(user) => Some(Origin { user, client_id: &key.client_id, quota: cx.authority.quota() }),
                     Owner::Registration(_) => None,
                 };
-                // What somebody has to acknowledge may wait long, and must not hold a whole read buffer meanwhile. A
-                // large payload is most of its buffer anyway.
-                let message = if message.qos > QoS::AtMostOnce && message.payload.len() < DETACH_BELOW {
-                    Arc::new(message.detached())
-                } else {
-                    message
-                };
-                let routed = server.router.route(&message, publisher, memory);
-                if let Ok(Routed { dropped: 1.., .. }) = routed {
-                    server.metrics.dropped.add(DropCause::QueueFull, routed.map_or(0, |routed| routed.dropped as u64));
+                let message = prompt(message);
+                let routed = server.router.route(&message, origin.as_ref(), memory);
+                server.routed(&routed);
+                if let Some(ticket) = ticket {
+                    gate.session.handle_accepted(ticket, Routed::outcome(routed), cx);
                 }
+            }
+            Output::Answer { message, requester, ticket } => {
+                let routed = Ok(server.router.answer(&prompt(message), requester));
+                server.routed(&routed);
+                server.metrics.answers.inc(match routed {
+                    Ok(Routed { matched: 0, .. }) => Answer::NoRequester,
+                    _ => Answer::Delivered,
+                });
                 if let Some(ticket) = ticket {
                     gate.session.handle_accepted(ticket, Routed::outcome(routed), cx);
                 }
@@ -173,6 +176,16 @@ impl Link {
     }
 }
 
+/// What somebody has to acknowledge may wait long, and must not hold a whole read buffer meanwhile. A large payload is
+/// most of its buffer anyway.
+fn prompt(message: Arc<Message>) -> Arc<Message> {
+    if message.qos > QoS::AtMostOnce && message.payload.len() < DETACH_BELOW {
+        Arc::new(message.detached())
+    } else {
+        message
+    }
+}
+
 /// What there is to deliver next.
 enum Waiting {
     Delivery(Delivery),
@@ -201,6 +214,7 @@ fn next_delivery(server: &Server, cell: &Arc<SessionCell>, gate: &mut Gate, now:
 pub(super) fn leave(server: &Server, cell: &Arc<SessionCell>, gate: &mut Gate) {
     gate.connection = 0;
     gate.ended = None;
+    gate.place = None;
     gate.answers.clear();
     gate.backlog.detach();
     cell.mailbox.put_back(std::mem::take(&mut gate.pending).into_iter());

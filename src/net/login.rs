@@ -51,27 +51,37 @@ impl Admitted {
         Some(Caller { user: identity.user(), certificate })
     }
 
-    /// Its rights under this policy; `None`: it may not be connected any more.
-    pub(super) fn authority(&self, policy: &Policy, now: Timestamp) -> Option<Authority> {
-        self.newer_authority(None, policy, now)
-    }
-
-    /// As [`Admitted::authority`], given the rights that it had a moment ago. Where those are the same still, so is the
-    /// user's record, which is all that an identity is held against but the time: and for that the session has a timer.
-    /// This is what every connection does after every commit, whoever it was about.
-    pub(super) fn newer_authority(
+    /// Its rights under this policy, and when the connection ends whatever happens; `None`: it may not be connected any
+    /// more.
+    ///
+    /// Where the rights are the same as those that it held a moment ago, so is the user's record, which is all that an
+    /// identity is held against but the time: and for that the session has a timer. This is what every connection does
+    /// after every commit, whoever it was about.
+    pub(super) fn standing(
         &self,
         held: Option<&Authority>,
         policy: &Policy,
-        now: Timestamp,
-    ) -> Option<Authority> {
-        let Some(identity) = &self.identity else { return Some(Authority::none(policy.version())) };
+        now: (Instant, Timestamp),
+    ) -> Option<Standing> {
+        let Some(identity) = &self.identity else {
+            return Some(Standing { authority: Authority::none(policy.version()), until: self.terms.until });
+        };
         let authority = policy.authority(identity.user(), &self.key.client_id)?;
-        if !held.is_some_and(|held| authority.is_same_as(held)) {
-            identity.check(policy, now).ok()?;
+        if held.is_some_and(|held| authority.is_same_as(held)) {
+            return Some(Standing { authority, until: self.terms.until });
         }
-        Some(authority)
+        // A session never outlives its certificate or its user.
+        let until = identity.check(policy, now.1).ok()?;
+        let until = until.and_then(|end| instant_of(end, now)).map(|at| (at, ReasonCode::NotAuthorized));
+        Some(Standing { authority, until })
     }
+}
+
+/// What an identity comes to under one policy.
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub(super) authority: Authority,
+    pub(super) until: Option<(Instant, ReasonCode)>,
 }
 
 fn rejection(reason_code: ReasonCode, explanation: &'static str) -> Rejection {
@@ -138,13 +148,11 @@ pub(super) async fn admit(
         )
     })?;
 
-    let now = (server.clock.instant(), server.clock.timestamp());
-    // A session never outlives its certificate or its user.
-    let until = identity.session_must_end_by().and_then(|end| instant_of(end, now));
     let (client_id, assigned_client_id) = client_id(connect);
     Ok(Admitted {
         key: SessionKey { owner: Owner::User(identity.user()), client_id },
-        terms: Terms { assigned_client_id, until: until.map(|at| (at, ReasonCode::NotAuthorized)) },
+        // The time is of the rules under which it is attached: see `Admitted::standing`.
+        terms: Terms { assigned_client_id, until: None },
         identity: Some(identity),
         _place: None,
     })

@@ -32,18 +32,21 @@ pub(crate) use self::{
     tls::{ClientCertificate, TlsAcceptor, TlsSettings},
     workers::Workers,
 };
-use self::{link::Link, sessions::Gate};
+use self::{
+    link::Link,
+    sessions::{Gate, TooManySessions},
+};
 use crate::{
-    access::{Authority, Policy, User},
+    access::{Authority, Policy, QuotaKind, User},
     audit::{self, UserRef},
     authn::Authenticator,
     clock::{Clock, Instant, Timestamp},
     directory::{Affected, Directory, PolicyChange, PolicyListener},
-    metrics::{Metrics, RefusedAction},
+    metrics::{DropCause, Metrics, RefusedAction},
     mqtt::ReasonCode,
     registry::Registry,
-    router::{MailboxLimits, RetainedMessage, Router},
-    session::{self, Action, Context, EndCause, Owner, Refusal, RefusalCause, SessionKey},
+    router::{MailboxLimits, RetainedFull, RetainedMessage, Routed, Router},
+    session::{self, Action, Context, EndCause, Owner, Refusal, RefusalCause, Rejection, SessionKey},
 };
 
 /// Whether a retained message whose publisher may no longer write its topic is sent.
@@ -110,14 +113,46 @@ impl Server {
         may
     }
 
+    /// Counts a CONNECT for which there is no room, and says so.
+    fn too_many_sessions(&self, too_many: TooManySessions) -> Rejection {
+        let explanation = match too_many {
+            TooManySessions::InAll => "as many sessions as limits.sessions admits: try again later",
+            TooManySessions::OfUser => {
+                self.metrics.quota_exceeded.inc(QuotaKind::Sessions);
+                "as many sessions as the quota of this user admits"
+            }
+        };
+        Rejection { reason_code: ReasonCode::QuotaExceeded, explanation, refusal: None }
+    }
+
+    /// Counts a CONNECT beyond the user's connections, and says so.
+    fn too_many_connections(&self) -> Rejection {
+        self.metrics.quota_exceeded.inc(QuotaKind::Connections);
+        let explanation = "as many connections as the quota of this user admits";
+        Rejection { reason_code: ReasonCode::QuotaExceeded, explanation, refusal: None }
+    }
+
+    /// Counts what routing a message came up against.
+    pub(crate) fn routed(&self, routed: &Result<Routed, RetainedFull>) {
+        match routed {
+            Ok(Routed { dropped: 0, .. }) | Err(RetainedFull::Limits) => {}
+            Ok(Routed { dropped, over_quota, .. }) => {
+                self.metrics.dropped.add(DropCause::QueueFull, *dropped as u64);
+                self.metrics.quota_exceeded.add(QuotaKind::Queue, *over_quota as u64);
+            }
+            Err(RetainedFull::Quota(kind)) => self.metrics.quota_exceeded.inc(*kind),
+        }
+    }
+
     /// Counts and logs something that a session was refused.
     fn refused(&self, key: &SessionKey, refusal: &Refusal) {
-        self.metrics.refused.inc(match refusal.action {
-            Action::Publish => RefusedAction::Publish,
-            Action::Subscribe => RefusedAction::Subscribe,
-            Action::Receive => RefusedAction::Receive,
-            Action::Will => RefusedAction::Will,
-        });
+        match (refusal.cause, refusal.action) {
+            (RefusalCause::Quota(kind), _) => self.metrics.quota_exceeded.inc(kind),
+            (_, Action::Publish) => self.metrics.refused.inc(RefusedAction::Publish),
+            (_, Action::Subscribe) => self.metrics.refused.inc(RefusedAction::Subscribe),
+            (_, Action::Receive) => self.metrics.refused.inc(RefusedAction::Receive),
+            (_, Action::Will) => self.metrics.refused.inc(RefusedAction::Will),
+        }
         tracing::debug!(
             owner = %key.owner,
             client_id = key.client_id.as_str(),
@@ -161,6 +196,7 @@ impl Server {
             if now.saturating_duration_since(swept.0) >= RETAINED_SWEEP || (drops_orphans && version != swept.1) {
                 swept = (now, version);
                 self.sweep_retained(now);
+                self.sessions.forget_rested(now);
             }
             let (subscriptions, messages, bytes) = self.router.sizes();
             self.metrics.sessions.set(self.sessions.len());
@@ -204,8 +240,15 @@ impl Server {
         });
     }
 
-    /// Ends an offline session whose user is no more. The caller holds its gate.
-    fn purge_offline(&self, cell: &Arc<SessionCell>, gate: &mut Gate, policy: &Policy) {
+    /// Ends an offline session whose user is no more; the queues of others follow the quota. The caller holds its gate.
+    fn follow_offline(&self, cell: &Arc<SessionCell>, gate: &mut Gate, policy: &Policy) {
+        match gate.session.key().owner {
+            Owner::User(user) => match policy.user(user) {
+                None => {}
+                Some(user) => return cell.mailbox.narrow(user.quota.as_deref()),
+            },
+            Owner::Registration(_) => return,
+        }
         let authority = Authority::none(policy.version());
         let cx = Context { authority: &authority, now: self.clock.instant(), settings: &self.settings.session };
         link::purge(self, cell, gate, EndCause::Purged(ReasonCode::NotAuthorized), &cx);
@@ -232,6 +275,7 @@ fn refused_cause(cause: RefusalCause) -> &'static str {
         RefusalCause::Partial => "partly_covered",
         RefusalCause::Shared => "shared",
         RefusalCause::TooManySubscriptions => "too_many_subscriptions",
+        RefusalCause::Quota(_) => "quota",
     }
 }
 
@@ -273,14 +317,13 @@ impl PolicyListener for Server {
             // reads the new ones.
             let mut gate = cell.gate();
             let Owner::User(user) = gate.session.key().owner else { continue };
-            let record = change.new.user(user);
             if gate.session.is_attached() {
                 drop(gate);
-                if concerns_the_connection(change.old.user(user), record, now) {
+                if concerns_the_connection(change.old.user(user), change.new.user(user), now) {
                     cell.mailbox.call();
                 }
-            } else if record.is_none() {
-                self.purge_offline(&cell, &mut gate, &change.new);
+            } else {
+                self.follow_offline(&cell, &mut gate, &change.new);
             }
         }
     }
@@ -334,6 +377,7 @@ mod tests {
             created_at: Timestamp::UNIX_EPOCH,
             last_seen_at: None,
             version: 1,
+            quota: None,
         })
     }
 

@@ -18,11 +18,11 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::{
-    access::UserId,
+    access::{Quota, UserId},
     clock::Instant,
     mqtt::{ClientId, Packet},
     router::{Mailbox, MailboxLimits},
-    session::{Delivery, EndCause, Owner, RegistryAnswer, Session, SessionKey, SessionNumber},
+    session::{Delivery, EndCause, Owner, RegistryAnswer, Session, SessionKey, SessionNumber, Usage},
 };
 
 use super::backlog::Backlog;
@@ -31,7 +31,26 @@ use super::backlog::Backlog;
 #[derive(Debug)]
 pub(crate) struct SessionCell {
     pub(crate) mailbox: Arc<Mailbox>,
+    /// Of its owner.
+    pub(super) usage: Arc<Usage>,
     gate: Mutex<Gate>,
+}
+
+/// One connection of a user.
+#[derive(Debug)]
+pub(crate) struct UserPlace(Arc<Usage>);
+
+impl UserPlace {
+    /// `None`: the user has as many connections as it may have.
+    pub(super) fn take(usage: &Arc<Usage>, most: Option<u32>) -> Option<Self> {
+        usage.connect(most).then(|| Self(Arc::clone(usage)))
+    }
+}
+
+impl Drop for UserPlace {
+    fn drop(&mut self) {
+        self.0.disconnect();
+    }
 }
 
 /// What the gate guards.
@@ -40,6 +59,8 @@ pub(crate) struct Gate {
     pub(crate) session: Session,
     /// The connection that serves the session; 0: none.
     pub(crate) connection: u64,
+    /// Of that connection among those that its user may have.
+    pub(super) place: Option<UserPlace>,
     /// For the connection that serves it: its end, decided by somebody else.
     pub(crate) ended: Option<EndCause>,
     /// For connections that lost the session to a newer one: number and last packet. Each takes its own.
@@ -84,13 +105,27 @@ pub(crate) struct Sessions {
 
 #[derive(Debug, Default)]
 struct Table {
-    owners: HashMap<Owner, HashMap<ClientId, Arc<SessionCell>>>,
+    owners: HashMap<Owner, Owned>,
     count: usize,
+    /// Accounts of users without a session, who would be better off with a new one.
+    resting: HashMap<Owner, Arc<Usage>>,
 }
 
-/// As many sessions as `limits.sessions` admits, and none of this key.
+/// All sessions of one owner. INVARIANT: there is one.
+#[derive(Debug, Default)]
+struct Owned {
+    usage: Arc<Usage>,
+    clients: HashMap<ClientId, Arc<SessionCell>>,
+}
+
+/// There is no session of this key, and there may be no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TooManySessions;
+pub(crate) enum TooManySessions {
+    /// As many as `limits.sessions` admits.
+    InAll,
+    /// As many as the user's quota admits.
+    OfUser,
+}
 
 impl Sessions {
     pub(crate) fn new(mailbox: MailboxLimits, limit: usize) -> Self {
@@ -114,10 +149,10 @@ impl Sessions {
         self.table.lock().count
     }
 
-    /// The session of this key, made if there is none. It does not leave the table before [`SessionCell::claimed`].
-    pub(crate) fn claim(&self, key: &SessionKey) -> Result<Arc<SessionCell>, TooManySessions> {
+    /// The session of this key, made if there is none and the quota admits it. It does not leave the table before [`SessionCell::claimed`].
+    pub(crate) fn claim(&self, key: &SessionKey, quota: Option<&Quota>) -> Result<Arc<SessionCell>, TooManySessions> {
         loop {
-            let cell = self.look_up_or_insert(key)?;
+            let cell = self.look_up_or_insert(key, quota)?;
             let mut gate = cell.gate();
             if !gate.removed {
                 gate.claims += 1;
@@ -130,19 +165,33 @@ impl Sessions {
         }
     }
 
-    fn look_up_or_insert(&self, key: &SessionKey) -> Result<Arc<SessionCell>, TooManySessions> {
-        let mut table = self.table.lock();
-        if let Some(cell) = table.owners.get(&key.owner).and_then(|clients| clients.get(&key.client_id)) {
+    fn look_up_or_insert(&self, key: &SessionKey, quota: Option<&Quota>) -> Result<Arc<SessionCell>, TooManySessions> {
+        let mut guard = self.table.lock();
+        let table = &mut *guard;
+        let owned = table.owners.get(&key.owner);
+        if let Some(cell) = owned.and_then(|owned| owned.clients.get(&key.client_id)) {
             return Ok(Arc::clone(cell));
         }
         if table.count >= self.limit {
-            return Err(TooManySessions);
+            return Err(TooManySessions::InAll);
         }
+        if let Some(most) = quota.and_then(|quota| quota.sessions)
+            && owned.map_or(0, |owned| owned.clients.len()) >= usize::try_from(most).unwrap_or(usize::MAX)
+        {
+            return Err(TooManySessions::OfUser);
+        }
+        let owned = table.owners.entry(key.owner).or_insert_with(|| Owned {
+            usage: table.resting.remove(&key.owner).unwrap_or_default(),
+            clients: HashMap::new(),
+        });
+        let number = SessionNumber(self.next_number());
         let cell = Arc::new(SessionCell {
             mailbox: Arc::new(Mailbox::new(self.mailbox.clone())),
+            usage: Arc::clone(&owned.usage),
             gate: Mutex::new(Gate {
-                session: Session::new(key.clone(), SessionNumber(self.next_number())),
+                session: Session::with_usage(key.clone(), number, Arc::clone(&owned.usage)),
                 connection: 0,
+                place: None,
                 ended: None,
                 farewells: Vec::new(),
                 pending: VecDeque::new(),
@@ -154,7 +203,7 @@ impl Sessions {
             }),
         });
         table.count += 1;
-        table.owners.entry(key.owner).or_default().insert(key.client_id.clone(), Arc::clone(&cell));
+        owned.clients.insert(key.client_id.clone(), Arc::clone(&cell));
         Ok(cell)
     }
 
@@ -174,26 +223,44 @@ impl Sessions {
 
     fn take_out(&self, key: &SessionKey, cell: &Arc<SessionCell>) {
         let mut table = self.table.lock();
-        let Some(clients) = table.owners.get_mut(&key.owner) else { return };
-        if !clients.get(&key.client_id).is_some_and(|known| Arc::ptr_eq(known, cell)) {
+        let Some(owned) = table.owners.get_mut(&key.owner) else { return };
+        if !owned.clients.get(&key.client_id).is_some_and(|known| Arc::ptr_eq(known, cell)) {
             return;
         }
-        clients.remove(&key.client_id);
-        if clients.is_empty() {
-            table.owners.remove(&key.owner);
+        owned.clients.remove(&key.client_id);
+        if owned.clients.is_empty()
+            && let Some(Owned { usage, .. }) = table.owners.remove(&key.owner)
+            && !usage.is_untouched()
+        {
+            // Who comes back with a new session finds the rates as they were left.
+            table.resting.insert(key.owner, usage);
         }
         table.count -= 1;
+    }
+
+    /// The account of an owner, with or without a session.
+    pub(crate) fn usage(&self, owner: Owner) -> Arc<Usage> {
+        let mut table = self.table.lock();
+        match table.owners.get(&owner) {
+            Some(owned) => Arc::clone(&owned.usage),
+            None => Arc::clone(table.resting.entry(owner).or_default()),
+        }
+    }
+
+    /// Forgets the accounts of users who are as well off with a new one.
+    pub(crate) fn forget_rested(&self, now: Instant) {
+        self.table.lock().resting.retain(|_, usage| !usage.is_rested(now) || Arc::strong_count(usage) > 1);
     }
 
     /// The sessions of one user.
     pub(crate) fn of_user(&self, user: UserId) -> Vec<Arc<SessionCell>> {
         let table = self.table.lock();
-        table.owners.get(&Owner::User(user)).map(|clients| clients.values().cloned().collect()).unwrap_or_default()
+        table.owners.get(&Owner::User(user)).map(|owned| owned.clients.values().cloned().collect()).unwrap_or_default()
     }
 
     /// Every session.
     pub(crate) fn all(&self) -> Vec<Arc<SessionCell>> {
-        self.table.lock().owners.values().flat_map(|clients| clients.values().cloned()).collect()
+        self.table.lock().owners.values().flat_map(|owned| owned.clients.values().cloned()).collect()
     }
 
     /// When the session without a connection needs attention next. The caller holds its gate.
@@ -244,9 +311,9 @@ mod tests {
     #[test]
     fn a_session_that_a_connect_has_found_stays_for_it() {
         let (sessions, key) = sessions();
-        let cell = sessions.claim(&key).unwrap();
+        let cell = sessions.claim(&key, None).unwrap();
         drop(cell.claimed());
-        let again = sessions.claim(&key).unwrap();
+        let again = sessions.claim(&key, None).unwrap();
         assert!(Arc::ptr_eq(&cell, &again));
         // The connection that had it ends just now.
         sessions.remove(&cell, &mut cell.gate());
@@ -256,6 +323,6 @@ mod tests {
         sessions.remove(&again, &mut gate);
         assert_eq!(sessions.len(), 0);
         drop(gate);
-        assert!(!Arc::ptr_eq(&cell, &sessions.claim(&key).unwrap()));
+        assert!(!Arc::ptr_eq(&cell, &sessions.claim(&key, None).unwrap()));
     }
 }

@@ -97,6 +97,23 @@ impl Index {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
+    /// This session, if it has a matching subscription.
+    pub(super) fn recipient(&self, topic: &TopicName, session: SessionNumber) -> Option<Recipient> {
+        let subscriptions = self.subscriptions.read();
+        let mut found: Option<Recipient> = None;
+        subscriptions.for_each_filter_of(topic.as_str(), |subscribers: &Subscribers| {
+            let Some(target) = subscribers.get(&session) else { return };
+            let recipient = found.get_or_insert_with(|| Recipient {
+                mailbox: Arc::clone(&target.mailbox),
+                qos: target.qos,
+                matched: SmallVec::new(),
+            });
+            recipient.qos = recipient.qos.max(target.qos);
+            recipient.matched.push(Matched { number: target.number });
+        });
+        found
+    }
+
     /// Every session with a matching subscription, each once.
     pub(super) fn recipients(&self, topic: &TopicName) -> Vec<Recipient> {
         let subscriptions = self.subscriptions.read();

@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use crate::{
+    access::Quota,
     mqtt::QoS,
     session::{Delivery, Matched, Message},
 };
@@ -72,6 +73,8 @@ pub enum Pushed {
     Queued,
     /// The queue is full.
     Full,
+    /// The queue would have room, but for its user's quota.
+    OverQuota,
     /// QoS 0, and nobody is connected: such messages are not kept. [MQTT-3.1.2-5] asks for QoS 1 and 2 only.
     Offline,
     /// The session has ended.
@@ -85,6 +88,17 @@ pub struct Mailbox {
     state: Mutex<State>,
 }
 
+/// The narrower bounds of a user's quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Narrowed {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Narrowed {
+    const NOT: Self = Self { messages: usize::MAX, bytes: usize::MAX };
+}
+
 #[derive(Debug)]
 struct State {
     queue: VecDeque<Delivery>,
@@ -92,6 +106,7 @@ struct State {
     /// Taken from the common budget.
     borrowed: usize,
     reader: Reader,
+    narrowed: Narrowed,
 }
 
 impl State {
@@ -155,7 +170,8 @@ fn cost(delivery: &Delivery) -> usize {
 impl Mailbox {
     /// An empty mailbox that nobody reads yet.
     pub fn new(limits: MailboxLimits) -> Self {
-        let state = State { queue: VecDeque::new(), bytes: 0, borrowed: 0, reader: Reader::Offline };
+        let state =
+            State { queue: VecDeque::new(), bytes: 0, borrowed: 0, reader: Reader::Offline, narrowed: Narrowed::NOT };
         Self { limits, state: Mutex::new(state) }
     }
 
@@ -175,6 +191,10 @@ impl Mailbox {
         if !first && (state.queue.len() >= self.limits.messages || state.bytes + cost > self.limits.bytes) {
             return Pushed::Full;
         }
+        let narrowed = state.narrowed;
+        if !first && (state.queue.len() >= narrowed.messages || state.bytes + cost > narrowed.bytes) {
+            return Pushed::OverQuota;
+        }
         if !state.borrow_for(cost, &self.limits.total) {
             return Pushed::Full;
         }
@@ -190,6 +210,16 @@ impl Mailbox {
             wake.notify_one();
         }
         Pushed::Queued
+    }
+
+    /// From now on no more than these wait, where they are narrower than the limits; what waits already stays.
+    pub fn narrow(&self, quota: Option<&Quota>) {
+        let bound = |most: Option<u64>| most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+        let narrowed = quota.map_or(Narrowed::NOT, |quota| Narrowed {
+            messages: bound(quota.queue_messages),
+            bytes: bound(quota.queue_bytes),
+        });
+        self.state.lock().narrowed = narrowed;
     }
 
     /// Takes the oldest delivery.

@@ -12,7 +12,7 @@ mod trie;
 use std::{collections::HashMap, sync::Arc};
 
 pub use mailbox::{Budget, Mailbox, MailboxLimits, Pushed};
-pub use retained::{RetainedLimits, RetainedMessage};
+pub use retained::{RetainedFull, RetainedLimits, RetainedMessage};
 
 use self::{
     index::{Index, Recipient},
@@ -20,7 +20,7 @@ use self::{
     retained::Retained,
 };
 use crate::{
-    access::UserId,
+    access::{Quota, UserId},
     clock::Instant,
     mqtt::{ClientId, QoS, ReasonCode, TopicFilter, TopicName},
     session::{Delivery, Message, RouteOutcome, SessionNumber, SubscriptionNumber},
@@ -48,6 +48,19 @@ pub struct Routed {
     pub matched: usize,
     /// Deliveries that found their mailbox full.
     pub dropped: usize,
+    /// Those of them that only the receiver's quota left no room for.
+    pub over_quota: usize,
+}
+
+/// Whose message it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// The user.
+    pub user: UserId,
+    /// The client identifier.
+    pub client_id: &'a ClientId,
+    /// For what is retained.
+    pub quota: Option<&'a Quota>,
 }
 
 /// The subscription index and the retained messages of one broker.
@@ -104,25 +117,33 @@ impl Router {
     /// Retains the message if it asks for that, and puts it into every matching mailbox.
     ///
     /// # Errors
-    /// With the reason code for the publisher, before anybody got the message.
+    /// It cannot be retained; then nobody got it.
     pub fn route(
         &self,
         message: &Arc<Message>,
-        publisher: Option<(UserId, &ClientId)>,
+        origin: Option<&Origin<'_>>,
         memory: &mut RouteMemory,
-    ) -> Result<Routed, ReasonCode> {
+    ) -> Result<Routed, RetainedFull> {
         if message.retain {
-            self.retained.store(message, publisher).map_err(|_| ReasonCode::QuotaExceeded)?;
+            self.retained.store(message, origin)?;
         }
         let recipients = self.recipients(&message.topic, memory);
         let mut shared = Shared::new(message);
-        let mut routed = Routed { matched: recipients.len(), dropped: 0 };
+        let mut routed = Routed { matched: recipients.len(), ..Routed::default() };
         for recipient in recipients.iter() {
-            let qos = message.qos.min(recipient.qos);
-            let pushed = recipient.mailbox.push(&mut shared, qos, &recipient.matched);
-            routed.dropped += usize::from(pushed == Pushed::Full);
+            routed.push(message, &mut shared, recipient);
         }
         Ok(routed)
+    }
+
+    /// Puts the message into the mailbox of this session alone, if it holds a matching subscription. Retains nothing.
+    pub fn answer(&self, message: &Arc<Message>, requester: SessionNumber) -> Routed {
+        let recipient = self.index.recipient(&message.topic, requester);
+        let mut routed = Routed { matched: usize::from(recipient.is_some()), ..Routed::default() };
+        if let Some(recipient) = recipient {
+            routed.push(message, &mut Shared::new(message), &recipient);
+        }
+        routed
     }
 
     fn recipients(&self, topic: &TopicName, memory: &mut RouteMemory) -> Arc<[Recipient]> {
@@ -150,12 +171,24 @@ impl Router {
 }
 
 impl Routed {
+    fn push(&mut self, message: &Message, shared: &mut Shared<'_>, recipient: &Recipient) {
+        let qos = message.qos.min(recipient.qos);
+        match recipient.mailbox.push(shared, qos, &recipient.matched) {
+            Pushed::Queued | Pushed::Offline | Pushed::Closed => {}
+            Pushed::Full => self.dropped += 1,
+            Pushed::OverQuota => {
+                self.dropped += 1;
+                self.over_quota += 1;
+            }
+        }
+    }
+
     /// As the session wants it.
-    pub fn outcome(result: Result<Self, ReasonCode>) -> RouteOutcome {
+    pub fn outcome(result: Result<Self, RetainedFull>) -> RouteOutcome {
         match result {
             Ok(Self { matched: 0, .. }) => RouteOutcome::NoSubscribers,
             Ok(_) => RouteOutcome::Delivered,
-            Err(code) => RouteOutcome::Failed(code),
+            Err(RetainedFull::Limits | RetainedFull::Quota(_)) => RouteOutcome::Failed(ReasonCode::QuotaExceeded),
         }
     }
 }

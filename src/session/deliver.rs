@@ -83,6 +83,18 @@ impl Session {
         if !fits(&outgoing, version, largest) {
             return Disposition::TooLarge; // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
         }
+        if let Some(lasting) = cx.settings.response_grants
+            && version == ProtocolVersion::V5
+            && !delivery.retained
+        {
+            // A retained request would come again with each SUBSCRIBE, and so be answered again.
+            let request = Arc::clone(&outgoing.message);
+            let disposition = self.deliver(outgoing);
+            if disposition == Disposition::Sent {
+                self.grants.received(&request, lasting, cx.now);
+            }
+            return disposition;
+        }
         self.deliver(outgoing)
     }
 

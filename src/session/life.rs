@@ -147,6 +147,7 @@ impl Session {
         // An absent session costs no more than what it must keep.
         self.publish_cache = TopicCache::new();
         self.receive_cache = TopicCache::new();
+        self.grants.forget_lapsed(cx.now);
         let expires = match connection.expiry {
             u32::MAX => None, // never; so is what the clock cannot tell
             seconds => cx.now.checked_add(Duration::from_secs(u64::from(seconds))),
@@ -172,13 +173,16 @@ impl Session {
         {
             self.publish_will(*will, cx);
         }
-        for (held, number) in self.subscriptions.clear() {
+        let subscriptions = self.subscriptions.clear();
+        self.usage.unsubscribe(u32::try_from(subscriptions.len()).unwrap_or(u32::MAX));
+        for (held, number) in subscriptions {
             if !held.local {
                 self.outputs.push_back(Output::Unsubscribed { filter: held.filter, number });
             }
         }
         self.inbound.clear();
         self.outbound.clear();
+        self.grants.clear();
     }
 
     /// If the rules of this moment permit it. `[MQTT-3.1.2-8]`
@@ -189,6 +193,11 @@ impl Session {
         match Permit::of(&will.topic, cx.authority, cx.settings).admit(will.qos, will.retain) {
             Err((topic, cause, reason_code)) => self.refuse(Action::Will, topic, cause, reason_code),
             Ok(topic) => {
+                if let Some(quota) = cx.authority.quota() {
+                    // It cannot be sent again, and is too rare to flood anybody with: published, and counted.
+                    let weight = || Message::weight(&topic, &will.payload, Some(&will.properties));
+                    self.usage.publish_anyway(quota, weight, cx.now);
+                }
                 let properties =
                     (will.properties != crate::mqtt::PublishProperties::default()).then(|| Box::new(will.properties)); // [MQTT-3.1.3-10]
                 let message = Message {

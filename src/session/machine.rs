@@ -2,13 +2,17 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use super::cache::TopicCache;
+use super::grants::ResponseGrants;
 use super::inbound::Inbound;
 use super::outbound::Outbound;
 use super::permit::Permit;
 use super::subscriptions::Subscriptions;
-use super::{Action, CloseReason, Context, Outgoing, Output, Refusal, RefusalCause, SessionNumber, SubscriptionNumber};
+use super::{
+    Action, CloseReason, Context, Outgoing, Output, Refusal, RefusalCause, SessionNumber, SubscriptionNumber, Usage,
+};
 use crate::access::{PolicyVersion, UserId};
 use crate::clock::{Duration, Instant};
 use crate::mqtt::{ClientId, Packet, PacketIdentifier, ProtocolVersion, QoS, ReasonCode, SubscriptionOptions};
@@ -88,6 +92,9 @@ pub struct Session {
     pub(super) outbound: Outbound,
     pub(super) publish_cache: TopicCache<Permit>,
     pub(super) receive_cache: TopicCache<Option<QoS>>,
+    /// Of the owner, shared with its other sessions.
+    pub(super) usage: Arc<Usage>,
+    pub(super) grants: ResponseGrants,
 }
 
 /// Where a session stands.
@@ -134,6 +141,11 @@ pub(super) struct Absence {
 impl Session {
     /// A session that nobody has connected to yet. `number` is not 0, and no other session's.
     pub fn new(key: SessionKey, number: SessionNumber) -> Self {
+        Self::with_usage(key, number, Arc::default())
+    }
+
+    /// As [`Session::new`], for an owner with other sessions: all of them share its account.
+    pub fn with_usage(key: SessionKey, number: SessionNumber, usage: Arc<Usage>) -> Self {
         Self {
             key,
             number,
@@ -145,6 +157,8 @@ impl Session {
             outbound: Outbound::default(),
             publish_cache: TopicCache::new(),
             receive_cache: TopicCache::new(),
+            usage,
+            grants: ResponseGrants::default(),
         }
     }
 
@@ -252,6 +266,7 @@ impl Session {
     /// it lives again when they admit it. Messages in flight are judged when they would be sent again.
     pub fn handle_policy(&mut self, cx: &Context<'_>) {
         self.policy = cx.authority.version();
+        self.grants.retain(|asked_on| cx.authority.may_receive(asked_on).is_some());
         for filter in self.subscriptions.judge(cx.authority) {
             self.outputs.push_back(Output::Refused(Refusal {
                 action: Action::Receive,
@@ -259,6 +274,14 @@ impl Session {
                 cause: RefusalCause::Rules,
                 reason_code: ReasonCode::NotAuthorized,
             }));
+        }
+    }
+
+    /// The time that the connection was given has changed: when it now ends whatever happens, and the code of the
+    /// DISCONNECT.
+    pub fn handle_terms(&mut self, until: Option<(Instant, ReasonCode)>) {
+        if let Phase::Attached(connection) = &mut self.phase {
+            connection.until = until;
         }
     }
 

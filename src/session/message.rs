@@ -76,6 +76,18 @@ impl Message {
         }
     }
 
+    /// Bytes of topic, payload and properties, as quotas count them.
+    pub fn weight(topic: &TopicName, payload: &Bytes, properties: Option<&PublishProperties>) -> u64 {
+        let properties = properties.map_or(0, |properties| {
+            let pairs = properties.user_properties.iter().map(|(name, value)| name.len() + value.len());
+            properties.response_topic.as_ref().map_or(0, |topic| topic.as_str().len())
+                + properties.correlation_data.as_ref().map_or(0, Bytes::len)
+                + properties.content_type.as_ref().map_or(0, |text| text.len())
+                + pairs.sum::<usize>()
+        });
+        u64::try_from(topic.as_str().len() + payload.len() + properties).unwrap_or(u64::MAX)
+    }
+
     /// About how many bytes it holds: topic, payload, and every property with what it costs to keep.
     pub fn size(&self) -> usize {
         /// A text or a pair of texts, beside its bytes.

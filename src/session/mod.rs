@@ -43,6 +43,7 @@
 
 mod cache;
 mod deliver;
+mod grants;
 mod handshake;
 mod inbound;
 mod life;
@@ -58,6 +59,7 @@ mod subscribe;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub use handshake::{Rejection, Terms, check_connect, check_will};
 pub use machine::{Disposition, Owner, Session, SessionKey, Subscription, is_answer_filter};
@@ -67,3 +69,4 @@ pub use output::{
     RegistryRequest, RouteOutcome,
 };
 pub use settings::{Context, DeniedPublish, PartialSubscription, Settings};
+pub use usage::Usage;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::{Message, Outgoing, SubscriptionNumber};
+use super::{Message, Outgoing, SessionNumber, SubscriptionNumber};
+use crate::access::QuotaKind;
 use crate::mqtt::{Packet, ReasonCode, SubscriptionOptions, TopicFilter, TopicName};
 
 /// One thing to do, in the order in which they are polled.
@@ -22,6 +23,16 @@ pub enum Output {
     Route {
         /// The message, prefix applied and permitted.
         message: Arc<Message>,
+        /// Present when the client waits for an acknowledgement.
+        ticket: Option<PublishTicket>,
+    },
+    /// Deliver the message to this session alone, if it holds a matching subscription: the answer to a request. Retained
+    /// it is not. With a ticket, answer as to [`Output::Route`].
+    Answer {
+        /// The message, topic as the client wrote it; RETAIN is not set.
+        message: Arc<Message>,
+        /// The session that asked.
+        requester: SessionNumber,
         /// Present when the client waits for an acknowledgement.
         ticket: Option<PublishTicket>,
     },
@@ -179,6 +190,8 @@ pub enum RefusalCause {
     Shared,
     /// As many subscriptions as the settings admit.
     TooManySubscriptions,
+    /// The user's quota.
+    Quota(QuotaKind),
 }
 
 /// Why a connection ends, from the outside.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::grants::Request;
 use super::inbound::{Arrival, Due};
 use super::machine::is_answer_topic;
 use super::permit::Permit;
@@ -46,14 +47,44 @@ impl Session {
             .publish_cache
             .get_or(self.policy, &topic, |topic| Permit::of(topic, cx.authority, cx.settings))
             .admit(publish.qos, publish.retain);
-        match permit {
-            Err(why) => self.refuse_publish(why, publish.qos, publish.packet_id, cx),
-            Ok(topic) => {
-                let ticket = publish.packet_id.map(|packet_id| self.inbound.take(packet_id, publish.qos, None));
-                let message = self.message(topic, publish, cx);
-                self.outputs.push_back(Output::Route { message: Arc::new(message), ticket });
+        let (topic, request) = match permit {
+            Ok(routed) => (routed, None),
+            Err(why) => match self.request(&topic, &publish, why.1, cx) {
+                Some(request) => (topic, Some(request)),
+                None => return self.refuse_publish(why, publish.qos, publish.packet_id, cx),
+            },
+        };
+        if let Some(quota) = cx.authority.quota() {
+            let weight = || Message::weight(&topic, &publish.payload, publish.properties.as_deref());
+            if let Err(kind) = self.usage.publish(quota, weight, cx.now) {
+                let why = (topic, RefusalCause::Quota(kind), ReasonCode::QuotaExceeded);
+                return self.refuse_publish(why, publish.qos, publish.packet_id, cx);
             }
         }
+        let ticket = publish.packet_id.map(|packet_id| self.inbound.take(packet_id, publish.qos, None));
+        let message = Arc::new(self.message(topic, publish, cx));
+        self.outputs.push_back(match request {
+            None => Output::Route { message, ticket },
+            Some(request) => Output::Answer { message, requester: self.grants.answer(request), ticket },
+        });
+    }
+
+    /// The request that this message answers, which the rules do not admit. The topic is the one that the client wrote: a Response
+    /// Topic gets no publish prefix.
+    fn request(
+        &mut self,
+        topic: &TopicName,
+        publish: &Publish,
+        cause: RefusalCause,
+        cx: &Context<'_>,
+    ) -> Option<Request> {
+        cx.settings.response_grants?;
+        if publish.retain || !matches!(cause, RefusalCause::Rules | RefusalCause::QoS) {
+            return None;
+        }
+        let correlation_data =
+            publish.properties.as_deref().and_then(|properties| properties.correlation_data.as_ref());
+        self.grants.find(topic, correlation_data, cx.now)
     }
 
     /// Who it is that this session publishes for.
@@ -160,6 +191,10 @@ impl Session {
             RouteOutcome::Delivered => ReasonCode::Success,
             RouteOutcome::NoSubscribers if v311 => ReasonCode::Success,
             RouteOutcome::NoSubscribers => ReasonCode::NoMatchingSubscribers,
+            // As with a message that the rules refuse. [MQTT-3.3.5-2] of 3.1.1
+            RouteOutcome::Failed(_) if v311 && cx.settings.denied_publish == DeniedPublish::Acknowledge => {
+                ReasonCode::Success
+            }
             RouteOutcome::Failed(reason_code) => reason_code,
         };
         let awaited = self.inbound.settle(ticket, reason_code);

@@ -5,7 +5,7 @@
 use std::num::{NonZeroU16, NonZeroU32};
 
 use crate::access::Authority;
-use crate::clock::Instant;
+use crate::clock::{Duration, Instant};
 
 /// What becomes of a PUBLISH that is not permitted on a 3.1.1 connection, which has no negative acknowledgement. `[MQTT-3.3.5-2]`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct Settings {
     pub denied_publish: DeniedPublish,
     /// SUBSCRIBE that is permitted in part.
     pub partial_subscription: PartialSubscription,
+    /// How long the receiver of a request may answer to its Response Topic without a rule for that; `None`: never.
+    pub response_grants: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -65,6 +67,7 @@ impl Default for Settings {
             max_keep_alive: None,
             denied_publish: DeniedPublish::default(),
             partial_subscription: PartialSubscription::default(),
+            response_grants: None,
         }
     }
 }

@@ -7,7 +7,7 @@ use super::machine::is_answer_filter;
 use super::message::detach_filter;
 use super::subscriptions::{Gate, Held};
 use super::{Action, Context, Output, PartialSubscription, RefusalCause, Session};
-use crate::access::SubscribeVerdict;
+use crate::access::{QuotaKind, SubscribeVerdict};
 use crate::mqtt::{Packet, QoS, ReasonCode, ReasonProperties, RetainHandling, SubAck, Subscribe};
 use crate::mqtt::{SubscribeFilter, UnsubAck, Unsubscribe};
 
@@ -47,7 +47,7 @@ impl Session {
         self.send(Packet::SubAck(suback), cx);
     }
 
-    /// The QoS granted, and what stands before each delivery (`None`: a subscription for the registry's answers).
+    /// What is granted is counted already. The QoS granted, and what stands before each delivery (`None`: a subscription for the registry's answers).
     fn judge_filter(
         &self,
         wish: &SubscribeFilter,
@@ -81,6 +81,10 @@ impl Session {
             || bytes > cx.settings.subscriptions.saturating_mul(FILTER_BYTES).saturating_add(usize::from(u16::MAX));
         if full && !self.subscriptions.contains(filter) {
             return Err((RefusalCause::TooManySubscriptions, ReasonCode::QuotaExceeded));
+        }
+        let most = cx.authority.quota().and_then(|quota| quota.subscriptions);
+        if !self.subscriptions.contains(filter) && !self.usage.subscribe(most) {
+            return Err((RefusalCause::Quota(QuotaKind::Subscriptions), ReasonCode::QuotaExceeded));
         }
         Ok((qos, gate))
     }
@@ -124,6 +128,7 @@ impl Session {
             reason_codes.push(if in_use {
                 ReasonCode::PacketIdentifierInUse // [MQTT-2.2.1-3]
             } else if let Some((held, number)) = self.subscriptions.remove(filter) {
+                self.usage.unsubscribe(1);
                 if !held.local {
                     self.outputs.push_back(Output::Unsubscribed { filter: held.filter, number }); // [MQTT-3.10.4-2]
                 }

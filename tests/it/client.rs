@@ -394,6 +394,11 @@ impl Client {
         (packets, closed)
     }
 
+    /// The version that it speaks.
+    pub(crate) fn version(&self) -> ProtocolVersion {
+        self.version
+    }
+
     /// A round trip, with nothing else in between. Everything that the broker had for this client when the first
     /// PINGREQ arrived, it sends before the second PINGRESP: so it had nothing.
     pub(crate) async fn expect_silence(&mut self) {

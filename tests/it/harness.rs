@@ -7,7 +7,7 @@ use portcullis::{
     access::{Context, Operation, Permission, Role, User, UserId},
     authn::{Argon2Parameters, PasswordHash},
     broker::{Broker, BrokerHandle},
-    clock::{Clock, SystemClock},
+    clock::{Clock, ManualClock, SystemClock},
     config::Config,
     directory::{Actor, Directory, Expected, NewUser},
     mqtt::{ConnAck, Connect, ProtocolVersion, ReasonCode},
@@ -64,6 +64,12 @@ impl Harness {
     /// As [`Harness::start`], by another clock.
     pub(crate) async fn start_by(clock: impl Clock + 'static) -> Self {
         Self::start_with_clock(TempDir::new().unwrap(), PLAIN, Arc::new(clock)).await
+    }
+
+    /// As [`Harness::start`], by a clock that the test moves.
+    pub(crate) async fn start_at(clock: &ManualClock, config: &str) -> Self {
+        let config = format!("{PLAIN}{config}");
+        Self::start_with_clock(TempDir::new().unwrap(), &config, Arc::new(clock.clone())).await
     }
 
     /// As [`Harness::start`], with a metrics endpoint.

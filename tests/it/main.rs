@@ -10,6 +10,7 @@
 #![allow(clippy::print_stdout, reason = "what a test measures and does not judge")]
 
 mod access;
+mod answers;
 mod attacks;
 mod audit;
 mod certificates;
@@ -22,10 +23,12 @@ mod foreign;
 mod harness;
 mod metrics;
 mod publish;
+mod quota;
 mod revocation;
 mod session;
 mod start;
 mod subscribe;
+mod timed;
 mod tls;
 mod vectors;
 mod will;

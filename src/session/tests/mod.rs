@@ -2,10 +2,12 @@
 
 mod deliver;
 mod flows;
+mod grants;
 mod handshake;
 mod life;
 mod policy;
 mod publish;
+mod quota;
 mod registry;
 mod subscribe;
 
