@@ -34,7 +34,12 @@ pub fn decide(rules: &[Permission], write: bool, topic: &str, who: Who<'_>) -> O
     }
     let matching = |effect: Effect| {
         rules.iter().filter(move |rule| {
-            rule.context == Context::Mqtt && rule.effect == effect && is_about(rule, write) && matches(rule, topic, who)
+            rule.context == Context::Mqtt
+                && rule.effect == effect
+                // Such a rule is about joining a group, never about a topic of that spelling.
+                && !rule.resource.starts_with("$share/")
+                && is_about(rule, write)
+                && matches(rule, topic, who)
         })
     };
     if matching(Effect::Deny).next().is_some() {

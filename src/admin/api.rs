@@ -9,6 +9,7 @@
 //! | `DELETE /api/users/{name}` | [`VersionRead`] (query) | 204 |
 //! | `PUT /api/users/{name}/password` | [`NewPassword`] | [`UserView`] |
 //! | `POST /api/users/{name}/enable`, `/disable` | [`VersionRead`] (body, optional) | [`UserView`] |
+//! | `POST /api/users/{name}/certificates/{serial}/revoke` | [`Revocation`] (body, optional) | [`UserView`] |
 //! | `GET /api/roles` | | [`Page`] of [`Role`] |
 //! | `POST /api/roles` | [`NewRole`] | 201 [`Role`] |
 //! | `GET /api/roles/{name}` | | [`Role`] |
@@ -252,6 +253,18 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> R
 #[serde(deny_unknown_fields)]
 pub struct VersionRead {
     /// As the last read gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+}
+
+/// Takes a certificate out of force for good.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revocation {
+    /// Why, for the record; at most 1024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The version of the user that was read; absent: whatever it is now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
 }

@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use super::problem::{Kind, Problem};
+use crate::access::Username;
 
 /// A JSON body.
 pub(super) struct Body<T>(pub(super) T);
@@ -71,6 +72,27 @@ where
             .map_err(|error| Problem::new(Kind::Malformed, format!("the path cannot be read: {error}")))?;
         // A name that cannot be is the name of nothing.
         name.parse().map(Self).map_err(|error| Problem::new(Kind::NotFound, format!("there is no `{name}`: {error}")))
+    }
+}
+
+/// The certificate of a user that the path names: the name as it is written, and the serial in the form of the records.
+pub(super) struct NamedCertificate {
+    pub(super) username: Username,
+    pub(super) serial: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for NamedCertificate {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path((name, serial)) = Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| Problem::new(Kind::Malformed, format!("the path cannot be read: {error}")))?;
+        let username = name
+            .parse()
+            .map_err(|error| Problem::new(Kind::NotFound, format!("there is no user `{name}`: {error}")))?;
+        // openssl and others write it in upper case, with colons.
+        Ok(Self { username, serial: serial.replace(':', "").to_ascii_lowercase() })
     }
 }
 

@@ -50,6 +50,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/api/users/{name}/password", put(users::set_password))
         .route("/api/users/{name}/enable", post(users::enable))
         .route("/api/users/{name}/disable", post(users::disable))
+        .route("/api/users/{name}/certificates/{serial}/revoke", post(users::revoke))
         .route("/api/roles", get(roles::list).post(roles::create))
         .route("/api/roles/{name}", get(roles::show).put(roles::replace).delete(roles::delete))
         .route("/api/client-registry/requests", get(registry::list))

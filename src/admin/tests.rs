@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::api::{Event, EventKind, LockStatus, Page, RequestState, RequestView};
 use super::*;
-use crate::access::{ManagedBy, Role};
+use crate::access::{CertificateRecord, ManagedBy, Role};
 use crate::audit;
 use crate::authn::{Argon2Parameters, HasherSettings, Lane, Source};
 use crate::clock::{Duration, SystemClock};
@@ -180,6 +180,38 @@ async fn a_user_lives_through_all_routes_and_its_password_is_in_no_answer() {
 }
 
 #[tokio::test]
+async fn one_certificate_is_revoked_once_with_its_reason_and_the_others_stand() {
+    let broker = Fixture::start();
+    let user = broker.ok("POST", "/api/users", json!({ "username": "station-7", "auth": "certificate" })).await;
+    let certificate = |serial: &str| CertificateRecord {
+        serial: serial.to_owned(),
+        fingerprint: serial.repeat(16),
+        not_before: jiff::Timestamp::UNIX_EPOCH,
+        not_after: jiff::Timestamp::MAX,
+        revoked_at: None,
+        reason: None,
+    };
+    let records = vec![certificate("01ab"), certificate("02cd")];
+    let id = broker.directory.policy().user_named(&"station-7".parse().unwrap()).unwrap().id;
+    let pin = move |user: &mut crate::access::User| user.certificates = records;
+    broker.directory.update_user(id, Expected::Any, pin, &crate::directory::Actor::System).unwrap();
+
+    let path = "/api/users/station-7/certificates/01:AB/revoke";
+    let late = broker.call("POST", path, json!({ "version": user["version"] })).await;
+    assert_eq!(late.status, StatusCode::CONFLICT);
+    let revoked = broker.ok("POST", path, json!({ "reason": "left on a train", "version": 2 })).await;
+    let [one, other] = [0, 1].map(|place| &revoked["certificates"][place]);
+    assert!(one["revoked_at"].is_string() && one["reason"] == "left on a train" && one["serial"] == "01ab", "{one}");
+    assert_eq!((&other["revoked_at"], &other["reason"]), (&Value::Null, &Value::Null));
+    let again = broker.call("POST", path, Value::Null).await;
+    assert_eq!(again.status, StatusCode::CONFLICT);
+    assert!(again.body["detail"].as_str().unwrap().contains("was revoked at"), "{}", again.body);
+    assert_eq!(broker.ok("GET", "/api/users/station-7", Value::Null).await, revoked);
+    let other = broker.ok("POST", "/api/users/station-7/certificates/02cd/revoke", Value::Null).await;
+    assert!(other["certificates"][1]["revoked_at"].is_string());
+}
+
+#[tokio::test]
 async fn a_role_lives_through_all_routes() {
     let broker = Fixture::start();
     let rule = json!({ "context": "mqtt", "operation": "readWrite", "resource": "plant/#" });
@@ -243,6 +275,13 @@ async fn what_is_refused_is_told_as_a_problem() {
         ("PUT", "/api/users/nobody/password", json!({ "password": PASSWORD })),
         ("POST", "/api/users/historian/enable", json!({ "version": version + 1 })),
         ("POST", "/api/users/historian/disable", json!({ "versoin": 1 })),
+        ("POST", "/api/users/nobody/certificates/01ab/revoke", Value::Null),
+        ("POST", "/api/users/a%20b/certificates/01ab/revoke", Value::Null),
+        ("POST", "/api/users/historian/certificates/%ff/revoke", Value::Null),
+        ("POST", "/api/users/historian/certificates/01ab/revoke", Value::Null),
+        ("POST", "/api/users/historian/certificates/01ab/revoke", json!({ "cause": "x" })),
+        ("POST", "/api/users/historian/certificates/01ab/revoke", json!({ "reason": "x".repeat(1025) })),
+        ("DELETE", "/api/users/historian/certificates/01ab", Value::Null),
         ("DELETE", "/api/users/historian?version=99", Value::Null),
         ("DELETE", "/api/users/historian?version=x", Value::Null),
         ("DELETE", "/api/users/historian?all=1", Value::Null),

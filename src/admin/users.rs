@@ -5,12 +5,12 @@ use std::sync::Arc;
 use axum::extract::Json;
 use axum::http::StatusCode;
 
-use super::api::{NewPassword, NewUser, Page, Secret, UserPatch, UserView, VersionRead};
-use super::extract::{Ask, Body, Named, OptionalBody};
+use super::api::{NewPassword, NewUser, Page, Revocation, Secret, UserPatch, UserView, VersionRead};
+use super::extract::{Ask, Body, Named, NamedCertificate, OptionalBody};
 use super::problem::{Kind, Problem};
 use super::server::Caller;
 use super::{Answer, Shared, State, blocking, expected};
-use crate::access::{Auth, User, Username};
+use crate::access::{Auth, CertificateRecord, User, Username};
 use crate::authn::{HashError, Lane, PasswordHash, Source};
 use crate::directory::{self, Expected};
 
@@ -169,6 +169,47 @@ async fn switch(
     let shared = Arc::clone(&state);
     let user = blocking(move || state.directory.update_user(id, expected(read), edit, &actor)).await?;
     tracing::info!(actor = %by, user = %name, enabled, "user enabled or disabled");
+    Ok(Json(view(&shared, &user)))
+}
+
+/// Longest reason of a revocation, in bytes.
+const MAX_REASON: usize = 1024;
+
+/// The sessions that stand on the certificate end before this is answered: each is held against the users.
+pub(super) async fn revoke(
+    state: Shared,
+    Caller(actor): Caller,
+    NamedCertificate { username: name, serial }: NamedCertificate,
+    OptionalBody(order): OptionalBody<Revocation>,
+) -> Answer<Json<UserView>> {
+    let Revocation { reason, version } = order;
+    if reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON) {
+        return Err(Problem::new(Kind::Invalid, format!("a reason has at most {MAX_REASON} bytes")));
+    }
+    let user = find(&state, &name)?;
+    match user.certificates.iter().find(|certificate| certificate.serial == serial) {
+        None => {
+            let detail = format!("user `{name}` has no certificate with the serial `{serial}`");
+            return Err(Problem::new(Kind::NotFound, detail));
+        }
+        Some(CertificateRecord { revoked_at: Some(at), .. }) => {
+            return Err(Problem::new(Kind::Conflict, format!("the certificate `{serial}` was revoked at {at}")));
+        }
+        Some(_) => {}
+    }
+    // What was looked at is what is changed, or the directory refuses.
+    let expected = Expected::Version(version.unwrap_or(user.version));
+    let (id, at) = (user.id, state.clock.timestamp());
+    let revoked = serial.clone();
+    let edit = move |user: &mut User| {
+        for certificate in user.certificates.iter_mut().filter(|certificate| certificate.serial == revoked) {
+            certificate.revoked_at = Some(at);
+            certificate.reason.clone_from(&reason);
+        }
+    };
+    let (by, shared) = (actor.clone(), Arc::clone(&state));
+    let user = blocking(move || state.directory.update_user(id, expected, edit, &actor)).await?;
+    tracing::info!(actor = %by, user = %user.username, serial, "certificate revoked");
     Ok(Json(view(&shared, &user)))
 }
 

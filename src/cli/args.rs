@@ -124,6 +124,8 @@ pub(crate) enum UserCommand {
     Enable(UserName),
     /// End the sessions of a user, and let it do nothing
     Disable(UserName),
+    /// Revoke one certificate of a user, and end the sessions that stand on it
+    Revoke(UserRevoke),
     /// Delete a user with its sessions and certificates
     Delete(UserName),
 }
@@ -177,38 +179,58 @@ pub(crate) struct UserEdit {
     /// For people
     #[arg(long, value_name = "TEXT")]
     pub(crate) description: Option<String>,
-    /// All of its roles from now on; may be repeated
+    /// The proof that the user must give; `certificate` takes its password away. Where it has none: `either` first, then
+    /// `user passwd`
+    #[arg(long, value_enum)]
+    pub(crate) auth: Option<AuthArgument>,
+    /// Give the user a role; may be repeated
     #[arg(long = "role", value_name = "ROLE")]
     pub(crate) roles: Vec<RoleName>,
-    /// All rules of its own from now on, as JSON; may be repeated
+    /// Take a role from the user; may be repeated
+    #[arg(long = "drop-role", value_name = "ROLE")]
+    pub(crate) drop_roles: Vec<RoleName>,
+    /// Give the user a rule of its own, as JSON; may be repeated
     #[arg(long = "permission", value_name = "JSON", value_parser = permission)]
     pub(crate) permissions: Vec<Permission>,
+    /// Take a rule of its own from the user, by its number in `user show`; may be repeated
+    #[arg(long = "drop-permission", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) drop_permissions: Vec<u32>,
     /// Put this in front of every topic that the user publishes to
     #[arg(long, value_name = "PREFIX/")]
     pub(crate) publish_prefix: Option<String>,
+    /// Put nothing in front
+    #[arg(long, conflicts_with = "publish_prefix")]
+    pub(crate) no_publish_prefix: bool,
     /// Pattern of the client identifiers that the user may use
     #[arg(long, value_name = "PATTERN")]
     pub(crate) client_id: Option<String>,
+    /// Any client identifier
+    #[arg(long, conflicts_with = "client_id")]
+    pub(crate) no_client_id: bool,
     /// Bound what the user may take up, as JSON; what it leaves out is not bounded any more
     #[arg(long, value_name = "JSON", value_parser = quota)]
     pub(crate) quota: Option<Quota>,
+    /// Bound nothing
+    #[arg(long, conflicts_with = "quota")]
+    pub(crate) no_quota: bool,
     /// When the user ends, as in 2027-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     pub(crate) expires: Option<Timestamp>,
-    /// Take this away; may be repeated
-    #[arg(long, value_enum, value_name = "WHAT")]
-    pub(crate) clear: Vec<Clearable>,
+    /// The user does not end
+    #[arg(long, conflicts_with = "expires")]
+    pub(crate) no_expires: bool,
 }
 
-/// What a user can be without.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Clearable {
-    Roles,
-    Permissions,
-    PublishPrefix,
-    ClientId,
-    Quota,
-    Expires,
+#[derive(Debug, Args)]
+pub(crate) struct UserRevoke {
+    #[arg(value_name = "USER")]
+    pub(crate) username: Username,
+    /// As `user show` shows it
+    #[arg(value_name = "SERIAL")]
+    pub(crate) serial: String,
+    /// Why; for the record
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -250,6 +272,8 @@ pub(crate) enum RoleCommand {
     List,
     /// Show one role with its permissions
     Show(RoleArgument),
+    /// Change a role, for all who hold it; what is not named stays
+    Edit(RoleEdit),
     /// Delete a role that nobody holds
     Delete(RoleArgument),
 }
@@ -270,6 +294,21 @@ pub(crate) struct RoleAdd {
     /// A rule, as JSON: {"context":"mqtt","operation":"read","resource":"plant/#"}; may be repeated
     #[arg(long = "permission", value_name = "JSON", value_parser = permission)]
     pub(crate) permissions: Vec<Permission>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RoleEdit {
+    #[arg(value_name = "ROLE")]
+    pub(crate) name: RoleName,
+    /// For people
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+    /// Add a rule, as JSON: {"context":"mqtt","operation":"read","resource":"plant/#"}; may be repeated
+    #[arg(long = "permission", value_name = "JSON", value_parser = permission)]
+    pub(crate) permissions: Vec<Permission>,
+    /// Take a rule away, by its number in `role show`; may be repeated
+    #[arg(long = "drop-permission", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) drop_permissions: Vec<u32>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,16 +2,14 @@
 
 use portcullis::access::{Auth, Permission, Role, Username};
 use portcullis::admin::api::{
-    DecidingRule, Explain, Explanation, NewPassword, NewRole, NewUser, Page, UserPatch, UserView, VersionRead,
+    DecidingRule, Explain, Explanation, NewPassword, NewRole, NewUser, Page, UserView, VersionRead,
 };
 use serde::Serialize;
 
-use super::args::{
-    Clearable, ExplainArguments, Remote, RoleAdd, RoleCommand, UserAdd, UserCommand, UserEdit, UserPasswd,
-};
+use super::args::{ExplainArguments, Remote, RoleAdd, RoleCommand, UserAdd, UserCommand, UserPasswd};
 use super::client::{Client, segment};
 use super::output::{self, Fields, Table, printable};
-use super::{Failure, Shell, audit, registry};
+use super::{Failure, Shell, audit, edit, registry};
 
 /// Does what the arguments say.
 pub(crate) async fn run(command: Remote, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
@@ -40,7 +38,6 @@ impl Shell<'_> {
 async fn user(command: UserCommand, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
     match command {
         UserCommand::Add(arguments) => user_add(*arguments, client, shell).await,
-        UserCommand::Edit(arguments) => user_edit(&arguments, client, shell).await,
         UserCommand::List => {
             let users: Page<UserView> = client.get("/api/users").await?;
             let bold = shell.bold;
@@ -50,6 +47,8 @@ async fn user(command: UserCommand, client: &Client, shell: &mut Shell<'_>) -> R
             let user: UserView = client.get(&user_path(&name.username)?).await?;
             shell.print(&user, show_user)
         }
+        UserCommand::Edit(arguments) => edit::user(*arguments, client, shell).await,
+        UserCommand::Revoke(arguments) => edit::revoke(arguments, client, shell).await,
         UserCommand::Passwd(arguments) => user_passwd(arguments, client, shell).await,
         UserCommand::Enable(name) => switch(&name.username, "enable", client, shell).await,
         UserCommand::Disable(name) => switch(&name.username, "disable", client, shell).await,
@@ -96,52 +95,6 @@ async fn user_add(arguments: UserAdd, client: &Client, shell: &mut Shell<'_>) ->
     })
 }
 
-async fn user_edit(arguments: &UserEdit, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
-    let cleared = |what: Clearable| arguments.clear.contains(&what);
-    for (what, given, name) in [
-        (Clearable::Roles, !arguments.roles.is_empty(), "--role"),
-        (Clearable::Permissions, !arguments.permissions.is_empty(), "--permission"),
-        (Clearable::PublishPrefix, arguments.publish_prefix.is_some(), "--publish-prefix"),
-        (Clearable::ClientId, arguments.client_id.is_some(), "--client-id"),
-        (Clearable::Quota, arguments.quota.is_some(), "--quota"),
-        (Clearable::Expires, arguments.expires.is_some(), "--expires"),
-    ] {
-        if given && cleared(what) {
-            return Err(Failure::Usage(format!("`{name}` is both given and cleared: keep one of the two")));
-        }
-    }
-    let path = user_path(&arguments.username)?;
-    let read: UserView = client.get(&path).await?;
-    let patch = UserPatch {
-        version: read.version,
-        description: arguments.description.clone(),
-        enabled: None,
-        auth: None,
-        roles: changed(&arguments.roles, cleared(Clearable::Roles)),
-        permissions: changed(&arguments.permissions, cleared(Clearable::Permissions)),
-        publish_prefix: set(arguments.publish_prefix.clone(), cleared(Clearable::PublishPrefix)),
-        client_id: set(arguments.client_id.clone(), cleared(Clearable::ClientId)),
-        quota: set(arguments.quota, cleared(Clearable::Quota)),
-        expires_at: set(arguments.expires, cleared(Clearable::Expires)),
-    };
-    if patch == (UserPatch { version: read.version, ..UserPatch::default() }) {
-        return Err(Failure::Usage("say what is to change; `--help` lists what can".to_owned()));
-    }
-    let user: UserView = client.patch(&path, &patch).await?;
-    shell.print(&user, |user| format!("changed the user {}\n", user.username))
-}
-
-/// For a patch: all that was given, nothing of it, or `None`, no change.
-fn changed<T: Clone>(given: &[T], cleared: bool) -> Option<Vec<T>> {
-    (cleared || !given.is_empty()).then(|| given.to_vec())
-}
-
-/// As [`changed`], for one value.
-#[expect(clippy::option_option, reason = "absent and null are two things in a patch (RFC 7396)")]
-fn set<T>(given: Option<T>, cleared: bool) -> Option<Option<T>> {
-    if cleared { Some(None) } else { given.map(Some) }
-}
-
 async fn user_passwd(arguments: UserPasswd, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
     let path = user_path(&arguments.username)?;
     // Before anybody types a password: is there such a user?
@@ -164,7 +117,7 @@ async fn switch(username: &Username, action: &str, client: &Client, shell: &mut 
     })
 }
 
-fn user_path(username: &Username) -> Result<String, Failure> {
+pub(crate) fn user_path(username: &Username) -> Result<String, Failure> {
     Ok(format!("/api/users/{}", segment(username.as_str())?))
 }
 
@@ -221,7 +174,10 @@ fn rules(permissions: &[Permission]) -> String {
     if permissions.is_empty() {
         return String::new();
     }
-    let lines = permissions.iter().map(|permission| format!("  {}\n", printable(&output::permission(permission))));
+    // The numbers are those of `--drop-permission`.
+    let lines = (1..)
+        .zip(permissions)
+        .map(|(number, permission)| format!("  {number}. {}\n", printable(&output::permission(permission))));
     std::iter::once("permissions:\n".to_owned()).chain(lines).collect()
 }
 
@@ -261,6 +217,7 @@ async fn role(command: RoleCommand, client: &Client, shell: &mut Shell<'_>) -> R
                 fields.to_string() + &rules(&role.permissions)
             })
         }
+        RoleCommand::Edit(arguments) => edit::role(arguments, client, shell).await,
         RoleCommand::Delete(role) => {
             let path = format!("/api/roles/{}", segment(role.name.as_str())?);
             let role: Role = client.get(&path).await?;

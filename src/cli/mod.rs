@@ -8,6 +8,7 @@ mod audit;
 mod client;
 mod commands;
 mod configuration;
+mod edit;
 mod offline;
 mod output;
 mod registry;

@@ -228,19 +228,26 @@ async fn users() {
         ),
         (format!("user add dev --quota {quota}"), vec![ok(&bare_user())]),
         ("user add dev --quota '{\"publish_messages\":7}'".to_owned(), vec![]),
-        (format!("user edit historian --quota {quota} --clear expires"), vec![ok(&user()), ok(&user())]),
-        (
-            format!(
-                "user edit dev --role line --permission {rule} --description d --client-id x --publish-prefix y/ --clear quota"
-            ),
-            vec![ok(&bare_user()), ok(&bare_user())],
-        ),
-        ("user edit dev --clear roles --clear permissions".to_owned(), vec![ok(&bare_user()), ok(&bare_user())]),
-        ("user edit dev".to_owned(), vec![ok(&bare_user())]),
-        (format!("user edit dev --quota {quota} --clear quota"), vec![]),
+        (format!("user edit historian --quota {quota} --no-expires"), vec![ok(&user()), ok(&user())]),
+        ("user edit historian --no-quota".to_owned(), vec![ok(&user()), ok(&user())]),
+        (format!("user edit dev --quota {quota} --no-quota"), vec![]),
         ("user add dev --auth certificate".to_owned(), vec![ok(&bare_user())]),
         ("user add dev --auth certificate --password-stdin".to_owned(), vec![]),
         ("user passwd historian".to_owned(), vec![ok(&user()), ok(&user())]),
+        (
+            format!(
+                "user edit historian --description '' --auth certificate --role line --role cell --drop-role observer --permission {rule} --drop-permission 2 --publish-prefix site2/ --no-client-id --no-expires"
+            ),
+            vec![ok(&user()), ok(&bare_user())],
+        ),
+        (
+            "user edit dev --no-publish-prefix --client-id dev --expires 2030-01-01T00:00:00Z --json".to_owned(),
+            vec![ok(&bare_user()), ok(&bare_user())],
+        ),
+        ("user edit dev --drop-role line".to_owned(), vec![ok(&bare_user())]),
+        ("user edit historian --drop-permission 3".to_owned(), vec![ok(&user())]),
+        ("user edit dev".to_owned(), vec![ok(&bare_user())]),
+        ("user revoke historian 01ab --reason 'left on a train'".to_owned(), vec![ok(&user())]),
         ("user enable historian".to_owned(), vec![ok(&user())]),
         ("user disable dev".to_owned(), vec![ok(&bare_user())]),
         ("user delete historian".to_owned(), vec![ok(&user()), no_content()]),
@@ -258,6 +265,13 @@ async fn roles() {
         ("role list".to_owned(), vec![ok(&json!({ "items": [role()] }))]),
         ("role show line".to_owned(), vec![ok(&role())]),
         (format!("role add line --description 'a station' --permission {rule} --permission {rule}"), vec![ok(&role())]),
+        (
+            format!("role edit line --description 'a cell' --permission {rule} --drop-permission 1"),
+            vec![ok(&role()), ok(&role())],
+        ),
+        (format!("role edit line --permission {rule}"), vec![ok(&role()), ok(&role())]),
+        ("role edit line --drop-permission 2".to_owned(), vec![ok(&role())]),
+        ("role edit line".to_owned(), vec![]),
         ("role delete line".to_owned(), vec![ok(&role()), no_content()]),
     ] {
         writeln!(text, "{}", transcript(&command, answers).await).unwrap();
@@ -403,6 +417,7 @@ async fn refusals() {
         ("user list", vec![(200, "application/json", "{\"items\":[{}]}".to_owned())]),
         ("registry watch", vec![refused(404, &problem)]),
         ("role show ..", vec![]),
+        ("user revoke historian ..", vec![]),
         ("registry show 0190163d-8694-739b-aea5-966c26f8ad93", vec![refused(404, &problem)]),
     ] {
         writeln!(text, "{}", transcript(command, answers).await).unwrap();
@@ -420,6 +435,8 @@ async fn wrong_usage() {
         "user add historian --password secret",
         "user add historian --permission {}",
         "user add historian --expires tomorrow",
+        "user edit historian --publish-prefix a/ --no-publish-prefix",
+        "role edit line --drop-permission 0",
         "registry unlock --for 5",
         "registry unlock --for 0s",
         "registry unlock --count 0",

@@ -113,7 +113,7 @@
 //! | SUBSCRIBE | 0x87 for that filter, the others stand | 0x80 for that filter |
 //! | PUBLISH, QoS 1 and 2 | PUBACK or PUBREC 0x87; the connection stays | `access.denied_publish`: `disconnect` (default), or `acknowledge` and drop |
 //! | PUBLISH, QoS 0 | dropped and counted; the connection stays | the same |
-//! | user disabled, deleted or expired, password changed, certificate expired | DISCONNECT 0x87 if it can still be written, then the connection is reset | the connection is reset |
+//! | user disabled, deleted or expired, password changed, certificate revoked or expired | DISCONNECT 0x87 if it can still be written, then the connection is reset | the connection is reset |
 //! | a client certificate of another CA, or one that is not valid now | the TLS handshake fails | the same |
 //!
 //! # Changes take effect at once

@@ -10,14 +10,25 @@
 //! |---|---|
 //! | `serve` | runs the broker; the default |
 //! | `config check` | what a configuration means, or what is wrong with it |
-//! | `user add\|list\|show\|passwd\|enable\|disable\|delete` | users |
+//! | `user add\|list\|show\|edit\|passwd\|enable\|disable\|delete` | users |
+//! | `user revoke NAME SERIAL [--reason TEXT]` | takes one certificate of a user out of force, and ends the sessions that stand on it |
 //! | `user passwd NAME --offline` | sets a password in the store while no broker runs |
-//! | `role add\|list\|show\|delete` | roles |
+//! | `role add\|list\|show\|edit\|delete` | roles |
 //! | `registry list\|show\|grant\|deny\|lock\|unlock\|status\|watch` | enrolment: see [registry](super::registry) |
 //! | `audit verify\|tail\|export\|head` | who did what, and what was refused: see [audit](super::audit) |
 //! | `explain USER publish\|subscribe\|receive TOPIC` | may it, and which rule says so: see [access](super::access) |
 //!
 //! Every command has `--help` and `--json`. Colours are off when output is not a terminal or `NO_COLOR` is set.
+//!
+//! `user edit` and `role edit` change what is named and leave the rest. Permissions are taken away by the numbers that `show` gives them,
+//! all counted before the change:
+//!
+//! ```text
+//! $ portcullis user edit pump-7 --role observer --drop-role line --no-expires
+//! $ portcullis role edit line --permission '{"context":"mqtt","operation":"read","resource":"plant/alerts/#"}' --drop-permission 2
+//! ```
+//!
+//! A user with `auth = "certificate"` gets a password in two steps: `user edit NAME --auth either`, then `user passwd NAME`.
 //!
 //! | exit code | |
 //! |---|---|
@@ -28,8 +39,8 @@
 //!
 //! # REST, on the Unix socket
 //!
-//! The command line speaks HTTP/1.1 and JSON. So can any other program of the same user, for what the command line cannot do yet, such as
-//! changing the roles of a user. A change names the `version` that it was made from:
+//! The command line speaks HTTP/1.1 and JSON. So can any other program of the same user. A change names the `version` that it was
+//! made from:
 //!
 //! ```text
 //! $ curl -s --unix-socket data/admin.sock http://localhost/api/users/pump-7 | jq -c '{version, roles}'
@@ -45,6 +56,7 @@
 //! | `/api/users/{name}` | GET, PATCH, DELETE (`?version=N`) |
 //! | `/api/users/{name}/password` | PUT |
 //! | `/api/users/{name}/enable`, `/api/users/{name}/disable` | POST |
+//! | `/api/users/{name}/certificates/{serial}/revoke` | POST |
 //! | `/api/roles` | GET, POST |
 //! | `/api/roles/{name}` | GET, PUT, DELETE (`?version=N`) |
 //! | `/api/client-registry/requests` | GET (`?state=pending`, `granted`, `denied`) |

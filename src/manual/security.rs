@@ -31,7 +31,7 @@
 //! | a deny that an allow beats | deny beats allow, in any order | `one_allow_beats_a_deny` |
 //! | a fast engine that errs | a slow definition beside it, held together by property tests and a fuzz target | `a_single_level_wildcard_grants_the_filter_of_all_levels` |
 //! | receiving after the right is gone | every connection passes the new rules before the change is answered; what is not yet written is taken back | `the_snapshot_is_published_before_the_listener_and_the_listener_passed_before_the_answer`, `revoked_under_fire_small_messages`, `revoked_under_fire_large_messages`, `what_waits_in_the_broker_is_taken_back`, `what_waits_behind_tls_is_taken_back` |
-//! | staying connected after the user or its certificate is gone | the identity is held against the users at every turn | `a_user_who_may_not_be_connected_any_more_is_cut_off`, `a_revoked_certificate_ends_its_sessions`, `a_session_ends_with_its_certificate` |
+//! | staying connected after the user or its certificate is gone | the identity is held against the users at every turn | `a_user_who_may_not_be_connected_any_more_is_cut_off`, `a_revoked_certificate_ends_its_sessions`, `one_certificate_of_a_user_is_revoked`, `a_session_ends_with_its_certificate` |
 //! | a Will that outlives the right | checked when it is published | `a_will_that_the_rules_no_longer_permit_is_not_published` |
 //! | a new user inherits from an old name | the id is the identity | `a_later_user_of_the_same_name_inherits_nothing`, `a_later_user_of_the_same_name_inherits_nothing_of_a_granted_request` |
 //! | nobody can administer any more | the last administrator cannot be removed | `the_last_administrator_stays` |
@@ -84,7 +84,7 @@
 //!
 //! - `certs/ca.key` lies unencrypted on the disk (mode 0600). Whoever reads it can pretend to be the broker to every client that trusts
 //!   `certs/ca.pem`. A client certificate forged with it does not log in: only those on a user's record do.
-//! - There is no CRL, and no way to revoke one certificate of a user: disable or delete the user.
+//! - There is no CRL: `user revoke` is heeded by the broker itself, other servers that trust the CA do not hear of it.
 //! - The defaults are for a machine with some memory to spare: queues up to 1 GiB in all and 16 KiB for each session, retained messages up to 256 MiB,
 //!   and buffers of each connection. Lower `limits.queue_total_bytes`, `limits.sessions`, `limits.connections` and `limits.retained_bytes` to what yours has.
 //! - The metrics endpoint asks for no credentials.

@@ -25,7 +25,7 @@
 //! | `... has version ..., not ...: read it again and repeat the change` | somebody else changed it in between: repeat |
 //! | `... is defined in broker.toml: change it there` | edit the file and restart |
 //! | `there is no role ...: create it first, or grant without it` | at a `grant`: make the role with `role add`, then grant again |
-//! | `role ... is held by user ...: take it from its users before deleting it` | change the users (REST, PATCH: see [operating](super::operating)), or delete them |
+//! | `role ... is held by user ...: take it from its users before deleting it` | `user edit NAME --drop-role ROLE` for each of them, or delete them |
 //! | `... is the last one who can administer the broker` | give another user the role `admin` first |
 //! | `the user ... would get the allow rule ..., but may choose its client identifier freely` | set the user's `client_id`, or use `${username}` in the rule |
 //! | `the request ... is denied already` | the device may ask again after 24 hours, or now with a new key |

@@ -543,7 +543,7 @@ fn stale(request: &Request, users: &dyn Users, now: Now) -> Option<Removal> {
 /// Is the user that it became no more? The id is the identity: a later user of the same name has nothing to do with it.
 pub(super) fn is_orphan(request: &Request, users: &dyn Users) -> bool {
     let State::Granted { user, .. } = &request.state else { return false };
-    !users.by_id(*user).is_some_and(|user| user.username == request.username)
+    users.by_id(*user).is_none_or(|user| user.username != request.username)
 }
 
 /// Does the message carry the proof of the request? The key is compared first: it costs nothing.

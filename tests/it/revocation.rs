@@ -212,7 +212,10 @@ async fn the_publisher_loses_its_right_between_publish_and_fan_out() {
         watcher.arrived();
         sleep(A_WHILE).await;
         let (packets, closed) = watcher.arrived();
-        assert!(!closed && packets.is_empty(), "round {round}: {packets:?}");
+        // What was accepted before the answer may still be on its way to a reader who may have it.
+        let late =
+            packets.iter().any(|packet| matches!(packet, Packet::Publish(publish) if publish.payload == "after"));
+        assert!(!closed && !late, "round {round}");
         permit(&harness, user, vec![allow("t")]).await.unwrap();
         writer.disconnect().await;
     }
