@@ -145,7 +145,7 @@ impl Entry {
         serde_json::from_str::<Number>(self.record.get()).ok().map(|number| number.sequence)
     }
 
-    /// When it was written, and its number: what pruning by age looks at.
+    /// When it was written: what pruning by age looks at. `None` when it does not say.
     pub fn time(&self) -> Option<Timestamp> {
         #[derive(Deserialize)]
         struct Time {

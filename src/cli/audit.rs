@@ -36,7 +36,7 @@ pub(crate) async fn run(command: &AuditCommand, client: &Client, shell: &mut She
         }
         AuditCommand::Tail { count, follow: true, .. } => follow(*count, client, shell).await,
         AuditCommand::Tail { count, .. } => {
-            let page: AuditPage = client.get(&format!("{BASE}?last={}&limit=1", count)).await?;
+            let page: AuditPage = client.get(&format!("{BASE}?last={count}&limit=1")).await?;
             remote(page.end.sequence.saturating_sub(*count), client, shell, line).await
         }
         AuditCommand::Export { after, .. } => remote(after.unwrap_or(0), client, shell, exported).await,
