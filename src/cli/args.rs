@@ -173,6 +173,7 @@ pub(crate) struct UserAdd {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct UserEdit {
     #[arg(value_name = "USER")]
     pub(crate) username: Username,

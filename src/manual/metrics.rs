@@ -18,8 +18,8 @@
 //! | `portcullis_bytes_received_total`, `portcullis_bytes_sent_total` | | bytes inside TLS |
 //! | `portcullis_payload_bytes_received_total`, `portcullis_payload_bytes_sent_total` | | payloads of PUBLISH |
 //! | `portcullis_malformed_packets_total` | `reason_code` | packets that broke the protocol |
-//! | `portcullis_answers_total` | `answer` | messages to a Response Topic that only a request permitted |
-//! | `portcullis_quota_exceeded_total` | `quota` | what the quota of a user did not admit |
+//! | `portcullis_answers_total` | `outcome` | messages to a Response Topic that only a request permitted: `delivered`, `no_requester` |
+//! | `portcullis_quota_exceeded_total` | `quota` | what the quota of a user did not admit: `connections`, `sessions`, `publish_messages`, `publish_bytes`, `subscriptions`, `retained_messages`, `retained_bytes`, `queue` |
 //! | `portcullis_messages_dropped_total` | `cause` | did not reach a subscriber who was entitled: `queue_full`, `expired`, `too_large` |
 //! | `portcullis_refusals_total` | `action` | by the rules: `publish`, `subscribe`, `receive`, `will` |
 //! | `portcullis_sessions`, `portcullis_subscriptions` | | with and without a connection; every few seconds |
