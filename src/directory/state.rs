@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::last_seen::LAST_SEEN;
 use super::{Actor, Affected, Change, DirectoryError, Expected, Subject, Transaction};
 use crate::access::{Auth, ManagedBy, Policy, PolicyError, Role, RoleName, Subject as Lapsed, User, UserId};
+use crate::audit::{self, Event, UserRef};
 use crate::store::{Batch, Key, Store, Table};
 
 const USERS: Table<UserId, User> = Table::new("users", 1);
@@ -53,6 +54,8 @@ pub(super) struct Step {
     pub(super) state: State,
     pub(super) batch: Batch,
     pub(super) affected: Affected,
+    /// What the audit log says of it.
+    pub(super) events: Vec<Event>,
 }
 
 impl State {
@@ -151,8 +154,7 @@ impl State {
         actor: &Actor,
         now: Timestamp,
     ) -> Result<Step, DirectoryError> {
-        let own = [USERS.name(), ROLES.name(), LAST_SEEN.name()];
-        if transaction.records.tables().any(|name| own.iter().any(|own| name == own.as_bytes())) {
+        if transaction.records.tables().any(is_ours) {
             return Err(DirectoryError::ForeignRecords);
         }
         let mut draft = Draft { state: self, actor, now, users: BTreeMap::new(), roles: BTreeMap::new() };
@@ -162,6 +164,7 @@ impl State {
         let Draft { users, roles, .. } = draft;
         let mut batch = Batch::new();
         let mut next = self.clone();
+        let mut events = Vec::with_capacity(users.len() + roles.len());
         let mut administrators = false;
         for (id, user) in &users {
             match user {
@@ -170,6 +173,7 @@ impl State {
             }
             let old = self.policy.user(*id).map(Arc::as_ref);
             administrators |= old.is_some_and(administers);
+            user_events(old, user.as_ref(), &mut events);
             next.index(*id, user.as_ref());
         }
         for (name, role) in &roles {
@@ -177,6 +181,7 @@ impl State {
                 Some(role) => batch.put(&ROLES, name, role)?,
                 None => batch.delete(&ROLES, name)?,
             }
+            events.extend(role_event(self.policy.role(name).map(Arc::as_ref), role.as_ref()));
         }
         let mut affected = Affected::Users(OrdSet::new());
         if !users.is_empty() || !roles.is_empty() {
@@ -188,7 +193,7 @@ impl State {
             self.keep_an_admin(&next, now)?;
         }
         batch.append(transaction.records);
-        Ok(Step { state: next, batch, affected })
+        Ok(Step { state: next, batch, affected, events })
     }
 
     /// Somebody who could administer before can still do so, and for as long.
@@ -204,6 +209,56 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// The tables that no other module may write to.
+fn is_ours(table: &[u8]) -> bool {
+    let own = [USERS.name(), ROLES.name(), LAST_SEEN.name()];
+    own.iter().any(|own| table == own.as_bytes()) || audit::is_ours(table)
+}
+
+/// What the audit log says of a user before and after a transaction.
+fn user_events(old: Option<&User>, new: Option<&User>, events: &mut Vec<Event>) {
+    let named = |user: &User| UserRef { id: user.id, username: user.username.clone() };
+    match (old, new) {
+        (None, None) => {}
+        (None, Some(new)) => events.push(Event::UserCreated {
+            user: named(new),
+            managed_by: new.managed_by,
+            new: new.version,
+            change: audit::user_change(None, new),
+        }),
+        (Some(old), Some(new)) => events.push(Event::UserChanged {
+            user: named(old),
+            old: old.version,
+            new: new.version,
+            change: audit::user_change(Some(old), new),
+        }),
+        (Some(old), None) => events.push(Event::UserDeleted { user: named(old), old: old.version }),
+    }
+    if let Some(old) = old {
+        events.extend(audit::certificates_lost(old, new));
+    }
+}
+
+/// What the audit log says of a role before and after a transaction.
+fn role_event(old: Option<&Role>, new: Option<&Role>) -> Option<Event> {
+    Some(match (old, new) {
+        (None, None) => return None,
+        (None, Some(new)) => Event::RoleCreated {
+            role: new.name.clone(),
+            managed_by: new.managed_by,
+            new: new.version,
+            change: audit::role_change(None, new),
+        },
+        (Some(old), Some(new)) => Event::RoleChanged {
+            role: new.name.clone(),
+            old: old.version,
+            new: new.version,
+            change: audit::role_change(Some(old), new),
+        },
+        (Some(old), None) => Event::RoleDeleted { role: old.name.clone(), old: old.version },
+    })
 }
 
 fn administers(user: &User) -> bool {

@@ -26,6 +26,9 @@
 //! | `portcullis_retained_messages`, `portcullis_retained_bytes` | | every few seconds |
 //! | `portcullis_policy_version` | | number of the snapshot in force; begins anew with each start |
 //! | `portcullis_commit_duration_seconds`, `portcullis_commit_failures_total` | | changes of users and roles: from the order until they are in force everywhere; those that the store failed |
+//! | `portcullis_audit_records_total` | | records written to the [audit log](super::audit) |
+//! | `portcullis_audit_collapsed_total` | | refusals and failed logins counted in a record that another one had begun |
+//! | `portcullis_audit_dropped_total` | | refusals and failed logins that are in the log as a number only, or, when the store failed, not at all |
 //! | `portcullis_registry_requests_total` | `state` | answers of the registry: `granted`, `pending`, `invalid`, `denied`, `conflict`, `refused`, `locked`, `answered` |
 //! | `portcullis_registry_bad_input_total` | `input` | `json`, `csr`, `username`, `password`, `too_large`, `other` |
 //! | `portcullis_registry_pending` | | requests that wait for a decision |
@@ -40,4 +43,5 @@
 //! | `authentications{outcome="busy"}`, `argon2_waiting` | more logins than `password.workers` can check: more workers, or certificates |
 //! | `connections_refused{reason="connections"}`, `accept_failed` | a limit of the broker, or of open files |
 //! | `connections_refused{reason="handshake"}` | clients without the trust bundle, certificates that are over, or port scans |
+//! | `audit_dropped` | a flood of refusals or logins, more than the audit log tells apart |
 //! | `registry_pending` | somebody waits for the operator |

@@ -15,6 +15,7 @@
 //! | `user passwd NAME --offline` | sets a password in the store while no broker runs |
 //! | `role add\|list\|show\|edit\|delete` | roles |
 //! | `registry list\|show\|grant\|deny\|lock\|unlock\|status\|watch` | enrolment: see [registry](super::registry) |
+//! | `audit verify\|tail\|export\|head` | who did what, and what was refused: see [audit](super::audit) |
 //! | `explain USER publish\|subscribe\|receive TOPIC` | may it, and which rule says so: see [access](super::access) |
 //!
 //! Every command has `--help` and `--json`. Colours are off when output is not a terminal or `NO_COLOR` is set.
@@ -31,8 +32,8 @@
 //!
 //! | exit code | |
 //! |---|---|
-//! | 0 | done; `explain`: yes |
-//! | 1 | refused or failed; `explain`: no |
+//! | 0 | done; `explain`: yes; `audit verify`: whole |
+//! | 1 | refused or failed; `explain`: no; `audit verify`: not whole |
 //! | 2 | wrong usage |
 //! | 3 | no broker is reached |
 //!
@@ -64,6 +65,10 @@
 //! | `/api/client-registry/unlock`, `/api/client-registry/lock` | POST |
 //! | `/api/client-registry/status` | GET |
 //! | `/api/client-registry/events` | GET, server-sent events |
+//! | `/api/audit` | GET (`?after=N`, `?last=N`, `&limit=N`) |
+//! | `/api/audit/head` | GET |
+//! | `/api/audit/events` | GET, server-sent events |
+//! | `/api/audit/verify` | POST |
 //! | `/api/explain` | POST |
 //!
 //! The bodies are the types of [`crate::admin::api`]. Errors are problem details (RFC 9457, `application/problem+json`):

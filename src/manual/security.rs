@@ -39,6 +39,21 @@
 //! | a new user inherits from an old name | the id is the identity | `a_later_user_of_the_same_name_inherits_nothing`, `a_later_user_of_the_same_name_inherits_nothing_of_a_granted_request` |
 //! | nobody can administer any more | the last administrator cannot be removed | `the_last_administrator_stays` |
 //!
+//! # Who did it?
+//!
+//! See [audit](super::audit).
+//!
+//! | threat | what stands against it | tests |
+//! |---|---|---|
+//! | a change that leaves no trace | the record is in the batch of the change | `whatever_operation_of_the_store_fails_no_change_is_without_its_record_and_no_record_without_its_change`, `a_broker_that_is_killed_leaves_a_whole_log_of_just_what_it_has_done` |
+//! | editing the log | each hash covers the record and the hash before it; heads are signed | `an_edit_of_a_record_is_found`, `an_edit_with_a_hash_that_fits_is_found_at_the_next_record`, `an_edit_that_writes_the_whole_rest_anew_is_found_by_the_signed_head`, `a_signed_head_that_is_made_to_fit_is_found_by_its_signature` |
+//! | dropping records, or changing their order | numbers without a gap, in the record and in its key | `a_record_that_was_dropped_is_found`, `a_record_that_was_dropped_with_the_others_moved_up_is_found`, `two_records_that_changed_places_are_found` |
+//! | cutting off the end | the end is on record and signed; a head noted elsewhere covers the rest | `an_end_that_was_cut_off_is_found`, `an_end_that_was_cut_off_with_its_tip_set_back_is_found_by_the_signed_head`, `an_end_that_was_cut_off_behind_the_last_signed_head_is_found_by_a_noted_one` |
+//! | cutting off the beginning | only a signed anchor may be the beginning | `records_that_were_dropped_from_the_beginning_are_found`, `a_pruning_that_nobody_made_is_found_by_its_signature` |
+//! | a restart that covers it up | a start never repairs | `a_tip_that_was_set_back_or_removed_is_found` |
+//! | drowning the log in refusals | refusals collapse; a bounded number in an interval | `a_flood_of_refusals_makes_few_records_and_none_of_it_is_uncounted` |
+//! | finding secrets in the log | typed fields, none of which can hold one | `a_full_run_is_on_record_and_no_secret_of_it_is` |
+//!
 //! # Enrolment
 //!
 //! | threat | what stands against it | tests |
@@ -74,7 +89,7 @@
 //!
 //! - `certs/ca.key` lies unencrypted on the disk (mode 0600). Whoever reads it can pretend to be the broker to every client that trusts
 //!   `certs/ca.pem`. A client certificate forged with it does not log in: only those on a user's record do.
-//! - There is no audit log and no CRL: `user revoke` is heeded by the broker itself, other servers that trust the CA do not hear of it.
+//! - There is no CRL: `user revoke` is heeded by the broker itself, other servers that trust the CA do not hear of it.
 //! - The defaults are for a machine with some memory to spare: queues up to 1 GiB in all and 16 KiB for each session, retained messages up to 256 MiB,
 //!   and buffers of each connection. Lower `limits.queue_total_bytes`, `limits.sessions`, `limits.connections` and `limits.retained_bytes` to what yours has.
 //! - The metrics endpoint asks for no credentials.

@@ -18,6 +18,7 @@
 mod access;
 mod answers;
 mod attacks;
+mod audit;
 mod certificates;
 mod change;
 mod client;
