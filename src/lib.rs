@@ -74,6 +74,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod audit;
 pub mod authn;
 pub mod broker;
 pub mod clock;

@@ -107,6 +107,9 @@ pub struct Metrics {
     pub commit_failures: Counter,
     pub argon2_waiting: Gauge,
     pub argon2_busy: Gauge,
+    pub audit_records: Counter,
+    pub audit_collapsed: Counter,
+    pub audit_dropped: Counter,
 }
 
 impl Metrics {
@@ -139,6 +142,9 @@ impl Metrics {
             commit_failures: Counter::default(),
             argon2_waiting: Gauge::default(),
             argon2_busy: Gauge::default(),
+            audit_records: Counter::default(),
+            audit_collapsed: Counter::default(),
+            audit_dropped: Counter::default(),
         };
         metrics.register();
         metrics
@@ -181,6 +187,17 @@ impl Metrics {
             self.commits.0.clone(),
         );
         r.register("commit_failures", "Commits that the store failed", self.commit_failures.0.clone());
+        r.register("audit_records", "Records written to the audit log", self.audit_records.0.clone());
+        r.register(
+            "audit_collapsed",
+            "Refusals and failed logins that were counted in a record that another one had begun",
+            self.audit_collapsed.0.clone(),
+        );
+        r.register(
+            "audit_dropped",
+            "Refusals and failed logins that are in the audit log as a number only, or not at all",
+            self.audit_dropped.0.clone(),
+        );
         r.register("registry_requests", "Answers of the client registry by state", self.registry_requests.clone());
         r.register("registry_bad_input", "Malformed requests to the client registry", self.registry_bad_input.clone());
         r.register("registry_pending", "Requests that wait for a decision", self.registry_pending.0.clone());
@@ -355,6 +372,11 @@ impl Counter {
     /// Counts one.
     pub fn inc(&self) {
         self.0.inc();
+    }
+
+    /// Counts several.
+    pub fn add(&self, count: u64) {
+        self.0.inc_by(count);
     }
 
     /// The count.
@@ -533,6 +555,9 @@ mod tests {
         portcullis_answers_total counter
         portcullis_argon2_busy gauge
         portcullis_argon2_waiting gauge
+        portcullis_audit_collapsed_total counter
+        portcullis_audit_dropped_total counter
+        portcullis_audit_records_total counter
         portcullis_authentications_total counter
         portcullis_build info
         portcullis_bytes_received_total counter

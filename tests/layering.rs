@@ -15,13 +15,13 @@ use std::{
 const LAYERS: &[(&str, u8)] = &[
     ("clock", 0),
     ("mqtt", 0),
-    ("metrics", 1),
+    ("metrics", 2),
     ("access", 1),
     ("pki", 2),
-    ("audit", 2),
+    ("audit", 3),
     ("authn", 3),
     ("session", 3),
-    ("store", 3),
+    ("store", 2),
     ("journal", 3),
     ("config", 3),
     ("directory", 4),
@@ -43,6 +43,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("access", &[]),
     ("pki", &["pki/signer.rs"]),
     ("registry", &["registry/service.rs", "registry/commit.rs"]),
+    ("audit", &["audit/chain.rs", "audit/key.rs", "audit/keeper.rs"]),
     ("clock", &["clock.rs"]),
 ];
 

@@ -11,6 +11,9 @@
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
+    clippy::format_push_string,
+    clippy::naive_bytecount,
+    clippy::type_complexity,
     reason = "a program for the terminal that counts; its input is its own or that of a broker under test"
 )]
 

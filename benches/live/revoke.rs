@@ -6,7 +6,7 @@
 //! published after the answer, or read from a socket that had been seen empty after the answer. Either is a breach. What
 //! lay in the kernel's buffers when the answer came is neither, and is counted apart.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -89,7 +89,7 @@ impl Checker {
         let mut answered = 0;
         // Since when it is given back (ns), and who has seen it.
         let mut restored_at = 0;
-        let mut restored: BTreeMap<usize, ()> = BTreeMap::new();
+        let mut restored: BTreeSet<usize> = BTreeSet::new();
         let mut stopped_at = 0;
         loop {
             let time = now();
@@ -99,7 +99,10 @@ impl Checker {
             if stopped_at != 0 && milliseconds(time - stopped_at) > 1000.0 {
                 break;
             }
-            while stopped_at == 0 {
+            loop {
+                if stopped_at != 0 {
+                    break;
+                }
                 let due = start + (scheduled as f64 * 1e9 / self.feed) as u64;
                 if due > now() {
                     break;
@@ -138,10 +141,12 @@ impl Checker {
                     } else {
                         found.in_kernel += 1;
                     }
-                } else if restored_at != 0 && seen.sent > restored_at && restored.insert(seen.client, ()).is_none() {
-                    if restored.len() == *holders {
-                        found.restored_after_ms.push(milliseconds(seen.now - restored_at));
-                    }
+                } else if restored_at != 0
+                    && seen.sent > restored_at
+                    && restored.insert(seen.client)
+                    && restored.len() == *holders
+                {
+                    found.restored_after_ms.push(milliseconds(seen.now - restored_at));
                 }
             };
             if fresh {

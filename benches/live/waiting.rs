@@ -128,7 +128,7 @@ fn story(subject: Subject, programs: &Programs, sizes: &Sizes) -> Result<[u64; 3
     }
     for number in 0..sizes.large.max(sizes.queued) {
         if number < sizes.large {
-            writer.publish("shut/large", &[b'x'; LARGE]).map_err(failed)?;
+            writer.publish("shut/large", &vec![b'x'; LARGE]).map_err(failed)?;
         }
         if number < sizes.queued {
             writer.publish("shut/small", b"x").map_err(failed)?;

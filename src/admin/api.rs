@@ -23,6 +23,10 @@
 //! | `POST /api/client-registry/lock` | | [`LockStatus`] |
 //! | `GET /api/client-registry/status` | | [`LockStatus`] |
 //! | `GET /api/client-registry/events` | | server-sent events, each an [`Event`] or [`Missed`] |
+//! | `GET /api/audit` | [`AuditRange`] (query) | [`AuditPage`] |
+//! | `GET /api/audit/head` | | [`AuditHead`] |
+//! | `GET /api/audit/events` | [`AuditRange`] (query) | server-sent events, each an [`Entry`] |
+//! | `POST /api/audit/verify` | [`AuditVerify`] (optional) | [`Report`] |
 //! | `POST /api/explain` | [`Explain`] | [`Explanation`] |
 //! | `GET /api/who-can` | [`WhoCanQuestion`] (query) | [`WhoCan`] |
 //! | `POST /api/apply` | [`Document`] | [`Applied`] |
@@ -43,6 +47,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use crate::access::Role;
 use crate::access::{Auth, CertificateRecord, ManagedBy, Permission, Quota, RoleName, User, UserId, Username};
+pub use crate::audit::{Entry, Hash, Record, Report, Statement, Tip};
 pub use crate::directory::{Deletion, Document, End, HistoryEntry, NotRestored, RoleDocument, UserDocument};
 pub use crate::directory::{ObjectAction, ObjectChange, ObjectKind, SessionEffect, Standing, SubscriptionEffect};
 pub use crate::registry::{
@@ -391,6 +396,49 @@ pub struct Deny {
 pub struct Missed {
     /// How many.
     pub missed: u64,
+}
+
+/// Which records of the audit log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditRange {
+    /// Only those after this number; absent with `last` absent: from the first on record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
+    /// Only this many of the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<u64>,
+    /// At most this many at once, 1 to 1,000; default 1,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// Records of the audit log, and where it ends.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AuditPage {
+    /// In the order of their numbers.
+    pub items: Vec<Entry>,
+    /// The last record of all at that moment; when `items` ends before it, ask again.
+    pub end: Tip,
+}
+
+/// The end of the audit log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditHead {
+    /// The last record.
+    pub end: Tip,
+    /// The last one that was signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<Statement>,
+}
+
+/// Is the audit log whole?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditVerify {
+    /// A hash that was noted elsewhere, and must be one of the chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Hash>,
 }
 
 /// May this user do that?

@@ -5,6 +5,7 @@
 
 pub mod api;
 mod apply;
+mod audit;
 mod explain;
 mod extract;
 mod metrics;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 pub(crate) use metrics::serve_metrics;
 pub(crate) use server::serve;
 
+use crate::audit::Keeper;
 use crate::authn::{Hasher, PasswordPolicy};
 use crate::clock::Clock;
 use crate::directory::{Directory, DirectoryError, Expected, LiveSessions};
@@ -40,6 +42,8 @@ pub(crate) struct State {
     pub(crate) hasher: Arc<Hasher>,
     /// What a password that is set must have.
     pub(crate) password_policy: PasswordPolicy,
+    /// Looks after the audit log.
+    pub(crate) keeper: Arc<Keeper>,
     /// Is `access.partial_subscription` "filter"?
     pub(crate) filter_partial: bool,
     /// What time it is.

@@ -25,7 +25,7 @@ use super::{Answer, Shared};
 use crate::registry::{RegistryError, RegistryErrorKind};
 
 /// Keeps a stream of events from looking dead.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 
 pub(super) async fn list(state: Shared, _: Caller, Ask(filter): Ask<RequestFilter>) -> Answer<Json<Page<RequestView>>> {
     Ok(Json(Page { items: state.registry.list(filter.state).await? }))
@@ -73,8 +73,13 @@ pub(super) async fn status(state: Shared, _: Caller) -> Answer<Json<LockStatus>>
 pub(super) async fn events(state: Shared, _: Caller, Extension(Stopping(stopping)): Extension<Stopping>) -> Response {
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(forward(state.registry.watch(), sender, stopping));
+    event_stream(receiver)
+}
+
+/// Server-sent events as a response.
+pub(super) fn event_stream(events: mpsc::Receiver<Bytes>) -> Response {
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
-    (headers, ResponseBody::new(EventStream(receiver))).into_response()
+    (headers, ResponseBody::new(EventStream(events))).into_response()
 }
 
 /// Turns true when the server is to stop.
@@ -106,7 +111,7 @@ async fn forward(
 }
 
 /// JSON has no line ends of its own, so one `data` line holds it.
-fn server_sent(event: &impl serde::Serialize) -> Bytes {
+pub(super) fn server_sent(event: &impl serde::Serialize) -> Bytes {
     match serde_json::to_string(event) {
         Ok(json) => format!("data: {json}\n\n").into(),
         Err(error) => {

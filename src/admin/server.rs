@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use super::problem::{Kind, Problem};
 use super::registry::Stopping;
-use super::{State, api, apply, explain, registry, roles, users, who_can};
+use super::{State, api, apply, audit, explain, registry, roles, users, who_can};
 use crate::directory::Actor;
 
 /// Serves until `shutdown` completes; requests that run then are finished, streams of events end.
@@ -61,6 +61,10 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/api/client-registry/lock", post(registry::lock))
         .route("/api/client-registry/status", get(registry::status))
         .route("/api/client-registry/events", get(registry::events))
+        .route("/api/audit", get(audit::list))
+        .route("/api/audit/head", get(audit::head))
+        .route("/api/audit/events", get(audit::events))
+        .route("/api/audit/verify", post(audit::verify))
         .route("/api/explain", post(explain::explain).layer(DefaultBodyLimit::max(api::MAX_DOCUMENT)))
         .route("/api/history", get(apply::history))
         .route("/api/rollback", post(apply::rollback))

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::api::{Event, EventKind, LockStatus, Page, RequestState, RequestView};
 use super::*;
 use crate::access::{CertificateRecord, ManagedBy, Role};
+use crate::audit;
 use crate::authn::{Argon2Parameters, HasherSettings, Lane, Source};
 use crate::clock::{Duration, SystemClock};
 use crate::directory::{PolicyChange, SessionEffect};
@@ -71,6 +72,19 @@ impl Fixture {
         let hasher = Arc::new(Hasher::start(settings, metrics.clone()).unwrap());
         let password_policy = PasswordPolicy::default();
         let signer = Arc::new(CertificateAuthority::generate(clock.timestamp()).unwrap());
+        let keeper = audit::Keeper::start(
+            store.clone(),
+            directory.clone(),
+            clock.clone(),
+            (audit::AuditKey::generate().unwrap(), true),
+            Arc::new(audit::Recorder::new(metrics.clone())),
+            audit::Settings {
+                keep: Duration::from_hours(24),
+                max_records: 1000,
+                max_bytes: 1 << 30,
+                interval: Duration::from_mins(1),
+            },
+        );
         let registry = Registry::open(
             store,
             directory.clone(),
@@ -87,6 +101,7 @@ impl Fixture {
             registry: registry.clone(),
             hasher: hasher.clone(),
             password_policy,
+            keeper: Arc::new(keeper.unwrap()),
             filter_partial: false,
             clock,
         };
@@ -603,11 +618,14 @@ fn read<T: serde::de::DeserializeOwned>(answer: Value) -> T {
 impl Fixture {
     /// A stream of events that is known to be heard.
     async fn events(&self) -> hyper::body::Incoming {
+        self.stream("/api/client-registry/events").await
+    }
+
+    async fn stream(&self, path: &str) -> hyper::body::Incoming {
         let stream = UnixStream::connect(&self.socket).await.unwrap();
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
-        let request =
-            Request::get("/api/client-registry/events").header("host", "localhost").body(Full::new(Bytes::new()));
+        let request = Request::get(path).header("host", "localhost").body(Full::new(Bytes::new()));
         let response = sender.send_request(request.unwrap()).await.unwrap();
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         let mut body = response.into_body();
@@ -617,9 +635,17 @@ impl Fixture {
 }
 
 async fn next_event(body: &mut hyper::body::Incoming) -> Event {
-    let frame = tokio::time::timeout(Duration::from_secs(5), body.frame()).await.unwrap().unwrap().unwrap();
-    let data = frame.into_data().unwrap();
-    serde_json::from_slice(data.strip_prefix(b"data: ").unwrap()).unwrap()
+    read(next_data(body).await)
+}
+
+async fn next_data(body: &mut hyper::body::Incoming) -> Value {
+    loop {
+        let frame = tokio::time::timeout(Duration::from_secs(5), body.frame()).await.unwrap().unwrap().unwrap();
+        let data = frame.into_data().unwrap();
+        if let Some(json) = data.strip_prefix(b"data: ") {
+            return serde_json::from_slice(json).unwrap();
+        }
+    }
 }
 
 #[tokio::test]
@@ -632,4 +658,49 @@ async fn a_shutdown_ends_the_server_and_its_streams() {
         (&mut broker.server).await.unwrap().unwrap();
     };
     tokio::time::timeout(Duration::from_secs(5), end).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_audit_log_is_read_followed_and_verified() {
+    let broker = Fixture::start();
+    for n in 0..3 {
+        broker.ok("POST", "/api/roles", json!({ "name": format!("role-{n}") })).await;
+    }
+    let page = broker.ok("GET", "/api/audit?after=2&limit=2", Value::Null).await;
+    assert_eq!(page["end"]["sequence"], 5);
+    let items = page["items"].as_array().unwrap();
+    assert_eq!(items.len(), 2);
+    assert_eq!(items[0]["record"]["sequence"], 3);
+    assert_eq!(items[0]["record"]["who"]["as"], "local");
+    assert_eq!(items[0]["record"]["event"]["kind"], "role_created");
+    let last = broker.ok("GET", "/api/audit?last=1", Value::Null).await;
+    assert_eq!(last["items"][0]["record"]["sequence"], 5);
+
+    let head = broker.ok("GET", "/api/audit/head", Value::Null).await;
+    assert_eq!(head["end"], page["end"]);
+    assert_eq!(head["signed"]["sequence"], 2);
+    let noted = head["end"]["hash"].as_str().unwrap();
+    let report = broker.ok("POST", "/api/audit/verify", json!({ "head": noted })).await;
+    assert_eq!((&report["whole"], &report["records"]), (&json!(true), &json!(5)));
+    let other = broker.ok("POST", "/api/audit/verify", json!({ "head": "00".repeat(32) })).await;
+    assert_eq!((&other["whole"], &other["fault"]["fault"]), (&json!(false), &json!("unknown_head")));
+
+    for (method, path, body, status) in [
+        ("GET", "/api/audit?limit=0", Value::Null, 422),
+        ("GET", "/api/audit?limit=1001", Value::Null, 422),
+        ("GET", "/api/audit?from=1", Value::Null, 400),
+        ("POST", "/api/audit/verify", json!({ "head": "abc" }), 422),
+        ("DELETE", "/api/audit", Value::Null, 405),
+    ] {
+        assert_eq!(broker.call(method, path, body).await.status.as_u16(), status, "{method} {path}");
+    }
+
+    let mut events = broker.stream("/api/audit/events?last=1").await;
+    assert_eq!(next_data(&mut events).await["record"]["sequence"], 5);
+    broker.ok("DELETE", "/api/roles/role-1", Value::Null).await;
+    let followed = next_data(&mut events).await;
+    assert_eq!(
+        (&followed["record"]["sequence"], &followed["record"]["event"]["kind"]),
+        (&json!(6), &json!("role_deleted"))
+    );
 }

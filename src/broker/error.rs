@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, path::PathBuf};
 
 use crate::{
+    audit::{KeeperError, KeyError},
     authn::{HashError, WeakPassword},
     config::ConfigError,
     directory::DirectoryError,
@@ -58,6 +59,12 @@ pub enum StartError {
     /// The client registry.
     #[error("{0}")]
     Registry(#[from] RegistryError),
+    /// The audit log.
+    #[error("{0}")]
+    Audit(#[from] KeeperError),
+    /// The key that signs the audit log.
+    #[error("{0}")]
+    AuditKey(#[from] KeyError),
     /// The CA or the server certificate.
     #[error("{0}")]
     Certificate(#[from] SignerError),

@@ -24,6 +24,7 @@ pub use self::{
     handle::{BrokerHandle, NotPublished, NotSubscribed, Subscription},
 };
 use crate::{
+    audit::Keeper,
     clock::{Clock, SystemClock},
     config::Config,
     net::{Server, Workers},
@@ -76,6 +77,8 @@ pub struct Broker {
     shutdown: watch::Sender<bool>,
     /// Everything that is not a connection: listeners, administration, clocks.
     control: Workers,
+    /// Has the last word in the audit log.
+    keeper: Arc<Keeper>,
     /// Taken away at the end.
     admin_socket: PathBuf,
 }
@@ -131,6 +134,7 @@ impl Drop for Broker {
         remove_socket(&self.admin_socket);
         self.control.stop();
         self.server.workers.stop();
+        self.keeper.stop();
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 
 use super::StartError;
 use crate::{
+    audit,
     authn::{Argon2Parameters, HasherSettings, PasswordPolicy},
     config::{self, Config},
     net,
@@ -66,6 +67,11 @@ pub(super) fn net(config: &Config) -> net::Settings {
             config::OrphanedRetained::Drop => net::OrphanedRetained::Drop,
         },
     }
+}
+
+pub(super) fn audit(config: &Config) -> audit::Settings {
+    let config::Audit { keep, max_records, max_bytes, interval } = config.audit;
+    audit::Settings { keep, max_records, max_bytes, interval }
 }
 
 pub(super) fn mailbox(config: &Config) -> MailboxLimits {

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::{Broker, FirstAdmin, StartError, Started, settings, tasks};
 use crate::{
+    audit::{AuditKey, Keeper, Recorder},
     authn::{Authenticator, AuthenticatorSettings, Hasher, Lane, PasswordPolicy, Source},
     clock::Clock,
     config::{self, Config, ConfiguredPassword},
@@ -48,6 +49,8 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
     let metrics = Arc::new(Metrics::new());
     let directory = Directory::open(Arc::clone(&store), Arc::clone(&clock))?.with_metrics(Arc::clone(&metrics));
     let directory = Arc::new(directory);
+    let audit_key = AuditKey::load_or_create(&config.data_dir)?;
+    let recorder = Arc::new(Recorder::new(Arc::clone(&metrics)));
 
     let (ca, ca_origin) =
         CertificateAuthority::load_or_create(&config.ca.certificate, &config.ca.key, clock.timestamp())?;
@@ -79,6 +82,15 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         settings::registry(&config),
     )?;
 
+    let keeper = Arc::new(Keeper::start(
+        store,
+        Arc::clone(&directory) as _,
+        Arc::clone(&clock),
+        audit_key,
+        Arc::clone(&recorder),
+        settings::audit(&config),
+    )?);
+
     let workers = config.workers.map_or_else(
         || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
         std::num::NonZeroUsize::get,
@@ -106,6 +118,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         registry: Arc::new(registry),
         clock,
         metrics,
+        recorder,
         mailbox,
         settings: settings::net(&config),
     });
@@ -120,9 +133,10 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         admin_socket,
         hasher,
         password_policy,
+        keeper: Arc::clone(&keeper),
         initial_password: config.data_dir.join(INITIAL_PASSWORD),
     });
-    Ok(Broker { server, started, shutdown, control, admin_socket: config.admin_socket() })
+    Ok(Broker { server, started, shutdown, control, keeper, admin_socket: config.admin_socket() })
 }
 
 fn no_random(error: impl std::fmt::Display) -> StartError {

@@ -18,6 +18,7 @@ use super::{StartError, remove_socket};
 use crate::{
     access::Username,
     admin,
+    audit::Keeper,
     authn::{Hasher, PasswordPolicy},
     clock::Timestamp,
     directory::{PolicyChange, PolicyListener},
@@ -34,6 +35,7 @@ pub(super) struct Parts<'a> {
     pub(super) admin_socket: std::os::unix::net::UnixListener,
     pub(super) hasher: Arc<Hasher>,
     pub(super) password_policy: PasswordPolicy,
+    pub(super) keeper: Arc<Keeper>,
     pub(super) initial_password: PathBuf,
 }
 
@@ -106,6 +108,7 @@ pub(super) fn run(parts: Parts<'_>) {
     control.spawn(Arc::clone(server).look_after_sessions(shutdown.subscribe()));
     control.spawn(expire_rules(Arc::clone(server), expiry, shutdown.subscribe()));
     control.spawn(tick_registry(Arc::clone(server), shutdown.subscribe()));
+    control.spawn(keep_audit(Arc::clone(&parts.keeper), shutdown.subscribe()));
     control.spawn(save_last_seen(Arc::clone(server), shutdown.subscribe()));
 
     let admin = admin::State {
@@ -114,6 +117,7 @@ pub(super) fn run(parts: Parts<'_>) {
         registry: Arc::clone(&server.registry),
         hasher: parts.hasher,
         password_policy: parts.password_policy,
+        keeper: parts.keeper,
         filter_partial: server.settings.session.partial_subscription == PartialSubscription::Filter,
         clock: Arc::clone(&server.clock),
     };
@@ -179,6 +183,23 @@ async fn tick_registry(server: Arc<Server>, mut shutdown: watch::Receiver<bool>)
         tokio::select! {
             () = tokio::time::sleep(CLOCK_PAUSE) => {}
             _ = shutdown.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// Refusals that become records, heads that are signed, records whose time is over.
+async fn keep_audit(keeper: Arc<Keeper>, mut shutdown: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(keeper.interval()) => {}
+            // What is collected then is written at the very end, when nobody is connected any more.
+            _ = shutdown.wait_for(|stop| *stop) => return,
+        }
+        let keeper = Arc::clone(&keeper);
+        match task::spawn_blocking(move || keeper.tick()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the audit log is not kept"),
+            Err(error) => tracing::error!(%error, "the audit log is not kept"),
         }
     }
 }

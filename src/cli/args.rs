@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use portcullis::access::{Auth, Permission, Quota, RoleName, Username};
-use portcullis::admin::api::{Action, RequestId, StateFilter};
+use portcullis::admin::api::{Action, Hash, RequestId, StateFilter};
 use portcullis::authn::{UsernamePattern, UsernamePatternError};
 use portcullis::clock::Timestamp;
 use portcullis::config::parse_duration;
@@ -61,6 +61,9 @@ pub(crate) enum Remote {
     /// Devices that ask for an identity
     #[command(subcommand)]
     Registry(RegistryCommand),
+    /// The log of who did what, and of what was refused
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// May this user do that, and which rule says so? Exit code 1 when not
     Explain(ExplainArguments),
     /// Who may publish to a topic, or receive it, and which rule says so?
@@ -118,6 +121,46 @@ impl From<WhoCanAction> for Action {
             WhoCanAction::Receive => Self::Receive,
         }
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Check that nothing was changed, dropped, reordered or cut off. Exit code 1 when something was
+    Verify {
+        /// The hash of a head that was noted elsewhere and must be one of the chain
+        #[arg(long, value_name = "HEX")]
+        head: Option<Hash>,
+        #[command(flatten)]
+        offline: Offline,
+    },
+    /// Show the newest records
+    Tail {
+        /// How many
+        #[arg(short = 'n', long = "lines", value_name = "COUNT", default_value_t = 20)]
+        count: u64,
+        /// Go on with what happens, until interrupted
+        #[arg(long, short = 'f', conflicts_with = "offline")]
+        follow: bool,
+        #[command(flatten)]
+        offline: Offline,
+    },
+    /// Write all records, each a line of JSON
+    Export {
+        /// Only those after this number
+        #[arg(long, value_name = "NUMBER")]
+        after: Option<u64>,
+        #[command(flatten)]
+        offline: Offline,
+    },
+    /// Show the end of the log and its signature, to note them elsewhere
+    Head,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Offline {
+    /// Read the store itself, while no broker runs
+    #[arg(long)]
+    pub(crate) offline: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -185,6 +228,7 @@ pub(crate) struct UserAdd {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct UserEdit {
     #[arg(value_name = "USER")]
     pub(crate) username: Username,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::args::{ExplainArguments, Remote, RoleAdd, RoleCommand, UserAdd, UserCommand, UserPasswd};
 use super::client::{Client, segment};
 use super::output::{self, Fields, Table, printable};
-use super::{Failure, Shell, apply, edit, registry};
+use super::{Failure, Shell, apply, audit, edit, registry};
 
 /// Does what the arguments say.
 pub(crate) async fn run(command: Remote, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
@@ -17,6 +17,7 @@ pub(crate) async fn run(command: Remote, client: &Client, shell: &mut Shell<'_>)
         Remote::User(command) => user(command, client, shell).await,
         Remote::Role(command) => role(command, client, shell).await,
         Remote::Registry(command) => registry::run(command, client, shell).await,
+        Remote::Audit(command) => audit::run(&command, client, shell).await,
         Remote::Explain(arguments) => explain(arguments, client, shell).await,
         Remote::WhoCan(arguments) => apply::who_can(arguments, client, shell).await,
         Remote::Apply(arguments) => apply::apply(arguments, client, shell).await,

@@ -5,6 +5,7 @@
 
 mod apply;
 mod args;
+mod audit;
 mod client;
 mod commands;
 mod configuration;
@@ -60,6 +61,9 @@ pub(crate) enum Failure {
     /// `explain` said no: printed already.
     #[error("not allowed")]
     NotAllowed,
+    /// `audit verify` found a fault: printed already.
+    #[error("the audit log is not as it was written")]
+    NotWhole,
 }
 
 impl Failure {
@@ -146,6 +150,9 @@ fn execute(arguments: Arguments, shell: &mut Shell<'_>) -> Result<(), Failure> {
         Command::Remote(Remote::User(UserCommand::Passwd(passwd))) if passwd.offline => {
             offline::set_password(&load(path)?, &passwd.username, passwd.password_stdin, shell)
         }
+        Command::Remote(Remote::Audit(command)) if audit::is_offline(&command) => {
+            audit::offline(&command, &load(path)?, shell)
+        }
         Command::Remote(remote) => {
             let socket = match (arguments.socket, path) {
                 (Some(socket), _) => socket,
@@ -170,7 +177,7 @@ fn load(path: Option<PathBuf>) -> Result<Config, ConfigError> {
 /// One clear sentence, the lines of the configuration, or the problem as JSON.
 fn tell(failure: &Failure, json: bool, err: &mut dyn Write) -> io::Result<()> {
     match failure {
-        Failure::NotAllowed => Ok(()),
+        Failure::NotAllowed | Failure::NotWhole => Ok(()),
         Failure::Refused(problem) if json => {
             writeln!(err, "{}", output::json(problem, true).map_err(io::Error::other)?)
         }

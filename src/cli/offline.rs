@@ -22,13 +22,7 @@ pub(crate) fn set_password(
     password_stdin: bool,
     shell: &mut Shell<'_>,
 ) -> Result<(), Failure> {
-    let path = config.data_dir.join("store");
-    if config.store.durability == Durability::Memory || !path.is_dir() {
-        let reason =
-            format!("there is no store at `{}`: start the broker once with `portcullis serve`", path.display());
-        return Err(Failure::Offline(reason));
-    }
-    let store = SledStore::open(&path, store::Durability::Sync).map_err(failed)?;
+    let store = open_store(config)?;
     let directory = Directory::open(Arc::new(store), Arc::new(SystemClock)).map_err(failed)?;
     let policy = directory.policy();
     let user = policy.user_named(username).ok_or_else(|| failed(format!("there is no user `{username}`")))?;
@@ -47,7 +41,18 @@ pub(crate) fn set_password(
     shell.print(&UserView::from(&*user), |user| format!("changed the password of {} in the store\n", user.username))
 }
 
-fn failed(reason: impl std::fmt::Display) -> Failure {
+/// The store of this configuration, while no broker has it.
+pub(crate) fn open_store(config: &Config) -> Result<SledStore, Failure> {
+    let path = config.data_dir.join("store");
+    if config.store.durability == Durability::Memory || !path.is_dir() {
+        let reason =
+            format!("there is no store at `{}`: start the broker once with `portcullis serve`", path.display());
+        return Err(Failure::Offline(reason));
+    }
+    SledStore::open(&path, store::Durability::Sync).map_err(failed)
+}
+
+pub(crate) fn failed(reason: impl std::fmt::Display) -> Failure {
     Failure::Offline(reason.to_string())
 }
 

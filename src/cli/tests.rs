@@ -334,6 +334,49 @@ async fn watching() {
 }
 
 #[tokio::test]
+async fn the_audit_log() {
+    let (hash, id) = ("ab".repeat(32), "0190163d-8694-739b-aea5-966c26f8ad93");
+    let time = "2026-02-03T04:05:06Z";
+    let record = |sequence: u64, event: Value| {
+        let who = json!({ "as": "local", "uid": 1000 });
+        json!({ "hash": hash, "record": { "sequence": sequence, "time": time, "who": who, "event": event } })
+    };
+    let user = json!({ "id": id, "username": "pump-7" });
+    let change = json!({ "fields": ["enabled", "password"], "enabled": false });
+    let changed = record(1, json!({ "kind": "user_changed", "user": user, "old": 1, "new": 2, "change": change }));
+    let from = json!({ "at": "network", "address": "192.0.2.7", "listener": "mqtts" });
+    let failed = json!({ "kind": "logins_failed", "from": from, "cause": "unknown_user", "count": 3, "first": time, "last": time });
+    let failed = record(2, failed);
+    let later = record(3, json!({ "kind": "of_a_newer_broker", "note": "\u{1b}[2J" }));
+    let end = json!({ "sequence": 3, "hash": hash, "bytes": 900 });
+    let page = ok(&json!({ "items": [changed, failed, later], "end": end }));
+    let one = ok(&json!({ "items": [], "end": end }));
+    let whole = json!({ "whole": true, "records": 3, "first": 1, "last": 3, "head": hash, "heads": 1 });
+    let fault = json!({ "fault": "changed", "sequence": 2 });
+    let broken =
+        json!({ "whole": false, "records": 1, "first": 1, "last": 1, "head": hash, "heads": 0, "fault": fault });
+    let signed = json!({ "purpose": "head", "sequence": 3, "hash": hash, "time": time, "key": hash, "signature": "cd".repeat(64) });
+    let stream = format!(": listening\n\ndata: {changed}\n\n:\n\ndata: {failed}\n\n");
+    let mut text = String::new();
+    for (command, answers) in [
+        ("audit tail -n 3", vec![one.clone(), page.clone()]),
+        ("audit tail -n 3 --json", vec![one, page.clone()]),
+        ("audit tail --follow", vec![(200, "text/event-stream", stream)]),
+        ("audit export --after 0", vec![page]),
+        ("audit verify", vec![ok(&whole)]),
+        (&format!("audit verify --head {hash} --json"), vec![ok(&whole)]),
+        ("audit verify", vec![ok(&broken)]),
+        ("audit verify --head abc", vec![]),
+        ("audit head", vec![ok(&json!({ "end": end, "signed": signed }))]),
+        ("audit head", vec![ok(&json!({ "end": end }))]),
+        ("audit tail --follow --offline", vec![]),
+    ] {
+        writeln!(text, "{}", transcript(command, answers).await).unwrap();
+    }
+    insta::assert_snapshot!("audit", text);
+}
+
+#[tokio::test]
 async fn explanations() {
     let rule = json!({ "context": "mqtt", "operation": "read_write", "resource": "plant/${username}/#" });
     let allowed = json!({

@@ -42,6 +42,8 @@ pub struct Config {
     pub store: Store,
     /// Administration.
     pub admin: Admin,
+    /// The audit log.
+    pub audit: Audit,
     /// Metrics endpoint.
     pub metrics: Metrics,
     /// The broker's own log.
@@ -274,6 +276,19 @@ impl PartialEq for Admin {
     }
 }
 
+/// Section `[audit]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// How long records are kept, 1 day to 100 years.
+    pub keep: Duration,
+    /// Records that are kept at most, 1,000 to 1,000,000,000.
+    pub max_records: u64,
+    /// Bytes that are kept at most, 1 MiB to 1,024 GiB.
+    pub max_bytes: u64,
+    /// How long refusals of one kind are collected to one record, 1 second to 1 hour.
+    pub interval: Duration,
+}
+
 /// Section `[metrics]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metrics {
@@ -403,6 +418,7 @@ impl Config {
             limits: Limits::default(),
             store: Store { durability: Durability::Sync },
             admin: Admin::default(),
+            audit: Audit::default(),
             metrics: Metrics { bind: Some(loopback(9464)) },
             log: Log { level: LogLevel::Info, format: LogFormat::Text },
             roles: Vec::new(),
@@ -474,6 +490,12 @@ impl Default for Password {
     fn default() -> Self {
         let argon2 = Argon2 { memory_kib: 19_456, iterations: 2, parallelism: 1 };
         Self { min: 12, lower: 0, upper: 0, numeric: 0, symbol: 0, argon2, workers: 1, queue: 256 }
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { keep: DAY * 365, max_records: 10_000_000, max_bytes: 4096 * MIB, interval: Duration::from_mins(1) }
     }
 }
 

@@ -1,5 +1,5 @@
 //! The sections that occur once: data_dir, [tls], [ca], [registry], [access], [password], [limits], [store], [admin],
-//! [metrics], [log].
+//! [audit], [metrics], [log].
 
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use toml::de::DeValue;
 
 use super::files;
 use super::model::{
-    Access, Admin, Argon2, Ca, Config, DeniedPublish, Durability, Limits, Log, LogFormat, LogLevel, Metrics,
+    Access, Admin, Argon2, Audit, Ca, Config, DeniedPublish, Durability, Limits, Log, LogFormat, LogLevel, Metrics,
     OrphanedRetained, PartialSubscription, Password, Registry, Store, Tls, TlsVersion,
 };
 use super::reader::{Item, Section, Wrong, boolean, duration, integer, one_of, size, socket_address, text};
@@ -34,6 +34,7 @@ pub(super) fn read(root: &Section<'_>, base: &Path) -> Config {
         limits: limits(&root.section("limits"), default.limits),
         store: store(&root.section("store"), default.store),
         admin: admin(&root.section("admin"), base),
+        audit: audit(&root.section("audit"), default.audit),
         metrics: metrics(&root.section("metrics"), default.metrics),
         log: log(&root.section("log"), default.log),
         ..default
@@ -239,6 +240,17 @@ fn admin(section: &Section<'_>, base: &Path) -> Admin {
     let password = files::password(section, "admin_password_file", base);
     section.finish();
     Admin { password }
+}
+
+fn audit(section: &Section<'_>, default: Audit) -> Audit {
+    let audit = Audit {
+        keep: section.get("keep", duration(DAY..=DAY * 36_500)).unwrap_or(default.keep),
+        max_records: section.get("max_records", integer(1_000..=1_000_000_000)).unwrap_or(default.max_records),
+        max_bytes: section.get("max_bytes", size(1 << 20..=1024 * GIB)).unwrap_or(default.max_bytes),
+        interval: section.get("interval", duration(SECOND..=HOUR)).unwrap_or(default.interval),
+    };
+    section.finish();
+    audit
 }
 
 fn metrics(section: &Section<'_>, default: Metrics) -> Metrics {

@@ -5,6 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use crate::access::{Auth, CertificateRecord, ManagedBy, Permission, Quota, Role, RoleName, User, UserId, Username};
+use crate::audit::{Place, Who};
 use crate::store::Batch;
 
 /// On whose behalf a change is made.
@@ -29,6 +30,19 @@ pub enum Actor {
     Config,
     /// The client registry, on its own (a rule, a renewal).
     Registry,
+}
+
+impl Actor {
+    /// Who it is and where it acts, in the words of the audit log.
+    pub(super) fn in_audit(&self) -> (Who, Option<Place>) {
+        match self {
+            Self::System => (Who::System, None),
+            Self::Local { uid } => (Who::Local { uid: *uid }, Some(Place::Machine)),
+            Self::User { id, username } => (Who::User { id: *id, username: username.clone() }, None),
+            Self::Config => (Who::Config, Some(Place::Configuration)),
+            Self::Registry => (Who::Registry, None),
+        }
+    }
 }
 
 impl fmt::Display for Actor {

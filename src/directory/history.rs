@@ -17,7 +17,7 @@ use super::{
 use crate::access::{ManagedBy, Policy, Role, RoleName, User, UserId};
 use crate::store::{Batch, Key, Store, StoreError, Table};
 
-const HISTORY: Table<Place, Image> = Table::new("directory_history", 1);
+pub(super) const HISTORY: Table<Place, Image> = Table::new("directory_history", 1);
 
 /// Commits that stay on record.
 pub const HISTORY_COMMITS: usize = 1_000;
@@ -26,7 +26,7 @@ const HISTORY_IMAGES: u64 = 20_000;
 
 /// The number of a commit, and of an object in it.
 #[derive(Clone, Copy, Debug)]
-struct Place(u64, u32);
+pub(super) struct Place(u64, u32);
 
 impl Key for Place {
     fn write(&self, out: &mut Vec<u8>) {
@@ -45,7 +45,7 @@ type Written<K, V> = BTreeMap<K, Option<V>>;
 
 /// One object that a commit touched.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Image {
+pub(super) struct Image {
     at: Timestamp,
     actor: String,
     change: ObjectChange,

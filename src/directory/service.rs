@@ -16,6 +16,7 @@ use super::queue::{CommitQueue, Reentrant};
 use super::state::State;
 use super::{Actor, Change, DirectoryError, ErrorKind, Expected, NewUser, ObjectChange, Subject, Transaction};
 use crate::access::{Auth, ManagedBy, Policy, PolicyVersion, Role, RoleName, User, UserId, Username};
+use crate::audit::{self, Chain, Event, Note};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::store::{Batch, Store};
@@ -97,7 +98,7 @@ type Plan = Box<dyn FnOnce(&State) -> Result<Transaction, DirectoryError> + Send
 
 enum Work {
     /// Plans against the state after all commits before it, then commits.
-    Commit(Plan, Actor),
+    Commit(Plan, Actor, Note),
     /// The commit that the clock makes.
     Expire(Timestamp),
 }
@@ -120,6 +121,8 @@ pub struct Directory {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     current: ArcSwap<State>,
+    /// The audit log: every transaction's records are in its batch.
+    chain: Chain,
     /// The number of `current`, to be compared without touching it.
     version: AtomicU64,
     listener: RwLock<Option<Arc<dyn PolicyListener>>>,
@@ -135,7 +138,9 @@ impl Directory {
     /// [`DirectoryError::Store`] and [`DirectoryError::Stored`].
     pub fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, DirectoryError> {
         let state = State::load(&*store, clock.timestamp())?;
+        let chain = Chain::open(&*store)?;
         Ok(Self {
+            chain,
             last_seen: LastSeen::load(&*store)?,
             store,
             clock,
@@ -207,7 +212,29 @@ impl Directory {
     /// Whatever [`DirectoryError`] says; nothing has changed then, but that after [`DirectoryError::Store`] with
     /// [`crate::store::StoreError::Failed`] a restart may find the transaction made.
     pub fn commit(&self, transaction: Transaction, actor: &Actor) -> Result<Committed, DirectoryError> {
-        self.run(Work::Commit(Box::new(|_| Ok(transaction)), actor.clone()))
+        self.commit_noted(transaction, actor, Note::default())
+    }
+
+    /// As [`Directory::commit`], with what the audit log shall say beside the changes of users and roles, which it
+    /// tells by itself: in the same batch, whole or not at all.
+    ///
+    /// # Errors
+    /// Those of [`Directory::commit`].
+    pub fn commit_noted(
+        &self,
+        transaction: Transaction,
+        actor: &Actor,
+        note: Note,
+    ) -> Result<Committed, DirectoryError> {
+        self.run(Work::Commit(Box::new(|_| Ok(transaction)), actor.clone(), note))
+    }
+
+    /// Writes into the audit log what no transaction tells: an act without a record of its own, a refusal.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Store`].
+    pub fn record(&self, note: Note, actor: &Actor) -> Result<(), DirectoryError> {
+        self.commit_noted(Transaction::default(), actor, note).map(|_| ())
     }
 
     /// As [`Directory::commit`], with a transaction that `plan` makes from the state that it will be applied to: no
@@ -216,7 +243,7 @@ impl Directory {
     where
         P: FnOnce(&Policy) -> Result<Transaction, DirectoryError> + Send + 'static,
     {
-        self.run(Work::Commit(Box::new(|state| plan(&state.policy)), actor.clone()))
+        self.run(Work::Commit(Box::new(|state| plan(&state.policy)), actor.clone(), Note::default()))
     }
 
     /// The commit that the clock makes: takes out of force what has lapsed by `now`. Without anything to do it
@@ -235,7 +262,7 @@ impl Directory {
     /// [`DirectoryError::OwnedElsewhere`] with every name that the API or the registry owns, and those of
     /// [`Directory::commit`].
     pub fn reconcile(&self, roles: Vec<Role>, users: Vec<NewUser>) -> Result<Committed, DirectoryError> {
-        self.run(Work::Commit(Box::new(|state| config::reconcile(state, roles, users)), Actor::Config))
+        self.run(Work::Commit(Box::new(|state| config::reconcile(state, roles, users)), Actor::Config, Note::default()))
     }
 
     /// Makes the user `admin`, with the role `admin` and this password (an argon2id PHC string), at the very first start.
@@ -259,7 +286,7 @@ impl Directory {
             };
             Ok(put(user.into_user(id, ManagedBy::Api), Expected::Absent))
         };
-        user(&self.run(Work::Commit(Box::new(plan), Actor::System))?, id)
+        user(&self.run(Work::Commit(Box::new(plan), Actor::System, Note::default()))?, id)
     }
 
     /// Creates a user, owned by broker.toml or the registry where one of them is the actor, else by the API.
@@ -319,7 +346,7 @@ impl Directory {
     where
         P: FnOnce(&State) -> Result<Transaction, DirectoryError> + Send + 'static,
     {
-        self.run(Work::Commit(Box::new(plan), actor.clone()))
+        self.run(Work::Commit(Box::new(plan), actor.clone(), Note::default()))
     }
 
     /// What the next commit would start from, if nobody else is before it.
@@ -358,15 +385,21 @@ impl Directory {
         let now = self.clock.timestamp();
         let mut tip = State::clone(&published);
         let mut batch = Batch::new();
+        let mut sealing = self.chain.sealing();
         let mut affected = Affected::Users(OrdSet::new());
         let mut answers = Vec::with_capacity(group.len());
         for work in group {
             let before = Arc::clone(&tip.policy);
             let done = match work {
-                Work::Commit(plan, actor) => {
-                    plan(&tip).and_then(|transaction| tip.apply(transaction, &actor, now)).map(|step| {
+                Work::Commit(plan, actor, note) => {
+                    plan(&tip).and_then(|transaction| tip.apply(transaction, &actor, now)).and_then(|mut step| {
+                        // INVARIANT: no change without its record, no record without its change.
+                        let (who, place) = actor.in_audit();
+                        let events = note.events.into_iter().chain(step.events).collect();
+                        let place = note.place.or(place);
+                        sealing.add(&mut step.batch, now, &who, place.as_ref(), events)?;
                         batch.append(step.batch);
-                        (step.state, step.affected, step.changes)
+                        Ok((step.state, step.affected, step.changes))
                     })
                 }
                 Work::Expire(now) => {
@@ -382,9 +415,9 @@ impl Directory {
                 Committed { policy: Arc::clone(&tip.policy), changed, changes, history_version: tip.history.last() }
             }));
         }
-        if !batch.is_empty()
-            && let Err(error) = self.store.commit(batch)
-        {
+        let durable =
+            if batch.is_empty() { Ok(()) } else { sealing.finish(&mut batch).and_then(|()| self.store.commit(batch)) };
+        if let Err(error) = durable {
             // Refusals that came after the first success were decided against a state that never was.
             let error = DirectoryError::from(error);
             let first = answers.iter().position(Result::is_ok).unwrap_or(answers.len());
@@ -393,6 +426,7 @@ impl Directory {
             }
             return answers;
         }
+        self.metrics.audit_records.add(sealing.committed());
         if !Arc::ptr_eq(&published.policy, &tip.policy) {
             let change = PolicyChange { old: Arc::clone(&published.policy), new: Arc::clone(&tip.policy), affected };
             self.current.store(Arc::new(tip));
@@ -404,6 +438,16 @@ impl Directory {
             }
         }
         answers
+    }
+}
+
+impl audit::Append for Directory {
+    fn append(&self, events: Vec<Event>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.record(Note { place: None, events }, &Actor::System)?)
+    }
+
+    fn chain(&self) -> &Chain {
+        &self.chain
     }
 }
 

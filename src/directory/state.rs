@@ -9,11 +9,12 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::delegation;
-use super::history::History;
+use super::history::{HISTORY, History};
 use super::last_seen::LAST_SEEN;
 use super::{Actor, Affected, Change, DirectoryError, Expected, ObjectAction, ObjectChange, ObjectKind};
 use super::{Subject, Transaction};
 use crate::access::{Auth, ManagedBy, Policy, PolicyError, Role, RoleName, Subject as Lapsed, User, UserId};
+use crate::audit::{self, Event, UserRef};
 use crate::store::{Batch, Key, Store, Table};
 
 const USERS: Table<UserId, User> = Table::new("users", 1);
@@ -59,6 +60,8 @@ pub(super) struct Step {
     pub(super) affected: Affected,
     /// Users first.
     pub(super) changes: Vec<ObjectChange>,
+    /// What the audit log says of it.
+    pub(super) events: Vec<Event>,
 }
 
 impl State {
@@ -158,8 +161,7 @@ impl State {
         actor: &Actor,
         now: Timestamp,
     ) -> Result<Step, DirectoryError> {
-        let own = [USERS.name(), ROLES.name(), LAST_SEEN.name()];
-        if transaction.records.tables().any(|name| own.iter().any(|own| name == own.as_bytes())) {
+        if transaction.records.tables().any(is_ours) {
             return Err(DirectoryError::ForeignRecords);
         }
         let mut draft = Draft { state: self, actor, now, users: BTreeMap::new(), roles: BTreeMap::new() };
@@ -170,6 +172,7 @@ impl State {
         let mut batch = Batch::new();
         let mut next = self.clone();
         let mut changes = Vec::with_capacity(users.len() + roles.len());
+        let mut events = Vec::with_capacity(users.len() + roles.len());
         let mut administrators = false;
         for (id, user) in &users {
             match user {
@@ -180,6 +183,7 @@ impl State {
             administrators |= old.is_some_and(administers);
             let name = user.as_ref().or(old).map(|user| user.username.to_string());
             changes.extend(touched(ObjectKind::User, name, old.is_some(), user.as_ref().map(|user| user.version)));
+            user_events(old, user.as_ref(), &mut events);
             next.index(*id, user.as_ref());
         }
         for (name, role) in &roles {
@@ -189,6 +193,7 @@ impl State {
             }
             let (old, new) = (self.policy.role(name).is_some(), role.as_ref().map(|role| role.version));
             changes.extend(touched(ObjectKind::Role, Some(name.to_string()), old, new));
+            events.extend(role_event(self.policy.role(name).map(Arc::as_ref), role.as_ref()));
         }
         let mut affected = Affected::Users(OrdSet::new());
         if !users.is_empty() || !roles.is_empty() {
@@ -203,7 +208,7 @@ impl State {
             self.keep_an_admin(&next, now)?;
         }
         batch.append(transaction.records);
-        Ok(Step { state: next, batch, affected, changes })
+        Ok(Step { state: next, batch, affected, changes, events })
     }
 
     /// Somebody who could administer before can still do so, and for as long.
@@ -230,6 +235,56 @@ fn touched(kind: ObjectKind, name: Option<String>, was: bool, version: Option<u6
         (true, false) => ObjectAction::Deleted,
     };
     Some(ObjectChange { kind, name: name?, action, version })
+}
+
+/// The tables that no other module may write to.
+fn is_ours(table: &[u8]) -> bool {
+    let own = [USERS.name(), ROLES.name(), LAST_SEEN.name(), HISTORY.name()];
+    own.iter().any(|own| table == own.as_bytes()) || audit::is_ours(table)
+}
+
+/// What the audit log says of a user before and after a transaction.
+fn user_events(old: Option<&User>, new: Option<&User>, events: &mut Vec<Event>) {
+    let named = |user: &User| UserRef { id: user.id, username: user.username.clone() };
+    match (old, new) {
+        (None, None) => {}
+        (None, Some(new)) => events.push(Event::UserCreated {
+            user: named(new),
+            managed_by: new.managed_by,
+            new: new.version,
+            change: audit::user_change(None, new),
+        }),
+        (Some(old), Some(new)) => events.push(Event::UserChanged {
+            user: named(old),
+            old: old.version,
+            new: new.version,
+            change: audit::user_change(Some(old), new),
+        }),
+        (Some(old), None) => events.push(Event::UserDeleted { user: named(old), old: old.version }),
+    }
+    if let Some(old) = old {
+        events.extend(audit::certificates_lost(old, new));
+    }
+}
+
+/// What the audit log says of a role before and after a transaction.
+fn role_event(old: Option<&Role>, new: Option<&Role>) -> Option<Event> {
+    Some(match (old, new) {
+        (None, None) => return None,
+        (None, Some(new)) => Event::RoleCreated {
+            role: new.name.clone(),
+            managed_by: new.managed_by,
+            new: new.version,
+            change: audit::role_change(None, new),
+        },
+        (Some(old), Some(new)) => Event::RoleChanged {
+            role: new.name.clone(),
+            old: old.version,
+            new: new.version,
+            change: audit::role_change(Some(old), new),
+        },
+        (Some(old), None) => Event::RoleDeleted { role: old.name.clone(), old: old.version },
+    })
 }
 
 fn administers(user: &User) -> bool {

@@ -14,6 +14,7 @@
 //! | `permissions` | rules of its own |
 //! | `publish_prefix` | put in front of every topic that it publishes to; ends in `/`, does not begin with `$` |
 //! | `client_id` | pattern that its client identifiers must match: `*` is any run of characters, `${username}` its name; default any |
+//! | `quota` | how much of the broker it may take up: see [below](#quotas) |
 //! | `expires_at` | end of the user |
 //! | `managed_by` | `config` (broker.toml), `api` (command line, REST, embedder) or `registry` |
 //! | `last_seen_at` | when it last logged in over MQTT; saved once an hour and at shutdown, so a crash loses up to an hour of it |
@@ -109,10 +110,12 @@
 //! | CONNECT, wrong proof or unknown user: not to be told apart, in time neither | CONNACK 0x86 | CONNACK 4 |
 //! | CONNECT, proven but disabled, expired, wrong client identifier, or its Will not permitted | CONNACK 0x87 | CONNACK 5 |
 //! | CONNECT, too many logins at once, or too many failures before | CONNACK 0x89 | CONNACK 3 |
+//! | CONNECT, as many connections or sessions as the quota admits | CONNACK 0x97 | CONNACK 3 |
 //! | CONNECT, client identifier with `+` or `#` | CONNACK 0x85 | CONNACK 2 |
 //! | SUBSCRIBE | 0x87 for that filter, the others stand | 0x80 for that filter |
 //! | PUBLISH, QoS 1 and 2 | PUBACK or PUBREC 0x87; the connection stays | `access.denied_publish`: `disconnect` (default), or `acknowledge` and drop |
 //! | PUBLISH, QoS 0 | dropped and counted; the connection stays | the same |
+//! | SUBSCRIBE, PUBLISH beyond the quota | as above, with 0x97 | as above |
 //! | user disabled, deleted or expired, password changed, certificate revoked or expired | DISCONNECT 0x87 if it can still be written, then the connection is reset | the connection is reset |
 //! | a client certificate of another CA, or one that is not valid now | the TLS handshake fails | the same |
 //!
@@ -130,6 +133,51 @@
 //!
 //! Sessions belong to users: the key of a session is the user and the client identifier together. Two users with the same client
 //! identifier never meet, and cannot take over each other's sessions.
+//!
+//! What ends by the clock is such a change too: a rule at its `not_after`, a user at its `expires_at`. A later or earlier end, and
+//! another `client_id` pattern, hold for the connections that are there.
+//!
+//! # Quotas
+//!
+//! | in `quota` | bounds |
+//! |---|---|
+//! | `connections` | connections at a time; one that takes over its own session is no further one |
+//! | `sessions` | sessions, with and without a connection |
+//! | `subscriptions` | subscriptions of all its sessions together |
+//! | `publish_messages` | messages that it publishes: `{"per_second": 100, "burst": 500}` |
+//! | `publish_bytes` | bytes of topics, payloads and properties that it publishes, in the same way |
+//! | `retained_messages`, `retained_bytes` | retained messages of which it is the last publisher, and their bytes with 256 for each |
+//! | `queue_messages`, `queue_bytes` | what waits for one of its sessions; a single message always may |
+//!
+//! Each is optional; a user has what `[limits]` admit where it has no quota, and the smaller bound where it has one. All
+//! sessions of a user share its rates: over any stretch of `t` seconds it publishes at most `per_second * t + burst`. Nobody begins
+//! anew by connecting anew. A message larger than the burst of `publish_bytes` is never taken. A message that the rules refuse,
+//! and a QoS 2 message that is sent again, count for nothing; a Will is always published, and takes what is there.
+//!
+//! A changed quota holds from the next packet on. It takes nothing away: whoever has more than a lower quota admits keeps it and
+//! gets no more. What is refused is counted by kind, as `portcullis_quota_exceeded_total`.
+//!
+//! ```sh
+//! portcullis user edit pump-7 --quota '{"connections":1,"publish_messages":{"per_second":10,"burst":50}}'
+//! ```
+//!
+//! # Requests and answers
+//!
+//! A service that answers requests would need the right to publish to every topic that a client might name as its Response Topic.
+//! With `access.response_grants = true` it needs none: **a client that received a request may answer it once.**
+//!
+//! - A request is a message with a Response Topic, delivered to a client of MQTT 5. For `access.response_grant_for` (default 30 s) its
+//!   receiver may publish one message to that topic with the Correlation Data of that request.
+//! - The answer is written to the session that asked and to no other, if it has a subscription that matches and may read the topic.
+//!   It is never retained, and never on a topic that begins with `$`.
+//! - What the rules permit is published as ever, to all, and uses nothing up. With a `publish_prefix` that is judged first; the
+//!   Response Topic itself has no prefix.
+//! - The right goes with the right to receive the request. It is not for retained requests, nor for one that is sent a second time.
+//! - A session remembers 1,024 requests and 256 KiB of their topics and Correlation Data, 16 KiB for one; beyond that, whoever asked
+//!   most loses its oldest.
+//!
+//! A second, late or otherwise different answer is refused like any PUBLISH without a right. PUBACK and PUBREC say 0x10 when the
+//! requester is gone. `explain` knows the rules, and nothing of requests that wait.
 //!
 //! # Nobody hands out what they do not hold
 //!

@@ -68,6 +68,7 @@
 //! |---|---|---|
 //! | `data/store/` | users, roles, when users were last seen, registration requests, records of issued certificates (sled 0.34) | 0700, files 0600 |
 //! | `data/admin.sock` | the Unix socket of the command line, while the broker runs | 0600 |
+//! | `data/audit.key`, `data/audit.pub` | signs the heads of the [audit log](super::audit); its public half | 0600, 0644 |
 //! | `data/initial-admin-password` | first password of `admin`, when the first start was not on a terminal; goes away when the password is changed | 0600 |
 //! | `certs/ca.pem` | the CA: trust bundle for clients, issuer of their certificates | 0644 |
 //! | `certs/ca.key` | its private key | 0600 |

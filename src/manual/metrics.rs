@@ -18,14 +18,17 @@
 //! | `portcullis_bytes_received_total`, `portcullis_bytes_sent_total` | | bytes inside TLS |
 //! | `portcullis_payload_bytes_received_total`, `portcullis_payload_bytes_sent_total` | | payloads of PUBLISH |
 //! | `portcullis_malformed_packets_total` | `reason_code` | packets that broke the protocol |
-//! | `portcullis_answers_total` | `answer` | messages to a Response Topic that only a request permitted |
-//! | `portcullis_quota_exceeded_total` | `quota` | what the quota of a user did not admit |
+//! | `portcullis_answers_total` | `outcome` | messages to a Response Topic that only a request permitted: `delivered`, `no_requester` |
+//! | `portcullis_quota_exceeded_total` | `quota` | what the quota of a user did not admit: `connections`, `sessions`, `publish_messages`, `publish_bytes`, `subscriptions`, `retained_messages`, `retained_bytes`, `queue` |
 //! | `portcullis_messages_dropped_total` | `cause` | did not reach a subscriber who was entitled: `queue_full`, `expired`, `too_large` |
 //! | `portcullis_refusals_total` | `action` | by the rules: `publish`, `subscribe`, `receive`, `will` |
 //! | `portcullis_sessions`, `portcullis_subscriptions` | | with and without a connection; every few seconds |
 //! | `portcullis_retained_messages`, `portcullis_retained_bytes` | | every few seconds |
 //! | `portcullis_policy_version` | | number of the snapshot in force; begins anew with each start |
 //! | `portcullis_commit_duration_seconds`, `portcullis_commit_failures_total` | | changes of users and roles: from the order until they are in force everywhere; those that the store failed |
+//! | `portcullis_audit_records_total` | | records written to the [audit log](super::audit) |
+//! | `portcullis_audit_collapsed_total` | | refusals and failed logins counted in a record that another one had begun |
+//! | `portcullis_audit_dropped_total` | | refusals and failed logins that are in the log as a number only, or, when the store failed, not at all |
 //! | `portcullis_registry_requests_total` | `state` | answers of the registry: `granted`, `pending`, `invalid`, `denied`, `conflict`, `refused`, `locked`, `answered` |
 //! | `portcullis_registry_bad_input_total` | `input` | `json`, `csr`, `username`, `password`, `too_large`, `other` |
 //! | `portcullis_registry_pending` | | requests that wait for a decision |
@@ -40,4 +43,5 @@
 //! | `authentications{outcome="busy"}`, `argon2_waiting` | more logins than `password.workers` can check: more workers, or certificates |
 //! | `connections_refused{reason="connections"}`, `accept_failed` | a limit of the broker, or of open files |
 //! | `connections_refused{reason="handshake"}` | clients without the trust bundle, certificates that are over, or port scans |
+//! | `audit_dropped` | a flood of refusals or logins, more than the audit log tells apart |
 //! | `registry_pending` | somebody waits for the operator |

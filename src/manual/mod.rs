@@ -11,12 +11,14 @@
 //! | [`registry`] | how a device becomes a user; messages, states, certificates |
 //! | [`mqtt`] | what of MQTT 3.1.1 and 5.0 is supported, and where the broker decides for itself |
 //! | [`operating`] | command line, REST over the Unix socket, log, backups, signals, exit codes |
+//! | [`audit`] | the audit log: what is in it, verifying, retention |
 //! | [`metrics`] | every series and what to watch |
 //! | [`security`] | threats, what stands against each, and the test that says so |
 //! | [`embedding`] | the broker in a program of yours |
 //! | [`troubleshooting`] | by the message that you see |
 
 pub mod access;
+pub mod audit;
 pub mod configuration;
 pub mod embedding;
 pub mod metrics;

@@ -59,8 +59,10 @@
 //! - **Payload Format Indicator**: passed on, and the payload is not validated against it.
 //! - **Topics** have at most `limits.topic_levels` levels; more are answered with 0x90, filters with 0x8F. A session has at most
 //!   `limits.subscriptions` subscriptions; one more is answered with 0x97 (3.1.1: 0x80).
-//! - **A retained message for which there is no room** (`limits.retained_messages`, `limits.retained_bytes`) is refused as a whole: 0x97; on
-//!   3.1.1 the connection is closed.
+//! - **A retained message for which there is no room** (`limits.retained_messages`, `limits.retained_bytes`, the quota) is refused as a whole: 0x97; on
+//!   3.1.1 the connection is closed, unless refusals are acknowledged (`access.denied_publish`).
+//! - **A quota** ([access](super::access)) is answered with 0x97 in CONNACK, SUBACK, PUBACK and PUBREC. 0x96 stands in DISCONNECT only, and
+//!   nobody is disconnected for it, but a 3.1.1 client whose PUBLISH is refused, where `access.denied_publish` says so.
 //! - **The first packet** may take `limits.connect_timeout` and 256 KiB.
 //! - **A message larger than the receiver takes** is left out as if it had been delivered, and counted as `too_large` [MQTT-3.1.2-25].
 //! - **At a shutdown** clients of version 5 get DISCONNECT 0x8B.

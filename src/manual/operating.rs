@@ -15,6 +15,7 @@
 //! | `user passwd NAME --offline` | sets a password in the store while no broker runs |
 //! | `role add\|list\|show\|edit\|delete` | roles |
 //! | `registry list\|show\|grant\|deny\|lock\|unlock\|status\|watch` | enrolment: see [registry](super::registry) |
+//! | `audit verify\|tail\|export\|head` | who did what, and what was refused: see [audit](super::audit) |
 //! | `explain USER publish\|subscribe\|receive TOPIC`, `explain USER http METHOD PATH` | may it, and which rule says so; `--with FILE`: what if: see [access](super::access) |
 //! | `who-can publish\|receive TOPIC` | who may, and which rules say so |
 //! | `apply FILE [--dry-run]` | all changes of a file, or none |
@@ -34,8 +35,8 @@
 //!
 //! | exit code | |
 //! |---|---|
-//! | 0 | done; `explain`: yes |
-//! | 1 | refused or failed; `explain`: no |
+//! | 0 | done; `explain`: yes; `audit verify`: whole |
+//! | 1 | refused or failed; `explain`: no; `audit verify`: not whole |
 //! | 2 | wrong usage |
 //! | 3 | no broker is reached |
 //!
@@ -67,6 +68,10 @@
 //! | `/api/client-registry/unlock`, `/api/client-registry/lock` | POST |
 //! | `/api/client-registry/status` | GET |
 //! | `/api/client-registry/events` | GET, server-sent events |
+//! | `/api/audit` | GET (`?after=N`, `?last=N`, `&limit=N`) |
+//! | `/api/audit/head` | GET |
+//! | `/api/audit/events` | GET, server-sent events |
+//! | `/api/audit/verify` | POST |
 //! | `/api/explain` | POST |
 //! | `/api/who-can` | GET (`?action=publish&topic=T`) |
 //! | `/api/apply`, `/api/rollback` | POST |

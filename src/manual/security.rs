@@ -32,9 +32,27 @@
 //! | a fast engine that errs | a slow definition beside it, held together by property tests and a fuzz target | `a_single_level_wildcard_grants_the_filter_of_all_levels` |
 //! | receiving after the right is gone | every connection passes the new rules before the change is answered; what is not yet written is taken back | `the_snapshot_is_published_before_the_listener_and_the_listener_passed_before_the_answer`, `revoked_under_fire_small_messages`, `revoked_under_fire_large_messages`, `what_waits_in_the_broker_is_taken_back`, `what_waits_behind_tls_is_taken_back` |
 //! | staying connected after the user or its certificate is gone | the identity is held against the users at every turn | `a_user_who_may_not_be_connected_any_more_is_cut_off`, `a_revoked_certificate_ends_its_sessions`, `one_certificate_of_a_user_is_revoked`, `a_session_ends_with_its_certificate` |
+//! | using a right after its time | the end is a change like any other, made by the clock | `time_boxed_grants_end_on_live_sessions`, `a_grant_that_ended_meanwhile_withholds_what_was_queued`, `an_expired_user_is_gone_at_its_time`, `a_changed_client_id_pattern_ends_the_sessions_that_do_not_fit` |
+//! | publishing under the cover of a request | one answer, in time, with its Correlation Data, to the session that asked alone | `an_answer_goes_to_the_requester_alone_and_once`, `wrong_answers_are_refused`, `nobody_inherits_the_answers_of_a_requester_that_is_gone`, `a_client_that_asks_itself_wins_nothing`, `a_request_that_comes_again_is_not_answered_again` |
+//! | drawing off by a request what was meant for others | what the rules permit is published as ever | `what_the_rules_allow_is_published_to_all`, `a_response_topic_is_as_the_client_writes_it` |
 //! | a Will that outlives the right | checked when it is published | `a_will_that_the_rules_no_longer_permit_is_not_published` |
 //! | a new user inherits from an old name | the id is the identity | `a_later_user_of_the_same_name_inherits_nothing`, `a_later_user_of_the_same_name_inherits_nothing_of_a_granted_request` |
 //! | nobody can administer any more | the last administrator cannot be removed | `the_last_administrator_stays` |
+//!
+//! # Who did it?
+//!
+//! See [audit](super::audit).
+//!
+//! | threat | what stands against it | tests |
+//! |---|---|---|
+//! | a change that leaves no trace | the record is in the batch of the change | `whatever_operation_of_the_store_fails_no_change_is_without_its_record_and_no_record_without_its_change`, `a_broker_that_is_killed_leaves_a_whole_log_of_just_what_it_has_done` |
+//! | editing the log | each hash covers the record and the hash before it; heads are signed | `an_edit_of_a_record_is_found`, `an_edit_with_a_hash_that_fits_is_found_at_the_next_record`, `an_edit_that_writes_the_whole_rest_anew_is_found_by_the_signed_head`, `a_signed_head_that_is_made_to_fit_is_found_by_its_signature` |
+//! | dropping records, or changing their order | numbers without a gap, in the record and in its key | `a_record_that_was_dropped_is_found`, `a_record_that_was_dropped_with_the_others_moved_up_is_found`, `two_records_that_changed_places_are_found` |
+//! | cutting off the end | the end is on record and signed; a head noted elsewhere covers the rest | `an_end_that_was_cut_off_is_found`, `an_end_that_was_cut_off_with_its_tip_set_back_is_found_by_the_signed_head`, `an_end_that_was_cut_off_behind_the_last_signed_head_is_found_by_a_noted_one` |
+//! | cutting off the beginning | only a signed anchor may be the beginning | `records_that_were_dropped_from_the_beginning_are_found`, `a_pruning_that_nobody_made_is_found_by_its_signature` |
+//! | a restart that covers it up | a start never repairs | `a_tip_that_was_set_back_or_removed_is_found` |
+//! | drowning the log in refusals | refusals collapse; a bounded number in an interval | `a_flood_of_refusals_makes_few_records_and_none_of_it_is_uncounted` |
+//! | finding secrets in the log | typed fields, none of which can hold one | `a_full_run_is_on_record_and_no_secret_of_it_is` |
 //!
 //! # Enrolment
 //!
@@ -58,6 +76,8 @@
 //! | deeply nested DER | bounded before any parser sees it | `a_deep_request_does_not_exhaust_a_small_stack` |
 //! | connections that say nothing | `limits.connect_timeout`, places by source | `who_does_not_say_connect_in_time_is_closed`, `a_slow_handshake_is_closed_in_time`, `connections_are_limited` |
 //! | a subscriber that does not read | bounded queues, and a bound for all of them | `the_queue_of_an_absent_session_is_bounded`, `a_slow_consumer_is_alone_with_its_slowness`, `retained_messages_for_a_reader_that_does_not_read_are_bounded`, `the_budget_bounds_all_mailboxes_and_comes_back` |
+//! | a user who takes more than its share | quotas, over all of its sessions | `no_stretch_gets_more_than_the_rate_and_one_burst`, `messages_beyond_the_rate_are_refused`, `a_rate_outlives_the_session`, `a_race_for_the_last_connection_has_one_winner`, `queues_are_bounded_by_the_quota` |
+//! | requests that displace those of others | whoever asked most loses first | `a_flood_of_requests_leaves_those_of_others` |
 //! | topics that cost much to match | bounded levels, iterative matching | `a_very_deep_topic_takes_a_walk_too_long_or_too_short`, `patterns_and_topics_that_branch_everywhere_take_more_steps_than_there_are_nodes`, `a_topic_of_many_levels_costs_no_stack` |
 //! | small things that keep large buffers alive | what is kept is copied | `what_is_kept_of_a_filter_is_not_the_read_buffer` |
 //! | a crash in the middle of a change | a batch is whole or not there; what was answered is there | `a_killed_writer_loses_nothing_that_was_answered`, `any_prefix_of_the_log_holds_whole_batches_only` |
@@ -69,7 +89,7 @@
 //!
 //! - `certs/ca.key` lies unencrypted on the disk (mode 0600). Whoever reads it can pretend to be the broker to every client that trusts
 //!   `certs/ca.pem`. A client certificate forged with it does not log in: only those on a user's record do.
-//! - There is no audit log and no CRL: `user revoke` is heeded by the broker itself, other servers that trust the CA do not hear of it.
+//! - There is no CRL: `user revoke` is heeded by the broker itself, other servers that trust the CA do not hear of it.
 //! - The defaults are for a machine with some memory to spare: queues up to 1 GiB in all and 16 KiB for each session, retained messages up to 256 MiB,
 //!   and buffers of each connection. Lower `limits.queue_total_bytes`, `limits.sessions`, `limits.connections` and `limits.retained_bytes` to what yours has.
 //! - The metrics endpoint asks for no credentials.

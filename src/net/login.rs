@@ -8,6 +8,7 @@ use std::{net::SocketAddr, sync::Arc};
 use super::{Server, admission::Place, listener::Listener};
 use crate::{
     access::{Authority, Policy},
+    audit,
     authn::{Anchor, ClientCertificate, Credentials, Identity, Source},
     clock::{Instant, Timestamp},
     metrics::AuthenticationOutcome,
@@ -122,6 +123,7 @@ pub(super) async fn admit(
         _ => {
             let certificate = certificate.map(client_certificate).transpose().inspect_err(|_| {
                 server.metrics.authentications.inc(AuthenticationOutcome::BadCredentials);
+                record_failure(server, listener, peer, connect, "certificate_unreadable");
             })?;
             let credentials = Credentials {
                 username: connect.username.as_deref(),
@@ -140,6 +142,7 @@ pub(super) async fn admit(
             cause = refusal.cause().as_str(),
             "login refused"
         );
+        record_failure(server, listener, peer, connect, refusal.cause().as_str());
         rejection(
             refusal.code(),
             match refusal.code() {
@@ -158,6 +161,19 @@ pub(super) async fn admit(
         identity: Some(identity),
         _place: None,
     })
+}
+
+/// Takes a failed login down. A user name is told only when it is somebody's: others may be passwords in the wrong field.
+fn record_failure(server: &Server, listener: &Listener, peer: SocketAddr, connect: &Connect, cause: &'static str) {
+    let policy = server.directory.policy();
+    let named = connect.username.as_deref().and_then(|name| policy.user_named(&name.parse().ok()?));
+    let login = audit::FailedLogin {
+        user: named.map(|user| audit::UserRef { id: user.id, username: user.username.clone() }),
+        address: peer.ip().to_canonical(),
+        listener: audit::Word::name(&listener.name),
+        cause: cause.into(),
+    };
+    server.recorder.login_failed(login, server.clock.timestamp());
 }
 
 /// A client without credentials, where it may enrol: a session that can do nothing else, for a bounded time.

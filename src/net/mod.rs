@@ -39,6 +39,7 @@ use self::{
 };
 use crate::{
     access::{Authority, Policy, QuotaKind, User},
+    audit::{self, UserRef},
     authn::Authenticator,
     clock::{Clock, Instant, Timestamp},
     directory::{Affected, Directory, PolicyChange, PolicyListener},
@@ -89,6 +90,8 @@ pub(crate) struct Server {
     pub(crate) registry: Arc<Registry>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Takes down refusals and failed logins.
+    pub(crate) recorder: Arc<audit::Recorder>,
     /// Bounds of a mailbox.
     pub(crate) mailbox: MailboxLimits,
     pub(crate) settings: Settings,
@@ -159,6 +162,14 @@ impl Server {
             cause = ?refusal.cause,
             "refused"
         );
+        let policy = self.directory.policy();
+        let user = match key.owner {
+            Owner::User(id) => policy.user(id).map(|user| UserRef { id, username: user.username.clone() }),
+            Owner::Registration(_) => None,
+        };
+        let (action, cause) = (refused_action(refusal.action).into(), refused_cause(refusal.cause).into());
+        let refused = audit::Refused { user, action, cause };
+        self.recorder.refused(refused, &refusal.topic, self.clock.timestamp(), || deciding_rule(&policy, key, refusal));
     }
 
     /// The rights of a session that nobody is connected to.
@@ -243,6 +254,46 @@ impl Server {
         let cx = Context { authority: &authority, now: self.clock.instant(), settings: &self.settings.session };
         link::purge(self, cell, gate, EndCause::Purged(ReasonCode::NotAuthorized), &cx);
     }
+}
+
+fn refused_action(action: Action) -> &'static str {
+    match action {
+        Action::Publish => "publish",
+        Action::Subscribe => "subscribe",
+        Action::Receive => "receive",
+        Action::Will => "will",
+    }
+}
+
+fn refused_cause(cause: RefusalCause) -> &'static str {
+    match cause {
+        RefusalCause::Rules => "rules",
+        RefusalCause::QoS => "qos",
+        RefusalCause::Retain => "retain",
+        RefusalCause::Reserved => "reserved_topic",
+        RefusalCause::TopicTooLong => "topic_too_long",
+        RefusalCause::RegistrationSession => "registration_session",
+        RefusalCause::Partial => "partly_covered",
+        RefusalCause::Shared => "shared",
+        RefusalCause::TooManySubscriptions => "too_many_subscriptions",
+        RefusalCause::Quota(_) => "quota",
+    }
+}
+
+/// The first of the rules that decided, if a rule did.
+fn deciding_rule(policy: &Policy, key: &SessionKey, refusal: &Refusal) -> Option<audit::Rule> {
+    if !matches!(refusal.cause, RefusalCause::Rules | RefusalCause::QoS | RefusalCause::Retain | RefusalCause::Partial)
+    {
+        return None;
+    }
+    let Owner::User(user) = key.owner else { return None };
+    let authority = policy.authority(user, &key.client_id)?;
+    let rules = match refusal.action {
+        Action::Publish | Action::Will => authority.explain_publish(&refusal.topic.parse().ok()?).rules,
+        Action::Receive => authority.explain_receive(&refusal.topic.parse().ok()?).rules,
+        Action::Subscribe => authority.explain_subscribe(&refusal.topic.parse().ok()?).rules,
+    };
+    rules.into_iter().next().map(|(role, permission)| audit::Rule::new(role, permission))
 }
 
 fn may_write(

@@ -22,6 +22,7 @@ use super::rates::Rates;
 use super::request::{Details, Request, RequestId, RequestView, State};
 use super::settings::{AnswerSink, PasswordHasher, ReturnPath, Settings};
 use crate::access::{ManagedBy, PolicyVersion, UserId};
+use crate::audit::{self, Lapse, Note, Place, UserRef, Word};
 use crate::clock::{Clock, Duration, Instant};
 use crate::directory::{self, Actor, Directory, Expected, NewUser, Transaction};
 use crate::metrics::Metrics;
@@ -125,19 +126,28 @@ impl Inner {
         state: &mut Shared,
         changes: Vec<Change>,
         details: Option<&Details>,
+        actor: &Actor,
         now: Now,
     ) -> Result<(), RegistryError> {
         let mut batch = Batch::new();
         let mut told = Vec::new();
+        let mut note = Note::default();
         for change in &changes {
             match change {
                 Change::Insert(request) => {
                     let details = details.cloned().unwrap_or_default();
                     batch.put(&REQUESTS, &request.id.0, request)?;
                     batch.put(&DETAILS, &request.id.0, &details)?;
+                    note.events.push(requested(request));
                     told.push((EventKind::Requested, RequestView::new(request, details)));
                 }
-                Change::Put(request) => batch.put(&REQUESTS, &request.id.0, request)?,
+                Change::Put(request) => {
+                    batch.put(&REQUESTS, &request.id.0, request)?;
+                    if matches!(request.state, State::Denied { .. }) {
+                        let (request, username) = (request.id.0, request.username.clone());
+                        note.events.push(audit::Event::RegistrationDenied { request, username });
+                    }
+                }
                 Change::Remove { id, why } => {
                     batch.delete(&REQUESTS, &id.0)?;
                     let event = match why {
@@ -145,7 +155,9 @@ impl Inner {
                         Removal::Displaced => Some(EventKind::Displaced),
                         Removal::Forgotten | Removal::UserGone => None,
                     };
-                    if let (Some(event), Some(request)) = (event, state.core.get(*id)) {
+                    let gone = state.core.get(*id);
+                    note.events.extend(gone.map(|request| lapsed(request, *why)));
+                    if let (Some(event), Some(request)) = (event, gone) {
                         told.push((event, RequestView::new(request, self.details(*id)?)));
                     }
                     batch.delete(&DETAILS, &id.0)?;
@@ -154,7 +166,9 @@ impl Inner {
             }
         }
         if !batch.is_empty() {
-            self.store.commit(batch)?;
+            // Through the directory, which orders the audit log and shares its flush. A listener of it must not call us.
+            let transaction = Transaction { changes: Vec::new(), records: batch };
+            self.directory.commit_noted(transaction, actor, note)?;
         }
         self.apply(state, changes);
         for (event, view) in told {
@@ -258,7 +272,7 @@ impl Inner {
         let put = directory::Change::PutUser { user: Box::new(user.clone()), expected: Expected::Absent };
         self.directory.preview(|_| Ok(put.into()), actor)?;
         let mut details = self.details(id)?;
-        let issued = self.issue(&request, &details, now)?;
+        let issued = self.issue(&request, &details, actor, now)?;
         user.certificates = issued.iter().map(IssuedCertificate::record).collect();
         request.state = State::Granted {
             user: user.id,
@@ -267,13 +281,21 @@ impl Inner {
             at: now.wall,
             comment: terms.comment,
         };
+        let named = UserRef { id: user.id, username: user.username.clone() };
+        let mut note = Note::from(audit::Event::RegistrationGranted { request: id.0, user: named.clone() });
+        note.events.extend(user.certificates.iter().map(|certificate| audit::Event::CertificateIssued {
+            user: named.clone(),
+            serial: Word::name(&certificate.serial),
+            fingerprint: Word::name(&certificate.fingerprint),
+            not_after: certificate.not_after,
+        }));
         details.certificate = issued.map(|issued| issued.pem().to_owned());
         let mut records = Batch::new();
         records.put(&REQUESTS, &id.0, &request)?;
         records.put(&DETAILS, &id.0, &details)?;
         let changes = vec![directory::Change::PutUser { user: Box::new(user), expected: Expected::Absent }];
         // INVARIANT: user, roles, certificate and decision are one transaction. A listener of the directory must not call us.
-        self.directory.commit(Transaction { changes, records }, actor)?;
+        self.directory.commit_noted(Transaction { changes, records }, actor, note)?;
         let view = RequestView::new(&request, details);
         self.apply(&mut state, vec![Change::Put(Box::new(request))]);
         tracing::info!("request {id} of `{}` was granted by {actor}", view.username);
@@ -287,6 +309,7 @@ impl Inner {
         &self,
         request: &Request,
         details: &Details,
+        actor: &Actor,
         now: Now,
     ) -> Result<Option<IssuedCertificate>, RegistryError> {
         let Some(key) = &request.key else { return Ok(None) };
@@ -298,6 +321,13 @@ impl Inner {
         let prepared =
             PreparedCertificate::client(&csr, self.signer.issuer(), serial, now.wall, self.settings.validity)
                 .map_err(crate::pki::SignerError::from)?;
+        // Whatever becomes of the transaction: no key signs anything that the log does not know of.
+        let intent = audit::Event::CertificateSigning {
+            request: request.id.0,
+            username: request.username.clone(),
+            serial: Word::name(&serial.hex()),
+        };
+        self.directory.record(intent.into(), actor)?;
         tracing::info!("signing certificate {} for `{}`", serial.hex(), request.username);
         Ok(Some(self.signer.sign(prepared)?))
     }
@@ -311,7 +341,7 @@ impl Inner {
         let mut state = self.state.lock();
         let changes = state.core.deny(id, reason, actor.to_string(), now);
         let changes = changes.map_err(|why| RegistryError::undecidable(id, why))?;
-        self.carry_out(&mut state, changes, None, now)?;
+        self.carry_out(&mut state, changes, None, actor, now)?;
         let request = state.core.get(id).cloned().ok_or(RegistryError::NotFound(id))?;
         let view = RequestView::new(&request, self.details(id)?);
         tracing::info!("request {id} of `{}` was denied by {actor}", view.username);
@@ -382,6 +412,30 @@ impl Inner {
             Verdict::Unusable(why) => unusable(why),
             Verdict::Refused(why) => refused(why),
         }
+    }
+}
+
+/// A new request, in the words of the audit log: without its pairing code, its password, and what it says of itself.
+fn requested(request: &Request) -> audit::Event {
+    audit::Event::RegistrationRequested {
+        request: request.id.0,
+        username: request.username.clone(),
+        auth: request.auth(),
+        key: request.key.as_deref().map(Word::name),
+        from: Place::Network { address: request.source, listener: Some(Word::name(&request.listener)) },
+    }
+}
+
+fn lapsed(request: &Request, why: Removal) -> audit::Event {
+    audit::Event::RegistrationLapsed {
+        request: request.id.0,
+        username: request.username.clone(),
+        why: match why {
+            Removal::Expired => Lapse::Expired,
+            Removal::Displaced => Lapse::Displaced,
+            Removal::Forgotten => Lapse::Forgotten,
+            Removal::UserGone => Lapse::UserGone,
+        },
     }
 }
 

@@ -15,12 +15,13 @@ use uuid::Uuid;
 use super::answer::Answer;
 use super::commit::{Asker, Inner, POLL, REQUESTS, Shared};
 use super::core::{Ask, Core, Drawn, Facts, Limits, Step, Verdict, is_orphan};
-use super::lock::UnlockTerms;
+use super::lock::{Lock, UnlockTerms};
 use super::message::{RegisterMessage, parse_question};
 use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError, StateFilter};
 use super::rates::Rates;
 use super::request::{Details, Door, Request, RequestId, RequestView, State};
 use super::settings::{Caller, Origin, PasswordHasher, Settings};
+use crate::audit::{self, Note};
 use crate::authn::{Busy, HashError, Source};
 use crate::clock::{Clock, Duration};
 use crate::directory::{Actor, Directory};
@@ -261,7 +262,7 @@ impl Registry {
             permissions: message.permissions.clone(),
             certificate: None,
         };
-        if let Err(error) = inner.carry_out(&mut state, changes, Some(&details), now) {
+        if let Err(error) = inner.carry_out(&mut state, changes, Some(&details), &Actor::Registry, now) {
             tracing::error!("a registration could not be recorded: {error}");
             return Outcome::failed();
         }
@@ -379,6 +380,11 @@ impl Registry {
                     "an unlock lasts from 1 second to 7 days, and admits 1 request or more",
                 ));
             }
+            if let Err(error) = inner.directory.record(unlocked(&state.core), &actor) {
+                // Not open without a record of who opened it.
+                state.core.lock_now();
+                return Err(error.into());
+            }
             tracing::info!("the registry was unlocked by {actor}");
             inner.tell(EventKind::Unlocked, now, None);
             Ok(inner.status(&state))
@@ -395,6 +401,8 @@ impl Registry {
             if state.core.lock_now() {
                 tracing::info!("the registry was locked by {actor}");
                 inner.tell(EventKind::Locked, now, None);
+                // Shut it is, whatever becomes of the record.
+                inner.directory.record(audit::Event::RegistryLocked.into(), &actor)?;
             }
             Ok(inner.status(&state))
         })
@@ -419,11 +427,12 @@ impl Registry {
             if state.core.lock().is_over(now) && state.core.lock_now() {
                 tracing::info!("the registry has locked itself");
                 inner.tell(EventKind::Locked, now, None);
+                inner.directory.record(audit::Event::RegistryLocked.into(), &Actor::Registry)?;
             }
             state.forget_gone();
             let mut changes = state.core.expire(now);
             changes.extend(inner.orphans(&mut state, now));
-            inner.carry_out(&mut state, changes, None, now)
+            inner.carry_out(&mut state, changes, None, &Actor::Registry, now)
         })
         .await
     }
@@ -436,6 +445,18 @@ impl Registry {
         // A caller that goes away does not stop it: a decision is made whole or not at all.
         let done = tokio::task::spawn_blocking(move || work(&inner)).await;
         done.unwrap_or_else(|error| Err(RegistryError::Damaged(format!("a job was cut off: {error}"))))
+    }
+}
+
+/// How the door was opened, in the words of the audit log.
+fn unlocked(core: &Core) -> Note {
+    match core.lock() {
+        Lock::Locked => Note::default(),
+        Lock::Open { until_wall, remaining, terms, .. } => Note::from(audit::Event::RegistryUnlocked {
+            until: *until_wall,
+            requests: *remaining,
+            limited: terms.listener.is_some() || !terms.source.is_empty() || terms.username.is_some(),
+        }),
     }
 }
 

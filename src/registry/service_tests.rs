@@ -359,8 +359,8 @@ async fn a_lost_answer_of_the_disk_is_a_whole_grant_after_the_restart() {
     stage.unlock().await;
     stage.send(with_csr()).await;
     let id = stage.only().await;
-    // The details are read first, then the one commit is made.
-    stage.store.fail_at(1, Fault::AnswerLost);
+    // The details are read first, then it is put on record that the CA will sign, then the one commit is made.
+    stage.store.fail_at(2, Fault::AnswerLost);
     assert!(stage.registry.grant(id, Stage::terms(), Actor::System).await.is_err());
     stage.restart();
     let user = stage.directory.policy().user_named(&"press-7".parse().unwrap()).cloned();

@@ -187,6 +187,7 @@ def story():
         granted = {name for (kind, name), state in seen.items() if kind == "request" and state == "granted"}
         made = {name for kind, name in seen if kind == "user" and name.startswith("device-")}
         equal(granted ^ made, set(), f"round {number}: a request is granted if and only if its user exists")
+        check(broker.cli("audit", "verify")["whole"], f"round {number}: the audit log is whole")
     chapter("in all")
     equal(book.errors, [], "nothing was refused while the broker ran")
     check(book.answered > options.rounds, f"{book.answered} changes were answered", book.answered)

@@ -379,7 +379,7 @@ impl Client {
         let Stream::Plain(tcp) = &self.stream else { panic!("not over TLS") };
         // Past tokio, which may not know yet that there is something to read.
         let socket = socket2::SockRef::from(tcp);
-        let mut chunk = [0; 64 * 1024];
+        let mut chunk = vec![0; 64 * 1024];
         let closed = loop {
             match Read::read(&mut &*socket, &mut chunk) {
                 Ok(0) => break true,
@@ -392,11 +392,6 @@ impl Client {
             packets.push(packet);
         }
         (packets, closed)
-    }
-
-    /// The version that it speaks.
-    pub(crate) fn version(&self) -> ProtocolVersion {
-        self.version
     }
 
     /// A round trip, with nothing else in between. Everything that the broker had for this client when the first

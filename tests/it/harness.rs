@@ -25,10 +25,10 @@ const IN_MEMORY: &str = "[store]\ndurability = \"memory\"\n";
 
 const ON_DISK: &str = "[store]\ndurability = \"interval\"\n";
 
-const COMMON: &str = r#"
+const COMMON: &str = r"
 [password]
 argon2 = { memory_kib = 8, iterations = 1, parallelism = 1 }
-"#;
+";
 
 const UNMEASURED: &str = "[metrics]\nbind = \"off\"\n";
 

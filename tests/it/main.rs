@@ -5,6 +5,12 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::duration_suboptimal_units,
+    clippy::large_stack_arrays,
+    clippy::match_wildcard_for_single_variants,
+    clippy::needless_raw_string_hashes,
+    clippy::unchecked_time_subtraction,
+    clippy::unnecessary_wraps,
     reason = "a test that cannot go on fails"
 )]
 #![allow(clippy::print_stdout, reason = "what a test measures and does not judge")]
@@ -13,6 +19,7 @@ mod access;
 mod answers;
 mod apply;
 mod attacks;
+mod audit;
 mod certificates;
 mod change;
 mod client;

@@ -31,8 +31,8 @@ impl Harness {
     }
 }
 
-fn rate(per_second: u64, burst: u64) -> Option<Rate> {
-    Some(Rate::new(per_second, Some(burst)).unwrap())
+fn rate(per_second: u64, burst: u64) -> Rate {
+    Rate::new(per_second, Some(burst)).unwrap()
 }
 
 fn persistent(client_id: &str, user: &str) -> Connect {
@@ -126,7 +126,7 @@ async fn messages_beyond_the_rate_are_refused() {
     for version in BOTH {
         for qos in [Q0, Q1, Q2] {
             let name = format!("u-{version:?}-{qos:?}").to_lowercase();
-            harness.bounded(&name, Quota { publish_messages: rate(1, 4), ..Quota::default() });
+            harness.bounded(&name, Quota { publish_messages: Some(rate(1, 4)), ..Quota::default() });
             let begin = Instant::now();
             let mut clients =
                 [harness.client_of(&name, version, "1").await, harness.client_of(&name, version, "2").await];
@@ -158,7 +158,7 @@ async fn messages_beyond_the_rate_are_refused() {
 #[tokio::test]
 async fn a_3_1_1_client_beyond_its_rate_is_closed_by_default() {
     let harness = Harness::start("").await;
-    harness.bounded("one", Quota { publish_messages: rate(1, 1), ..Quota::default() });
+    harness.bounded("one", Quota { publish_messages: Some(rate(1, 1)), ..Quota::default() });
     for qos in [Q0, Q1, Q2] {
         tokio::time::sleep(Duration::from_millis(1100)).await;
         let mut client = harness.client_of("one", V311, "c").await;
@@ -173,7 +173,7 @@ async fn a_3_1_1_client_beyond_its_rate_is_closed_by_default() {
 #[tokio::test]
 async fn a_rate_outlives_the_session() {
     let harness = Harness::start("").await;
-    harness.bounded("one", Quota { publish_messages: rate(1, 3), ..Quota::default() });
+    harness.bounded("one", Quota { publish_messages: Some(rate(1, 3)), ..Quota::default() });
     let begin = Instant::now();
     let mut taken = 0;
     for _ in 0..12 {
@@ -187,11 +187,11 @@ async fn a_rate_outlives_the_session() {
 #[tokio::test]
 async fn bytes_beyond_the_rate_are_refused_and_a_changed_rate_holds_at_once() {
     let harness = Harness::start("").await;
-    let user = harness.bounded("small", Quota { publish_bytes: rate(1000, 1000), ..Quota::default() });
+    let user = harness.bounded("small", Quota { publish_bytes: Some(rate(1000, 1000)), ..Quota::default() });
     let mut client = harness.client_of("small", V5, "c").await;
     let large = "x".repeat(1000);
     assert_eq!(client.try_publish("t", &large, Q1).await, ReasonCode::QuotaExceeded, "never fits");
-    harness.quota(user, Some(Quota { publish_bytes: rate(1000, 2000), ..Quota::default() }));
+    harness.quota(user, Some(Quota { publish_bytes: Some(rate(1000, 2000)), ..Quota::default() }));
     assert_eq!(client.try_publish("t", &large, Q1).await, ReasonCode::NoMatchingSubscribers);
     assert_eq!(client.try_publish("t", &large, Q2).await, ReasonCode::QuotaExceeded);
     harness.quota(user, None);
@@ -274,7 +274,8 @@ async fn retained_messages_beyond_the_quota_are_refused() {
 #[tokio::test]
 async fn a_will_counts_for_what_it_retains() {
     let harness = Harness::start("").await;
-    harness.bounded("none", Quota { retained_messages: Some(0), publish_messages: rate(1, 1), ..Quota::default() });
+    harness
+        .bounded("none", Quota { retained_messages: Some(0), publish_messages: Some(rate(1, 1)), ..Quota::default() });
     let mut watcher = harness.client(V5, "watcher").await;
     watcher.subscribe("#", Q1).await;
     for (retain, expected) in [(true, false), (false, true)] {
@@ -337,7 +338,7 @@ async fn queues_are_bounded_by_the_quota() {
 #[tokio::test]
 async fn a_quota_holds_for_the_embedder_who_acts_as_the_user() {
     let harness = Harness::start("").await;
-    let quota = Quota { publish_messages: rate(1, 2), retained_messages: Some(0), ..Quota::default() };
+    let quota = Quota { publish_messages: Some(rate(1, 2)), retained_messages: Some(0), ..Quota::default() };
     let user = harness.bounded("one", quota);
     let handle = harness.handle().as_user(user, ClientId::try_from("c").unwrap());
     let topic = || TopicName::try_from("t").unwrap();
@@ -353,7 +354,7 @@ async fn a_quota_holds_for_the_embedder_who_acts_as_the_user() {
 #[tokio::test]
 async fn a_namesake_begins_anew() {
     let harness = Harness::start("").await;
-    let quota = Quota { publish_messages: rate(1, 1), connections: Some(1), ..Quota::default() };
+    let quota = Quota { publish_messages: Some(rate(1, 1)), connections: Some(1), ..Quota::default() };
     for _ in 0..3 {
         let user = harness.bounded("phoenix", quota);
         let mut client = harness.client_of("phoenix", V5, "c").await;
@@ -369,8 +370,8 @@ async fn what_a_quota_refuses_is_counted_by_kind() {
     let quota = Quota {
         connections: Some(1),
         sessions: Some(2),
-        publish_messages: rate(1, 3),
-        publish_bytes: rate(100, 100),
+        publish_messages: Some(rate(1, 3)),
+        publish_bytes: Some(rate(100, 100)),
         subscriptions: Some(1),
         retained_messages: Some(0),
         queue_messages: Some(1),

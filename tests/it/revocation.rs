@@ -235,7 +235,7 @@ async fn during_connect() {
         client.send(Packet::Connect(Box::new(as_user(version, "c", "guest-1")))).await;
         let subscribe: &[u8] = match version {
             V5 => b"\x82\x0A\x00\x01\x00\x00\x04shut\x00",
-            _ => b"\x82\x09\x00\x01\x00\x04shut\x00",
+            V311 => b"\x82\x09\x00\x01\x00\x04shut\x00",
         };
         client.send_raw(subscribe).await;
         sleep(moment(round as u64)).await;

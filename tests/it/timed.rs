@@ -14,7 +14,8 @@ use crate::{
     harness::{Harness, allow, allow_read, allow_write, as_user, lasting},
 };
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
+const ALMOST_AN_HOUR: Duration = Duration::from_secs(3599);
 
 fn clock() -> ManualClock {
     ManualClock::new("2030-05-06T07:08:09Z".parse().unwrap())
@@ -64,7 +65,7 @@ async fn time_boxed_grants_end_on_live_sessions() {
         }
         visitors.push(visitor);
     }
-    clock.advance(HOUR - Duration::from_secs(1));
+    clock.advance(ALMOST_AN_HOUR);
     for topic in ["role/x", "own/x", "open/x"] {
         writer.publish(topic, "before", Q1).await;
         for visitor in &mut visitors {
@@ -164,7 +165,7 @@ async fn an_expired_user_is_gone_at_its_time() {
             ..as_user(version, client_id, &name)
         };
         let mut guest = harness.login(&connect("g")).await;
-        clock.advance(HOUR - Duration::from_secs(1));
+        clock.advance(ALMOST_AN_HOUR);
         guest.publish("alive", "yes", Q1).await;
         watcher.expect_message("alive", "yes").await;
         clock.advance(Duration::from_secs(1));
@@ -199,10 +200,10 @@ async fn a_changed_end_of_a_user_holds_for_live_sessions() {
         for _ in 0..3 {
             guest.ping().await;
         }
-        let sooner = after(&clock, Duration::from_secs(60));
+        let sooner = after(&clock, Duration::from_mins(1));
         harness.change(user, move |user| user.expires_at = Some(sooner));
         guest.ping().await;
-        clock.advance(Duration::from_secs(60));
+        clock.advance(Duration::from_mins(1));
         lapse(&harness, &clock).await;
         guest.expect_ended_or_reset(version, ReasonCode::NotAuthorized).await;
     }
@@ -220,7 +221,7 @@ async fn a_changed_client_id_pattern_ends_the_sessions_that_do_not_fit() {
         harness.change(user, |user| user.client_id = Some("${username}-*".to_owned()));
         other.expect_ended_or_reset(version, ReasonCode::NotAuthorized).await;
         fits.publish("t", "x", Q1).await;
-        for client_id in ["free-2", "line", &format!("{name}"), &format!("x{name}-1")] {
+        for client_id in ["free-2", "line", &name, &format!("x{name}-1")] {
             let connack = harness.refused(&as_user(version, client_id, &name)).await;
             assert_eq!(connack.reason_code, ReasonCode::NotAuthorized, "{client_id}");
         }
