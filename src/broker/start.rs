@@ -30,9 +30,6 @@ use crate::{
     store::{MemoryStore, SledStore, Store},
 };
 
-/// The file that the first password is written to when nobody is there to be shown it.
-const INITIAL_PASSWORD: &str = "initial-admin-password";
-
 /// Registration sessions at a time, in all and from one source: a flood of strangers leaves the rest of
 /// `limits.connections` to those who belong here.
 const REGISTRATION_SESSIONS: (usize, usize) = (1_000, 50);
@@ -134,7 +131,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         hasher,
         password_policy,
         keeper: Arc::clone(&keeper),
-        initial_password: config.data_dir.join(INITIAL_PASSWORD),
+        initial_password: config.initial_admin_password(),
     });
     Ok(Broker { server, started, shutdown, control, keeper, admin_socket: config.admin_socket() })
 }
@@ -161,7 +158,7 @@ fn make_private_directory(path: &Path) -> Result<(), StartError> {
 
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
     let Some(durability) = settings::durability(config) else { return Ok(Arc::new(MemoryStore::new())) };
-    let path = config.data_dir.join("store");
+    let path = config.store_directory();
     match SledStore::open(&path, durability) {
         Ok(store) => Ok(Arc::new(store)),
         Err(source) => Err(StartError::Store { path, source }),
@@ -379,7 +376,7 @@ async fn first_admin(
         let first = if show {
             FirstAdmin::Shown(password.clone())
         } else {
-            FirstAdmin::Written(write_initial_password(&config.data_dir, &password)?)
+            FirstAdmin::Written(write_initial_password(config.initial_admin_password(), &password)?)
         };
         (password, first)
     };
@@ -387,8 +384,7 @@ async fn first_admin(
     Ok(Some(first))
 }
 
-fn write_initial_password(data_dir: &Path, password: &SecretString) -> Result<PathBuf, StartError> {
-    let path = data_dir.join(INITIAL_PASSWORD);
+fn write_initial_password(path: PathBuf, password: &SecretString) -> Result<PathBuf, StartError> {
     let write = || -> io::Result<()> {
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         // A file of an earlier, interrupted start keeps the mode that it had.

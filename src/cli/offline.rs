@@ -43,7 +43,7 @@ pub(crate) fn set_password(
 
 /// The store of this configuration, while no broker has it.
 pub(crate) fn open_store(config: &Config) -> Result<SledStore, Failure> {
-    let path = config.data_dir.join("store");
+    let path = config.store_directory();
     if config.store.durability == Durability::Memory || !path.is_dir() {
         let reason =
             format!("there is no store at `{}`: start the broker once with `portcullis serve`", path.display());
@@ -75,7 +75,7 @@ fn parameters(config: &Config) -> Result<Argon2Parameters, Failure> {
 }
 
 fn forget_initial_password(config: &Config) -> Result<(), Failure> {
-    match std::fs::remove_file(config.data_dir.join("initial-admin-password")) {
+    match std::fs::remove_file(config.initial_admin_password()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(failed(format!("the password was changed, but its first one could not be removed: {error}")))
         }
@@ -101,7 +101,7 @@ mod tests {
     }
 
     fn open(config: &Config) -> Directory {
-        let store = SledStore::open(config.data_dir.join("store"), store::Durability::Sync).unwrap();
+        let store = SledStore::open(config.store_directory(), store::Durability::Sync).unwrap();
         Directory::open(Arc::new(store), Arc::new(SystemClock)).unwrap()
     }
 
@@ -119,7 +119,7 @@ mod tests {
         assert!(set(&config, "admin", "correct horse battery").unwrap_err().contains("in use"));
         drop(directory);
 
-        let initial = config.data_dir.join("initial-admin-password");
+        let initial = config.initial_admin_password();
         std::fs::write(&initial, "first").unwrap();
         assert!(set(&config, "admin", "short").unwrap_err().contains("too weak"));
         assert!(set(&config, "nobody", "correct horse battery").unwrap_err().contains("there is no user"));

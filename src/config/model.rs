@@ -431,6 +431,17 @@ impl Config {
     pub fn admin_socket(&self) -> PathBuf {
         self.data_dir.join("admin.sock")
     }
+
+    /// The directory of the record store.
+    pub fn store_directory(&self) -> PathBuf {
+        self.data_dir.join("store")
+    }
+
+    /// The file that the first administrator's password is written to when nobody is there to be shown it; gone with the
+    /// first change of that password.
+    pub fn initial_admin_password(&self) -> PathBuf {
+        self.data_dir.join("initial-admin-password")
+    }
 }
 
 impl Listener {

@@ -358,28 +358,11 @@ fn concerns_the_connection(old: Option<&Arc<User>>, new: Option<&Arc<User>>, now
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::{Auth, ManagedBy, Permission, UserId};
+    use crate::access::{Auth, Permission, UserId};
 
     fn user() -> Arc<User> {
-        Arc::new(User {
-            id: UserId(uuid::Uuid::nil()),
-            username: "device".parse().unwrap(),
-            description: String::new(),
-            enabled: true,
-            auth: Auth::Password,
-            password_hash: None,
-            certificates: Vec::new(),
-            roles: Vec::new(),
-            permissions: Vec::new(),
-            publish_prefix: None,
-            client_id: None,
-            expires_at: None,
-            managed_by: ManagedBy::Api,
-            created_at: Timestamp::UNIX_EPOCH,
-            last_seen_at: None,
-            version: 1,
-            quota: None,
-        })
+        let id = UserId(uuid::Uuid::nil());
+        Arc::new(User { version: 1, ..User::new(id, "device".parse().unwrap(), Timestamp::UNIX_EPOCH) })
     }
 
     fn concerns(edit: impl FnOnce(&mut User)) -> bool {
