@@ -6,6 +6,7 @@
 pub mod api;
 mod apply;
 mod audit;
+mod certificates;
 mod explain;
 mod extract;
 mod metrics;
@@ -26,6 +27,7 @@ pub(crate) use server::serve;
 use crate::audit::Keeper;
 use crate::authn::{Hasher, PasswordPolicy};
 use crate::clock::Clock;
+use crate::crl::CrlPublisher;
 use crate::directory::{Directory, DirectoryError, Expected, LiveSessions};
 use crate::registry::Registry;
 use problem::{Kind, Problem};
@@ -46,6 +48,8 @@ pub(crate) struct State {
     pub(crate) keeper: Arc<Keeper>,
     /// Is `access.partial_subscription` "filter"?
     pub(crate) filter_partial: bool,
+    /// The revocation list, and the CA that signs it.
+    pub(crate) crl: Arc<CrlPublisher>,
     /// What time it is.
     pub(crate) clock: Arc<dyn Clock>,
 }

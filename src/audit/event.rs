@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::record::Hash;
-use crate::access::{Auth, ManagedBy, Permission, Quota, RoleName, UserId, Username};
+use crate::access::{Auth, ManagedBy, Permission, Quota, RevocationReason, RoleName, UserId, Username};
 
 /// On whose behalf something was done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -345,8 +345,18 @@ pub enum Event {
     CertificateSigning { request: Uuid, username: Username, serial: Word },
     /// The CA has issued a certificate.
     CertificateIssued { user: UserRef, serial: Word, fingerprint: Word, not_after: Timestamp },
-    /// A certificate is good no more.
-    CertificateRevoked { user: UserRef, serial: Word, fingerprint: Word },
+    /// A certificate is good no more. `reason`: absent when the user was deleted.
+    CertificateRevoked {
+        user: UserRef,
+        serial: Word,
+        fingerprint: Word,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<RevocationReason>,
+    },
+    /// All certificates of this issuer (its key identifier) are good no more.
+    IssuerRevoked { issuer: Word, reason: RevocationReason },
+    /// The CA is about to sign the revocation list with this number.
+    CrlSigning { issuer: Word, number: u64, entries: u64, next_update: Timestamp },
     /// A device asks for an identity. `key`: SHA-256 of the public key of its CSR.
     RegistrationRequested {
         request: Uuid,
@@ -415,6 +425,8 @@ impl Event {
             Self::CertificateSigning { .. } => "certificate_signing",
             Self::CertificateIssued { .. } => "certificate_issued",
             Self::CertificateRevoked { .. } => "certificate_revoked",
+            Self::IssuerRevoked { .. } => "issuer_revoked",
+            Self::CrlSigning { .. } => "crl_signing",
             Self::RegistrationRequested { .. } => "registration_requested",
             Self::RegistrationGranted { .. } => "registration_granted",
             Self::RegistrationDenied { .. } => "registration_denied",

@@ -21,10 +21,11 @@ use crate::{
     authn::{Authenticator, AuthenticatorSettings, Hasher, Lane, PasswordPolicy, Source},
     clock::Clock,
     config::{self, Config, ConfiguredPassword},
+    crl::CrlPublisher,
     directory::{Directory, NewUser},
     metrics::Metrics,
     net::{Admission, ClientCertificate, Listener, Server, Sessions, TlsAcceptor, TlsSettings, Workers},
-    pki::{CertificateAuthority, Origin, ServerName},
+    pki::{CertificateAuthority, Origin, ServerName, Signer},
     registry::Registry,
     router::Router,
     store::{MemoryStore, SledStore, Store},
@@ -51,7 +52,8 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
 
     let (ca, ca_origin) =
         CertificateAuthority::load_or_create(&config.ca.certificate, &config.ca.key, clock.timestamp())?;
-    let ca = Arc::new(ca);
+    let ca = Arc::new(ca.with_crl_url(config.ca.crl_url.clone()));
+    metrics.ca_not_after.set(ca.issuer().not_after().as_second());
 
     let bound = listeners(&config, sockets, &ca, clock.timestamp())?;
     let admin_socket = tasks::bind_admin(&config.admin_socket())?;
@@ -78,6 +80,15 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         Arc::clone(&metrics),
         settings::registry(&config),
     )?;
+
+    let crl = Arc::new(CrlPublisher::new(
+        Arc::clone(&store),
+        Arc::clone(&directory),
+        Arc::clone(&ca) as _,
+        Arc::clone(&clock),
+        Arc::clone(&metrics),
+        config.ca.crl_validity,
+    ));
 
     let keeper = Arc::new(Keeper::start(
         store,
@@ -131,6 +142,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         hasher,
         password_policy,
         keeper: Arc::clone(&keeper),
+        crl,
         initial_password: config.initial_admin_password(),
     });
     Ok(Broker { server, started, shutdown, control, keeper, admin_socket: config.admin_socket() })

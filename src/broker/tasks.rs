@@ -21,6 +21,7 @@ use crate::{
     audit::Keeper,
     authn::{Hasher, PasswordPolicy},
     clock::Timestamp,
+    crl::CrlPublisher,
     directory::{PolicyChange, PolicyListener},
     net::{self, Listener, Server, Workers},
     session::PartialSubscription,
@@ -36,6 +37,7 @@ pub(super) struct Parts<'a> {
     pub(super) hasher: Arc<Hasher>,
     pub(super) password_policy: PasswordPolicy,
     pub(super) keeper: Arc<Keeper>,
+    pub(super) crl: Arc<CrlPublisher>,
     pub(super) initial_password: PathBuf,
 }
 
@@ -109,6 +111,7 @@ pub(super) fn run(parts: Parts<'_>) {
     control.spawn(expire_rules(Arc::clone(server), expiry, shutdown.subscribe()));
     control.spawn(tick_registry(Arc::clone(server), shutdown.subscribe()));
     control.spawn(keep_audit(Arc::clone(&parts.keeper), shutdown.subscribe()));
+    control.spawn(Arc::clone(&parts.crl).run(shutdown.subscribe()));
     control.spawn(save_last_seen(Arc::clone(server), shutdown.subscribe()));
 
     let admin = admin::State {
@@ -118,6 +121,7 @@ pub(super) fn run(parts: Parts<'_>) {
         hasher: parts.hasher,
         password_policy: parts.password_policy,
         keeper: parts.keeper,
+        crl: parts.crl,
         filter_partial: server.settings.session.partial_subscription == PartialSubscription::Filter,
         clock: Arc::clone(&server.clock),
     };

@@ -11,7 +11,8 @@
 //! | `serve` | runs the broker; the default |
 //! | `config check` | what a configuration means, or what is wrong with it |
 //! | `user add\|list\|show\|edit\|passwd\|enable\|disable\|delete` | users |
-//! | `user revoke NAME SERIAL [--reason TEXT]` | takes one certificate of a user out of force, and ends the sessions that stand on it |
+//! | `user revoke NAME SERIAL` or `--all`, `[--reason REASON] [--comment TEXT]` | takes one certificate of a user out of force, or all, and ends the sessions that stand on it |
+//! | `ca show`, `ca crl [--out FILE]`, `ca revoke ISSUER` | the authority, its revocation list, an issuer that is revoked: see [certificates](super::certificates) |
 //! | `user passwd NAME --offline` | sets a password in the store while no broker runs |
 //! | `role add\|list\|show\|edit\|delete` | roles |
 //! | `registry list\|show\|grant\|deny\|lock\|unlock\|status\|watch` | enrolment: see [registry](super::registry) |
@@ -59,7 +60,10 @@
 //! | `/api/users/{name}` | GET, PATCH, DELETE (`?version=N`) |
 //! | `/api/users/{name}/password` | PUT |
 //! | `/api/users/{name}/enable`, `/api/users/{name}/disable` | POST |
-//! | `/api/users/{name}/certificates/{serial}/revoke` | POST |
+//! | `/api/users/{name}/certificates/{serial}/revoke`, `/api/users/{name}/certificates/revoke` | POST |
+//! | `/api/ca` | GET |
+//! | `/api/ca/issuers/{issuer}/revoke` | POST |
+//! | `/crl` | GET |
 //! | `/api/roles` | GET, POST |
 //! | `/api/roles/{name}` | GET, PUT, DELETE (`?version=N`) |
 //! | `/api/client-registry/requests` | GET (`?state=pending`, `granted`, `denied`) |

@@ -24,8 +24,8 @@ use zeroize::Zeroizing;
 
 use super::pem::{self, PemError};
 use super::{
-    BACKDATE, IssuedCertificate, IssuerCertificate, IssuerError, KeyError, PreparedCertificate, ProfileError,
-    PublicKey, SerialNumber, ServerName, Signer, der, issuer, prepared,
+    BACKDATE, Crl, IssuedCertificate, IssuerCertificate, IssuerError, KeyError, PreparedCertificate, PreparedCrl,
+    ProfileError, PublicKey, SerialNumber, ServerName, Signer, der, issuer, prepared,
 };
 use crate::clock::Duration;
 
@@ -227,6 +227,13 @@ impl CertificateAuthority {
         Ok(Self { issuer, key, chain, chain_pem, anchors: certificates, bundle_pem })
     }
 
+    /// From now on, what it issues names this place of its revocation list (RFC 5280 4.2.1.13): an ASCII URL.
+    #[must_use]
+    pub fn with_crl_url(mut self, url: Option<String>) -> Self {
+        self.issuer.set_crl_url(url);
+        self
+    }
+
     /// The certificates of the trust bundle, DER: anchors for verifying clients.
     pub fn anchors(&self) -> &[Vec<u8>] {
         &self.anchors
@@ -310,6 +317,11 @@ impl Signer for CertificateAuthority {
     }
 
     fn sign(&self, prepared: PreparedCertificate) -> Result<IssuedCertificate, SignerError> {
+        let signature = self.key.sign(prepared.tbs()).map_err(|error| sign_error(&error))?;
+        Ok(prepared.redeem(&signature, &self.issuer)?)
+    }
+
+    fn sign_crl(&self, prepared: PreparedCrl) -> Result<Crl, SignerError> {
         let signature = self.key.sign(prepared.tbs()).map_err(|error| sign_error(&error))?;
         Ok(prepared.redeem(&signature, &self.issuer)?)
     }

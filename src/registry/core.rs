@@ -591,7 +591,7 @@ fn standing(request: &Request, users: &dyn Users, now: Now) -> Verdict {
         None => None,
         Some(serial) => match user.certificates.iter().find(|it| it.serial == *serial) {
             None => return Verdict::Unusable(Unusable::Revoked),
-            Some(it) if it.revoked_at.is_some() => return Verdict::Unusable(Unusable::Revoked),
+            Some(it) if users.is_revoked(it) => return Verdict::Unusable(Unusable::Revoked),
             Some(it) if it.not_after <= now.wall => return Verdict::Unusable(Unusable::CertificateExpired),
             Some(it) => Some(it.clone()),
         },

@@ -348,6 +348,8 @@ async fn a_session_ends_with_its_certificate() {
         not_after: peer.not_after(),
         revoked_at: None,
         reason: None,
+        comment: None,
+        issuer: None,
     };
     harness.user_with("short-lived", |user| {
         user.auth = Auth::Certificate;

@@ -1,0 +1,96 @@
+//! The certificate authority: what it is, its revocation list, an issuer that is revoked.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use portcullis::admin::api::{CaView, IssuerRevocation, RevokedIssuerView};
+use portcullis::pki;
+
+use super::args::CaCommand;
+use super::client::{Client, segment};
+use super::output::{self, Fields, printable};
+use super::{Failure, Shell};
+
+/// Does what the arguments say.
+pub(crate) async fn run(command: CaCommand, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
+    match command {
+        CaCommand::Show => {
+            let ca: CaView = client.get("/api/ca").await?;
+            shell.print(&ca, show)
+        }
+        CaCommand::Crl { out } => {
+            let list = client.bytes("/crl").await?;
+            match out {
+                Some(path) => {
+                    write_whole(&path, &list)?;
+                    shell.print(&path, |path| format!("wrote the revocation list to {}\n", path.display()))
+                }
+                None => Ok(write!(shell.out, "{}", pki::pem("X509 CRL", &list))?),
+            }
+        }
+        CaCommand::Revoke { issuer, reason, comment } => {
+            let path = format!("/api/ca/issuers/{}/revoke", segment(&issuer)?);
+            let revoked: RevokedIssuerView = client.post(&path, &IssuerRevocation { reason, comment }).await?;
+            shell.print(&revoked, |revoked| {
+                format!(
+                    "revoked the issuer {} and all that it has issued; the sessions that stood on it were ended\n",
+                    printable(&revoked.issuer)
+                )
+            })
+        }
+    }
+}
+
+fn show(ca: &CaView) -> String {
+    let mut fields = Fields::default();
+    fields.add("subject", ca.subject.as_str());
+    fields.add("key", ca.key.as_str());
+    fields.add("issuer", ca.key_identifier.as_str());
+    fields.add("fingerprint", format!("SHA-256 {}", ca.fingerprint));
+    fields.add("valid", format!("{} to {}", output::time(ca.not_before), output::time(ca.not_after)));
+    let count = &ca.certificates;
+    let mut certificates = format!("{} in force, {} revoked, {} expired", count.live, count.revoked, count.expired);
+    if count.of_other_issuers > 0 {
+        certificates.push_str(&format!("; {} of those in force are of other issuers", count.of_other_issuers));
+    }
+    fields.add("certificates", certificates);
+    fields.add(
+        "crl",
+        ca.crl.as_ref().map_or_else(
+            || "none".to_owned(),
+            |crl| {
+                let (made, next) = (output::time(crl.this_update), output::time(crl.next_update));
+                format!(
+                    "number {}, {}, made {made}, next by {next}",
+                    crl.number,
+                    output::count(crl.entries, "certificate")
+                )
+            },
+        ),
+    );
+    fields.add("crl url", ca.crl_url.clone().unwrap_or_default());
+    for revoked in &ca.revoked_issuers {
+        let comment = revoked.comment.as_ref().map(|comment| format!(": {comment}")).unwrap_or_default();
+        let at = output::time(revoked.revoked_at);
+        fields.add("revoked", format!("issuer {} {at} ({}){comment}", revoked.issuer, revoked.reason));
+    }
+    fields.to_string()
+}
+
+/// Whoever reads the file finds the old list or the new one, never a part.
+fn write_whole(path: &Path, content: &[u8]) -> Result<(), Failure> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = PathBuf::from(name);
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::File::create(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(|error| {
+        // Of no use to anybody; that it cannot be removed is the lesser trouble.
+        drop(std::fs::remove_file(&temporary));
+        Failure::Answer(format!("cannot write `{}`: {error}", path.display()))
+    })
+}
