@@ -81,6 +81,7 @@ pub mod clock;
 pub mod config;
 pub mod crl;
 pub mod directory;
+pub mod files;
 pub mod manual;
 pub mod metrics;
 pub mod mqtt;
