@@ -264,7 +264,7 @@ async fn all_certificates_of_a_user_and_an_issuer_are_revoked_and_the_list_is_se
     });
     for name in ["one", "two"] {
         let certificates = certificates.clone().map(|it| CertificateRecord {
-            serial: format!("{}{}", it.serial, name.len()),
+            serial: format!("{}0{}", it.serial, name.len()),
             fingerprint: format!("{name}{}", it.fingerprint),
             ..it
         });

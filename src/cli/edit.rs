@@ -70,8 +70,12 @@ pub(crate) async fn revoke(arguments: UserRevoke, client: &Client, shell: &mut S
     let UserRevoke { username, serial, all: _, reason, comment } = arguments;
     let base = format!("{}/certificates", user_path(&username)?);
     let path = match &serial {
-        // The form of the records; openssl and others write it in upper case, with colons.
-        Some(serial) => format!("{base}/{}/revoke", segment(&serial.replace(':', "").to_ascii_lowercase())?),
+        // The form of the records; others write it in upper case, with colons, or as a number without its leading zero.
+        Some(serial) => {
+            let digits = serial.replace(':', "").to_ascii_lowercase();
+            let zero = if digits.len() % 2 == 1 { "0" } else { "" };
+            format!("{base}/{}/revoke", segment(&format!("{zero}{digits}"))?)
+        }
         None => format!("{base}/revoke"),
     };
     let user: UserView = client.post(&path, &Revocation { reason, comment, version: None }).await?;

@@ -313,6 +313,9 @@ impl Inner {
         now: Now,
     ) -> Result<Option<IssuedCertificate>, RegistryError> {
         let Some(key) = &request.key else { return Ok(None) };
+        if self.directory.policy().is_issuer_revoked(&self.signer.issuer().id()) {
+            return Err(RegistryError::Invalid("the CA is revoked: replace it, then grant this"));
+        }
         let csr = details.csr.as_deref().and_then(|text| VerifiedCsr::from_pem(text.as_bytes()).ok());
         let csr = csr.filter(|csr| csr.key().fingerprint() == *key && *csr.username() == request.username).ok_or_else(
             || RegistryError::Damaged(format!("the CSR of request `{}` is not the one on record", request.id)),
