@@ -382,15 +382,15 @@ async fn all_certificates_of_a_user_and_of_an_issuer_are_revoked() {
 
     // Nothing is issued by it any more.
     let registry = Arc::clone(harness.handle().registry());
-    registry.unlock(portcullis::registry::UnlockTerms::default(), &Actor::System).await.unwrap();
+    registry.unlock(UnlockTerms::default(), Actor::System).await.unwrap();
     let mut device = over_tls(&harness, "tls", V5, None).await;
     assert_eq!(device.connect(&connect(V5, "new")).await.reason_code, ReasonCode::Success);
     device.subscribe("$registry/+/response", Q1).await;
     let (_, csr) = request("late-1");
     assert_eq!(ask(&mut device, "register", &json!({ "username": "late-1", "csr": csr })).await["status"], 202);
-    let pending = registry.list(Default::default()).await.unwrap();
-    let terms = portcullis::registry::GrantTerms::default();
-    let refused = registry.grant(pending[0].id, terms, &Actor::System).await.unwrap_err();
+    let pending = registry.list(None).await.unwrap();
+    let terms = GrantTerms::default();
+    let refused = registry.grant(pending[0].id, terms, Actor::System).await.unwrap_err();
     assert!(refused.to_string().contains("the CA is revoked"), "{refused}");
 }
 
