@@ -9,7 +9,7 @@ jq -n --arg username "$name" --rawfile csr "$name.csr" '{$username, $csr}' >"$na
 
 while :; do
   answer=$(mosquitto_rr -h "$host" -p "$port" --cafile "$ca" -V 5 -W 20 \
-    -t '$registry/register' -e '$registry/register/response' -f "$name.json") || answer='{"state": "no answer"}'
+    -t '$registry/register' -e '$registry/register/response' -m "$(cat "$name.json")") || answer='{"state": "no answer"}'
   say() { printf '%s' "$answer" | jq -r "$1"; }
   case $(say .status) in
     201)
