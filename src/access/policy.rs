@@ -168,6 +168,11 @@ impl Policy {
         next
     }
 
+    /// The issuers that are revoked as a whole.
+    pub fn revoked_issuers(&self) -> &BTreeSet<String> {
+        &self.revoked_issuers
+    }
+
     /// Is every certificate of this issuer revoked?
     pub fn is_issuer_revoked(&self, issuer: &str) -> bool {
         self.revoked_issuers.contains(issuer)

@@ -355,6 +355,8 @@ pub enum Event {
     },
     /// All certificates of this issuer (its key identifier) are good no more.
     IssuerRevoked { issuer: Word, reason: RevocationReason },
+    /// The broker shows another certificate: one that it has `created` or `renewed`, or one that was `replaced` by an operator.
+    ServerCertificate { origin: Word, fingerprint: Word, not_after: Timestamp },
     /// The CA is about to sign the revocation list with this number.
     CrlSigning { issuer: Word, number: u64, entries: u64, next_update: Timestamp },
     /// A device asks for an identity. `key`: SHA-256 of the public key of its CSR.
@@ -426,6 +428,7 @@ impl Event {
             Self::CertificateIssued { .. } => "certificate_issued",
             Self::CertificateRevoked { .. } => "certificate_revoked",
             Self::IssuerRevoked { .. } => "issuer_revoked",
+            Self::ServerCertificate { .. } => "server_certificate",
             Self::CrlSigning { .. } => "crl_signing",
             Self::RegistrationRequested { .. } => "registration_requested",
             Self::RegistrationGranted { .. } => "registration_granted",

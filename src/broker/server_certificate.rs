@@ -22,7 +22,7 @@ use crate::{
     directory::{Actor, Directory, DirectoryError},
     metrics::Metrics,
     net::ServerKey,
-    pki::{self, CertificateAuthority, Origin, ServerCertificate, ServerName},
+    pki::{CertificateAuthority, Origin, ServerCertificate, ServerName},
 };
 
 /// How often files, names and the clock are looked at.
@@ -62,8 +62,7 @@ impl ServerCertificateKeeper {
         let shown = ServerKey::new(in_use.chain(), in_use.key_der())
             .map_err(|source| StartError::Tls { listener: "all with TLS".to_owned(), source })?;
         let seen = [modified(&certificate), modified(&key)];
-        let keeper =
-            Self { parts, certificate, key, shown: Arc::new(shown), in_use, seen, names, told: None };
+        let keeper = Self { parts, certificate, key, shown: Arc::new(shown), in_use, seen, names, told: None };
         if keeper.in_use.origin() != Origin::Loaded {
             keeper.record()?;
         }
@@ -240,7 +239,11 @@ mod tests {
         keeper.look();
         drop(keeper);
         let again = house.keeper(plain).unwrap();
-        assert_eq!((again.in_use.fingerprint(), again.in_use.origin()), (renewed, Origin::Loaded), "after a restart too");
+        assert_eq!(
+            (again.in_use.fingerprint(), again.in_use.origin()),
+            (renewed, Origin::Loaded),
+            "after a restart too"
+        );
         assert_eq!(house.records(), 2);
     }
 

@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+use super::server_certificate::{self, ServerCertificateKeeper};
 use super::{Broker, FirstAdmin, StartError, Started, settings, tasks};
 use crate::{
     audit::{AuditKey, Keeper, Recorder},
@@ -25,7 +26,7 @@ use crate::{
     directory::{Directory, NewUser},
     files,
     metrics::Metrics,
-    net::{Admission, ClientCertificate, Listener, Server, Sessions, TlsAcceptor, TlsSettings, Workers},
+    net::{Admission, ClientCertificate, Listener, Server, ServerKey, Sessions, TlsAcceptor, TlsSettings, Workers},
     pki::{CertificateAuthority, Origin, ServerName, Signer},
     registry::Registry,
     router::Router,
@@ -56,7 +57,19 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
     let ca = Arc::new(ca.with_crl_url(config.ca.crl_url.clone()));
     metrics.ca_not_after.set(ca.issuer().not_after().as_second());
 
-    let bound = listeners(&config, sockets, &ca, clock.timestamp())?;
+    let server_certificate = if config.listeners.iter().any(|listener| listener.tls) {
+        let parts = server_certificate::Parts {
+            ca: Arc::clone(&ca),
+            directory: Arc::clone(&directory),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            names: server_names,
+        };
+        Some(ServerCertificateKeeper::open(&config, parts)?)
+    } else {
+        None
+    };
+    let bound = listeners(&config, sockets, &ca, server_certificate.as_ref().map(ServerCertificateKeeper::shown))?;
     let admin_socket = tasks::bind_admin(&config.admin_socket())?;
 
     let system = |action| move |source| StartError::System { action, source };
@@ -144,6 +157,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         password_policy,
         keeper: Arc::clone(&keeper),
         crl,
+        server_certificate,
         initial_password: config.initial_admin_password(),
     });
     Ok(Broker { server, started, shutdown, control, keeper, admin_socket: config.admin_socket() })
@@ -238,23 +252,17 @@ fn listeners(
     config: &Config,
     sockets: Vec<std::net::TcpListener>,
     ca: &CertificateAuthority,
-    now: crate::clock::Timestamp,
+    certificate: Option<&Arc<ServerKey>>,
 ) -> Result<Vec<(std::net::TcpListener, Arc<Listener>)>, StartError> {
-    let certificate = if config.listeners.iter().any(|listener| listener.tls) {
-        Some(ca.server_certificate(&config.tls.certificate, &config.tls.key, &server_names(), now)?)
-    } else {
-        None
-    };
     config
         .listeners
         .iter()
         .zip(sockets)
         .map(|(listener, socket)| {
-            let tls = match &certificate {
+            let tls = match certificate {
                 Some(certificate) if listener.tls => Some(
                     TlsAcceptor::new(&TlsSettings {
-                        chain: certificate.chain(),
-                        key: certificate.key_der(),
+                        certificate,
                         client_anchors: ca.anchors(),
                         client_certificate: match listener.client_certificate {
                             config::ClientCertificate::Off => ClientCertificate::Off,

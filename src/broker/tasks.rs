@@ -14,7 +14,7 @@ use tokio::{
     task,
 };
 
-use super::{StartError, remove_socket};
+use super::{StartError, remove_socket, server_certificate::ServerCertificateKeeper};
 use crate::{
     access::Username,
     admin,
@@ -38,6 +38,7 @@ pub(super) struct Parts<'a> {
     pub(super) password_policy: PasswordPolicy,
     pub(super) keeper: Arc<Keeper>,
     pub(super) crl: Arc<CrlPublisher>,
+    pub(super) server_certificate: Option<ServerCertificateKeeper>,
     pub(super) initial_password: PathBuf,
 }
 
@@ -112,6 +113,9 @@ pub(super) fn run(parts: Parts<'_>) {
     control.spawn(tick_registry(Arc::clone(server), shutdown.subscribe()));
     control.spawn(keep_audit(Arc::clone(&parts.keeper), shutdown.subscribe()));
     control.spawn(Arc::clone(&parts.crl).run(shutdown.subscribe()));
+    if let Some(keeper) = parts.server_certificate {
+        control.spawn(keeper.run(shutdown.subscribe()));
+    }
     control.spawn(save_last_seen(Arc::clone(server), shutdown.subscribe()));
 
     let admin = admin::State {

@@ -30,7 +30,7 @@ pub(crate) use self::{
     admission::Admission,
     listener::{Listener, run as listen},
     sessions::{SessionCell, Sessions},
-    tls::{ClientCertificate, TlsAcceptor, TlsSettings},
+    tls::{ClientCertificate, ServerKey, TlsAcceptor, TlsSettings},
     workers::Workers,
 };
 use self::{
@@ -313,6 +313,7 @@ impl PolicyListener for Server {
             Affected::Users(users) => users.iter().flat_map(|user| self.sessions.of_user(*user)).collect(),
         };
         let now = self.clock.timestamp();
+        let issuers_moved = change.old.revoked_issuers() != change.new.revoked_issuers();
         for cell in affected {
             // Whoever holds the gate now decided by the old rules and is done when it lets go; whoever takes it next
             // reads the new ones.
@@ -320,7 +321,7 @@ impl PolicyListener for Server {
             let Owner::User(user) = gate.session.key().owner else { continue };
             if gate.session.is_attached() {
                 drop(gate);
-                if concerns_the_connection(change.old.user(user), change.new.user(user), now) {
+                if issuers_moved || concerns_the_connection(change.old.user(user), change.new.user(user), now) {
                     cell.mailbox.call();
                 }
             } else {

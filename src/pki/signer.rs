@@ -378,6 +378,11 @@ impl ServerCertificate {
         &self.chain
     }
 
+    /// SHA-256 of the certificate, lower-case hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        super::hex(&super::sha256(self.chain.first().map(Vec::as_slice).unwrap_or_default()))
+    }
+
     /// The private key, DER: PKCS#8, SEC1 or PKCS#1. A secret.
     pub fn key_der(&self) -> &[u8] {
         &self.key
