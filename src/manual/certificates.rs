@@ -16,6 +16,15 @@
 //! crl           number 7, 3 certificates, made 2026-11-27 10:00:00Z, next by 2026-12-04 10:00:00Z
 //! ```
 //!
+//! # The broker's own certificate
+//!
+//! Without files of yours the CA makes it: one year, for the host name, `localhost` and the addresses of the interfaces. While the broker
+//! runs it renews it, for the same key, at two thirds of its life and when the machine gets a name or address that is not on it; the file
+//! is rewritten whole, handshakes from then on show the new one, and connections notice nothing. Files of yours (`[tls] certificate`,
+//! `key`) are never written: replace them, the key and the certificate, and within seconds the broker shows the new one. While they
+//! do not fit together, or are not valid now, it keeps the one that it has, and says so in its log. Each change is in the audit log;
+//! `portcullis_server_certificate_not_after_timestamp_seconds` says until when the one in use is good.
+//!
 //! # Revoking
 //!
 //! | command | takes out of force |

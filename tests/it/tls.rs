@@ -394,6 +394,33 @@ async fn all_certificates_of_a_user_and_of_an_issuer_are_revoked() {
     assert!(refused.to_string().contains("the CA is revoked"), "{refused}");
 }
 
+/// An operator replaces the server certificate: connections go on, and who comes then sees the new one.
+#[tokio::test]
+async fn another_server_certificate_is_shown_without_dropping_a_connection() {
+    let harness = start("").await;
+    harness.user_with("device-1", |user| user.permissions = vec![allow("#")]);
+    let mut before = over_tls(&harness, "tls", V5, None).await;
+    before.connect(&as_user(V5, "before", "device-1")).await;
+    before.subscribe("t", Q1).await;
+
+    let certs = harness.path().join("certs");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(certs.join("server.key"), key.serialize_pem()).unwrap();
+    std::fs::write(certs.join("server.pem"), certificate.pem()).unwrap();
+    let mut anchors = RootCertStore::empty();
+    anchors.add(certificate.der().clone()).unwrap();
+    let only_the_new_one = tls_client(anchors, ANY_TLS, None);
+    let address = harness.address("tls");
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while Tls::connect(address, Arc::clone(&only_the_new_one)).await.is_err() {
+        assert!(Instant::now() < deadline, "the new certificate is shown");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    before.publish("t", "still here", Q1).await;
+    before.expect_message("t", "still here").await;
+}
+
 /// A session never outlives its certificate.
 #[tokio::test]
 async fn a_session_ends_with_its_certificate() {
