@@ -1,10 +1,7 @@
 //! The certificate authority: what it is, its revocation list, an issuer that is revoked.
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-
 use portcullis::admin::api::{CaView, IssuerRevocation, RevokedIssuerView};
-use portcullis::pki;
+use portcullis::{files, pki};
 
 use super::args::CaCommand;
 use super::client::{Client, segment};
@@ -22,7 +19,9 @@ pub(crate) async fn run(command: CaCommand, client: &Client, shell: &mut Shell<'
             let list = client.bytes("/crl").await?;
             match out {
                 Some(path) => {
-                    write_whole(&path, &list)?;
+                    // Whoever reads the file finds the old list or the new one, never a part.
+                    files::replace(&path, &list, 0o644)
+                        .map_err(|error| Failure::Answer(format!("cannot write `{}`: {error}", path.display())))?;
                     shell.print(&path, |path| format!("wrote the revocation list to {}\n", path.display()))
                 }
                 None => Ok(write!(shell.out, "{}", pki::pem("X509 CRL", &list))?),
@@ -49,10 +48,11 @@ fn show(ca: &CaView) -> String {
     fields.add("fingerprint", format!("SHA-256 {}", ca.fingerprint));
     fields.add("valid", format!("{} to {}", output::time(ca.not_before), output::time(ca.not_after)));
     let count = &ca.certificates;
-    let mut certificates = format!("{} in force, {} revoked, {} expired", count.live, count.revoked, count.expired);
-    if count.of_other_issuers > 0 {
-        certificates.push_str(&format!("; {} of those in force are of other issuers", count.of_other_issuers));
-    }
+    let others = match count.of_other_issuers {
+        0 => String::new(),
+        others => format!("; {others} of those in force are of other issuers"),
+    };
+    let certificates = format!("{} in force, {} revoked, {} expired{others}", count.live, count.revoked, count.expired);
     fields.add("certificates", certificates);
     fields.add(
         "crl",
@@ -75,22 +75,4 @@ fn show(ca: &CaView) -> String {
         fields.add("revoked", format!("issuer {} {at} ({}){comment}", revoked.issuer, revoked.reason));
     }
     fields.to_string()
-}
-
-/// Whoever reads the file finds the old list or the new one, never a part.
-fn write_whole(path: &Path, content: &[u8]) -> Result<(), Failure> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = PathBuf::from(name);
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::File::create(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    write().map_err(|error| {
-        // Of no use to anybody; that it cannot be removed is the lesser trouble.
-        drop(std::fs::remove_file(&temporary));
-        Failure::Answer(format!("cannot write `{}`: {error}", path.display()))
-    })
 }

@@ -282,7 +282,7 @@ async fn the_authority() {
         ("ca show", vec![ok(&ca())]),
         ("ca show --json", vec![ok(&ca())]),
         ("ca crl", vec![ok(&json!("not read here"))]),
-        ("ca crl --out /nowhere/at/all", vec![ok(&json!("not read here"))]),
+        ("ca crl --out /proc/nowhere", vec![ok(&json!("not read here"))]),
         ("ca revoke ef --reason keyCompromise --comment stolen", vec![ok(&revoked)]),
     ] {
         writeln!(text, "{}", transcript(command, answers).await).unwrap();
