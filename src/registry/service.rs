@@ -19,7 +19,7 @@ use super::lock::{Lock, UnlockTerms};
 use super::message::{RegisterMessage, parse_question};
 use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError, StateFilter};
 use super::rates::Rates;
-use super::request::{Details, Door, Request, RequestId, RequestView, State};
+use super::request::{Details, Request, RequestId, RequestView, State};
 use super::settings::{Caller, Origin, PasswordHasher, Settings};
 use crate::audit::{self, Note};
 use crate::authn::{Busy, HashError, Source};
@@ -243,7 +243,7 @@ impl Registry {
             tag: message.password.as_ref().map(|password| inner.tag(password)),
             source: origin.source,
             listener: &origin.listener,
-            door: Door::Mqtt,
+            door: origin.door,
         };
         let policy = inner.directory.policy();
         let mut state = inner.state.lock();

@@ -10,7 +10,7 @@ use crate::access::{Auth, Context, Effect, ManagedBy, Operation, Permission, Rol
 use crate::clock::ManualClock;
 use crate::directory::{Expected, NewUser};
 use crate::pki::{CertificateAuthority, PeerCertificate};
-use crate::registry::{AnswerSink, Hashing, RateLimit, RegistryErrorKind, ReturnPath};
+use crate::registry::{AnswerSink, Door, Hashing, RateLimit, RegistryErrorKind, ReturnPath};
 use crate::store::{Fault, FaultyStore};
 
 const CSR: &str = include_str!("../pki/testdata/p256.csr.pem");
@@ -146,7 +146,7 @@ fn origin(sink: Option<&Arc<Inbox>>) -> Origin {
         correlation_data: Some("17".into()),
     };
     let sink = sink.map(|inbox| (Arc::downgrade(&(Arc::clone(inbox) as Arc<dyn AnswerSink>)), path));
-    Origin { source: "192.0.2.1".parse().unwrap(), listener: "mqtts".into(), connection: 1, sink }
+    Origin { source: "192.0.2.1".parse().unwrap(), listener: "mqtts".into(), door: Door::Mqtt, connection: 1, sink }
 }
 
 fn with_csr() -> Value {
@@ -502,7 +502,7 @@ async fn only_administrators_decide() {
     stage.send(with_csr()).await;
     let id = stage.only().await;
     let user = stage.directory.create_user(NewUser::named("somebody".parse().unwrap()), &Actor::System).unwrap();
-    let actor = Actor::User { id: user.id, username: user.username.clone() };
+    let actor = Actor::User { id: user.id, username: user.username.clone(), from: None };
     let refused = stage.registry.grant(id, Stage::terms(), actor.clone()).await.unwrap_err();
     assert_eq!(refused.kind(), RegistryErrorKind::Forbidden);
     assert!(stage.registry.deny(id, String::new(), actor.clone()).await.is_err());

@@ -141,6 +141,9 @@ bind = "127.0.0.1:{tcp}"
 
 [metrics]
 bind = "off"
+
+[admin]
+bind = "127.0.0.1:{api}"
 """
 
 
