@@ -7,7 +7,8 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::api::{
-    Deny, Event, GrantTerms, LockStatus, Missed, Page, RequestFilter, RequestId, RequestView, UnlockTerms,
+    Deny, Event, GrantTerms, LockStatus, MAX_PAGE, Missed, RequestFilter, RequestId, RequestPage, RequestView,
+    UnlockTerms,
 };
 use super::caller::{Caller, Standing};
 use super::extract::{Ask, Body, Named, OptionalBody};
@@ -16,8 +17,13 @@ use super::stream::{self, Over, Stopping, Teller};
 use super::{Answer, Shared};
 use crate::registry::{RegistryError, RegistryErrorKind};
 
-pub(super) async fn list(state: Shared, _: Caller, Ask(filter): Ask<RequestFilter>) -> Answer<Json<Page<RequestView>>> {
-    Ok(Json(Page { items: state.registry.list(filter.state).await? }))
+pub(super) async fn list(state: Shared, _: Caller, Ask(filter): Ask<RequestFilter>) -> Answer<Json<RequestPage>> {
+    let RequestFilter { state: wanted, after, limit } = filter;
+    let limit = limit.unwrap_or(MAX_PAGE);
+    if limit == 0 || limit > MAX_PAGE {
+        return Err(Problem::new(Kind::Invalid, format!("`limit` is 1 to {MAX_PAGE}")));
+    }
+    Ok(Json(state.registry.page(wanted, after, limit).await?))
 }
 
 pub(super) async fn show(state: Shared, _: Caller, Named(id): Named<RequestId>) -> Answer<Json<RequestView>> {
