@@ -61,7 +61,7 @@ pub(super) async fn events(
         AuditRange { after: None, last: None, .. } => keeper.tip().sequence,
         range => start(&range, keeper.tip().sequence),
     };
-    let (teller, response) = stream::open(&state, standing, stopping);
+    let (teller, response) = stream::open(&state, &standing, stopping);
     tokio::spawn(follow(keeper, after, teller));
     response
 }

@@ -66,7 +66,7 @@ pub(super) async fn status(state: Shared, _: Caller) -> Answer<Json<LockStatus>>
 
 /// Server-sent events, until the client or its right goes, or the broker stops.
 pub(super) async fn events(state: Shared, standing: Standing, Extension(stopping): Extension<Stopping>) -> Response {
-    let (teller, response) = stream::open(&state, standing, stopping);
+    let (teller, response) = stream::open(&state, &standing, stopping);
     tokio::spawn(forward(state.registry.watch(), teller));
     response
 }

@@ -25,7 +25,7 @@ use tokio::time::{Sleep, sleep};
 use super::problem::{Kind, Problem};
 
 /// From the first look at a body to its end.
-const BODY_TIME: Duration = Duration::from_secs(60);
+const BODY_TIME: Duration = Duration::from_mins(1);
 
 /// Says which site's page made a browser send the request (W3C Fetch Metadata).
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

@@ -47,7 +47,7 @@ struct Guard {
 pub(super) struct Over;
 
 /// A stream, and its response.
-pub(super) fn open(state: &Arc<State>, standing: Standing, Stopping(stopping): Stopping) -> (Teller, Response) {
+pub(super) fn open(state: &Arc<State>, standing: &Standing, Stopping(stopping): Stopping) -> (Teller, Response) {
     let (out, events) = mpsc::channel(WAITING);
     let guard = || Guard { state: Arc::clone(state), standing: standing.clone() };
     let body = Body::new(EventStream { events: Chunks(events), guard: guard() });

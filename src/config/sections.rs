@@ -34,7 +34,7 @@ pub(super) fn read(root: &Section<'_>, base: &Path) -> Config {
         password: password(&root.section("password"), default.password),
         limits: limits(&root.section("limits"), default.limits),
         store: store(&root.section("store"), default.store),
-        admin: admin(&root.section("admin"), base, default.admin),
+        admin: admin(&root.section("admin"), base, &default.admin),
         audit: audit(&root.section("audit"), default.audit),
         metrics: metrics(&root.section("metrics"), default.metrics),
         log: log(&root.section("log"), default.log),
@@ -236,7 +236,7 @@ fn store(section: &Section<'_>, default: Store) -> Store {
     store
 }
 
-fn admin(section: &Section<'_>, base: &Path, default: Admin) -> Admin {
+fn admin(section: &Section<'_>, base: &Path, default: &Admin) -> Admin {
     let admin = Admin {
         bind: section.get("bind", address_or_off).unwrap_or(default.bind),
         registration: section.get("registration", boolean).unwrap_or(default.registration),

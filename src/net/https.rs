@@ -277,7 +277,7 @@ mod tests {
     async fn a_peer_that_reads_slowly_is_served() {
         use tokio::io::AsyncReadExt;
         let (ours, mut theirs) = tokio::io::duplex(10);
-        let mut stream = impatient(ours, Duration::from_secs(60));
+        let mut stream = impatient(ours, Duration::from_mins(1));
         let reader = tokio::spawn(async move {
             let mut taken = 0;
             let mut buffer = [0; 10];
@@ -351,7 +351,7 @@ mod tests {
             let tcp = TcpStream::connect(address).await.unwrap();
             connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap()
         };
-        let patience = Duration::from_secs(60);
+        let patience = Duration::from_mins(1);
 
         // A handshake that does not begin, one that does not end.
         for bytes in [&b""[..], &[0x16, 3, 1, 2]] {
@@ -388,7 +388,7 @@ mod tests {
         use tokio::io::AsyncReadExt;
         for ends in [true, false] {
             let (ours, mut theirs) = tokio::io::duplex(10);
-            let limit = if ends { Duration::from_secs(60) } else { Duration::from_millis(50) };
+            let limit = if ends { Duration::from_mins(1) } else { Duration::from_millis(50) };
             let mut stream = impatient(ours, limit);
             let peer = tokio::spawn(async move {
                 theirs.write_all(&[0; 1000]).await.unwrap();
