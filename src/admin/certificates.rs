@@ -9,9 +9,9 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 
 use super::api::{CaCertificates, CaView, CrlView, DryRun, IssuerRevocation, Revocation, RevokedIssuerView};
+use super::caller::Caller;
 use super::extract::{Ask, Named, NamedCertificate, OptionalBody};
 use super::problem::{Kind, Problem};
-use super::server::Caller;
 use super::users::{find, update};
 use super::{Answer, Shared, State, blocking};
 use crate::access::{CertificateRecord, RevocationReason, User, Username};

@@ -21,7 +21,7 @@ use crate::crl::CrlPublisher;
 use crate::directory::{PolicyChange, SessionEffect};
 use crate::metrics::Metrics;
 use crate::pki::CertificateAuthority;
-use crate::registry::{self, Origin};
+use crate::registry::{self, Door, Origin};
 use crate::store::MemoryStore;
 
 struct Fixture {
@@ -100,7 +100,7 @@ impl Fixture {
         let validity = Duration::from_hours(24);
         let crl = CrlPublisher::new(store, directory.clone(), signer, clock.clone(), metrics, validity);
         let crl = Arc::new(crl);
-        let state = State {
+        let state = Arc::new(State {
             directory: directory.clone(),
             live: Arc::new(OneSession),
             registry: registry.clone(),
@@ -110,7 +110,8 @@ impl Fixture {
             crl: crl.clone(),
             filter_partial: false,
             clock,
-        };
+            moved: watch::channel(()).1,
+        });
         let (stop, stopped) = oneshot::channel();
         let server = serve(UnixListener::bind(&socket).unwrap(), state, async move { _ = stopped.await });
         let server = tokio::spawn(server);
@@ -119,8 +120,13 @@ impl Fixture {
 
     /// What a device gets for sending this.
     async fn register(&self, message: Value) -> Value {
-        let origin =
-            Origin { source: "192.0.2.7".parse().unwrap(), listener: "mqtts".into(), connection: 1, sink: None };
+        let origin = Origin {
+            source: "192.0.2.7".parse().unwrap(),
+            listener: "mqtts".into(),
+            door: Door::Mqtt,
+            connection: 1,
+            sink: None,
+        };
         let answer = self.registry.register(message.to_string().as_bytes(), None, &origin).await;
         serde_json::to_value(&answer).unwrap()
     }
@@ -226,7 +232,7 @@ async fn one_certificate_is_revoked_once_with_its_reason_and_the_others_stand() 
     let pin = move |user: &mut crate::access::User| user.certificates = records;
     broker.directory.update_user(id, Expected::Any, pin, &crate::directory::Actor::System).unwrap();
 
-    let path = "/api/users/station-7/certificates/01:AB/revoke";
+    let path = "/api/users/station-7/certificates/01ab/revoke";
     let late = broker.call("POST", path, json!({ "version": user["version"] })).await;
     assert_eq!(late.status, StatusCode::CONFLICT);
     let revoked =

@@ -39,6 +39,19 @@
 //! | a new user inherits from an old name | the id is the identity | `a_later_user_of_the_same_name_inherits_nothing`, `a_later_user_of_the_same_name_inherits_nothing_of_a_granted_request` |
 //! | nobody can administer any more | the last administrator cannot be removed | `the_last_administrator_stays` |
 //!
+//! # Over HTTPS
+//!
+//! | threat | what stands against it | tests |
+//! |---|---|---|
+//! | finding out what there is, or who | one answer to all who have not proven who they are | `a_stranger_learns_nothing_but_that_it_is_one`, `guessing_is_slow_for_known_and_unknown_users_alike` |
+//! | a path that a rule does not know and a route does | the rule sees the decoded segments that the route takes, each in one spelling | `rules_decide_on_the_segments_of_the_path_and_a_refusal_is_counted_and_recorded`, `a_name_in_a_path_has_one_spelling`, `paths_are_decoded_once_and_what_could_mean_another_path_is_refused` |
+//! | going on with a right that is gone | nothing is remembered from request to request; each event of a stream is asked for | `a_change_of_the_user_counts_at_the_next_request_of_the_same_connection`, `a_stream_ends_with_the_right_to_it`, `a_certificate_of_the_own_ca_is_a_login_until_it_is_revoked` |
+//! | getting more by administering | the same delegation as everywhere | `who_administers_hands_out_no_more_than_it_holds` |
+//! | a page that uses an operator's browser | other origins refused, JSON only, no CORS, no cookies | `pages_of_other_sites_change_nothing`, `what_is_no_registration_is_refused_and_pages_of_other_sites_cannot_make_one` |
+//! | two requests in what a proxy takes for one | bodies have a Content-Length; chunks are refused and the connection closed | `bytes_that_two_servers_could_read_in_two_ways_are_refused_and_the_connection_closed` |
+//! | holding connections, sending slowly, reading slowly | bounds and times at every stage, on a thread that carries no messages | `who_is_slow_is_closed_at_every_stage`, `a_body_that_trickles_ends_with_its_time`, `a_peer_that_does_not_read_is_given_up`, `connections_have_a_bound_in_all_and_for_each_source`, `heads_and_bodies_beyond_their_size_are_refused` |
+//! | reaching the API through the door for devices | a listener of its own, with enrolment alone | `nothing_of_the_api_is_on_the_listener_for_enrolment` |
+//!
 //! # Who did it?
 //!
 //! See [audit](super::audit).

@@ -20,6 +20,21 @@ fn is_empty(directory: &Path) -> bool {
     directory.read_dir().unwrap().next().is_none()
 }
 
+/// Whatever the store keeps: the second one would take the first one's admin socket away.
+#[tokio::test]
+async fn a_second_broker_in_a_directory_is_refused_and_the_first_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "metrics.bind = 'off'\nstore.durability = 'memory'\nlistener = [{ name = 'a', bind = '127.0.0.1:0' }]";
+    let config = Config::parse(text, directory.path()).unwrap();
+    let socket = config.admin_socket();
+    let first = Broker::builder(config.clone()).bind().await.unwrap();
+    let error = Broker::builder(config.clone()).bind().await.err().expect("the directory is taken");
+    assert!(error.to_string().contains("in use by another process"), "{error}");
+    assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    first.shutdown().await;
+    Broker::builder(config).bind().await.unwrap().shutdown().await;
+}
+
 #[tokio::test]
 async fn an_address_in_use_is_told_with_its_line_and_nothing_is_left_behind() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -28,21 +43,22 @@ async fn an_address_in_use_is_told_with_its_line_and_nothing_is_left_behind() {
     let directory = tempfile::tempdir().unwrap();
     let parse = |text: &str| Config::parse(text, directory.path()).unwrap();
 
-    let config =
-        parse(&format!("{free}[[listener]]\nname = \"mqtts\"\nbind = \"{address}\"\n[metrics]\nbind = \"off\"\n"));
+    let config = parse(&format!(
+        "{free}[[listener]]\nname = \"mqtts\"\nbind = \"{address}\"\n[metrics]\nbind = \"off\"\n[admin]\nbind = \"off\"\n"
+    ));
     assert_eq!(
         failure(&config, &address).await,
         "broker.toml:7:8: listener `mqtts` cannot listen on ADDRESS: another program listens there; \
          stop that program, or choose another `bind`"
     );
-    let config = parse(&format!("[metrics]\nbind = \"{address}\"\n{free}"));
+    let config = parse(&format!("[metrics]\nbind = \"{address}\"\n[admin]\nbind = \"off\"\n{free}"));
     assert_eq!(
         failure(&config, &address).await,
         "broker.toml:2:8: metrics cannot listen on ADDRESS: another program listens there; \
          stop that program, or choose another `bind`"
     );
     // What the file leaves at its default has no line.
-    let mut config = parse("[metrics]\nbind = \"off\"\n");
+    let mut config = parse("[metrics]\nbind = \"off\"\n[admin]\nbind = \"off\"\n");
     config.listeners.truncate(1);
     config.listeners[0].bind = taken.local_addr().unwrap();
     assert_eq!(
@@ -62,7 +78,7 @@ async fn an_address_in_use_is_told_with_its_line_and_nothing_is_left_behind() {
 async fn an_address_of_another_machine_is_told_as_such() {
     let directory = tempfile::tempdir().unwrap();
     // RFC 5737: no machine has it.
-    let text = "[[listener]]\nname = \"mqtt\"\nbind = \"192.0.2.1:18830\"\ntls = true\n[metrics]\nbind = \"off\"\n";
+    let text = "[[listener]]\nname = \"mqtt\"\nbind = \"192.0.2.1:18830\"\ntls = true\n[metrics]\nbind = \"off\"\n[admin]\nbind = \"off\"\n";
     let config = Config::parse(text, directory.path()).unwrap();
     assert_eq!(
         failure(&config, "192.0.2.1:18830").await,
