@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::Json;
 use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 
 use super::api::{CaCertificates, CaView, CrlView, DryRun, IssuerRevocation, Revocation, RevokedIssuerView};
 use super::caller::Caller;
@@ -177,6 +179,11 @@ fn list(crl: &Crl) -> CrlView {
         this_update: crl.this_update(),
         next_update: crl.next_update(),
     }
+}
+
+/// `/crl`, for entrances that do not serve the door of the registry, which has it too.
+pub(super) fn crl_route(state: Arc<State>) -> Router {
+    Router::new().route("/crl", get(crl)).with_state(state)
 }
 
 /// The revocation list in force, DER. For everybody: no caller is asked for, and nothing is told but serial numbers.

@@ -21,7 +21,6 @@ pub(super) fn api(state: Arc<State>) -> Router {
         .route("/api/users/{name}/certificates/revoke", post(certificates::revoke_all))
         .route("/api/ca", get(certificates::ca))
         .route("/api/ca/issuers/{issuer}/revoke", post(certificates::revoke_issuer))
-        .route("/crl", get(certificates::crl))
         .route("/api/roles", get(roles::list).post(roles::create))
         .route("/api/roles/{name}", get(roles::show).put(roles::replace).delete(roles::delete))
         .route("/api/client-registry/requests", get(registry::list))
