@@ -132,7 +132,7 @@ fn basic(user: &Username, file: &PathBuf) -> Result<HeaderValue, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::authority;
+    use super::{Authority, authority};
 
     #[test]
     fn an_address_is_https_a_host_and_nothing_else() {
@@ -147,7 +147,7 @@ mod tests {
             ("broker.example:8443", None),
             ("", None),
         ] {
-            assert_eq!(authority(url).ok().as_ref().map(|authority| authority.as_str()), expected, "{url}");
+            assert_eq!(authority(url).ok().as_ref().map(Authority::as_str), expected, "{url}");
         }
     }
 }
