@@ -23,7 +23,6 @@ use crate::{
     clock::Timestamp,
     directory::{PolicyChange, PolicyListener},
     net::{self, Listener, Server, Workers},
-    session::PartialSubscription,
 };
 
 pub(super) struct Parts<'a> {
@@ -118,7 +117,7 @@ pub(super) fn run(parts: Parts<'_>) {
         hasher: parts.hasher,
         password_policy: parts.password_policy,
         keeper: parts.keeper,
-        filter_partial: server.settings.session.partial_subscription == PartialSubscription::Filter,
+        session: server.settings.session.clone(),
         clock: Arc::clone(&server.clock),
     };
     let (socket, mut stopped) = (parts.admin_socket, shutdown.subscribe());
