@@ -315,7 +315,11 @@ async fn what_is_refused_is_told_as_a_problem() {
         ("POST", "/api/explain", json!({ "username": "nobody", "action": "publish", "topic": "a" })),
         ("POST", "/api/explain", json!({ "username": "historian", "action": "publish", "topic": "a/#" })),
         ("POST", "/api/explain", json!({ "username": "historian", "action": "publish", "topic": "a", "qos": 3 })),
-        ("POST", "/api/explain", json!({ "username": "historian", "action": "publish", "topic": "a", "client_id": "" })),
+        (
+            "POST",
+            "/api/explain",
+            json!({ "username": "historian", "action": "publish", "topic": "a", "client_id": "" }),
+        ),
     ] {
         text.push(broker.no(method, path, body).await);
     }

@@ -26,6 +26,7 @@ mod client;
 mod connect;
 mod embed;
 mod endings;
+mod explain;
 mod foreign;
 mod harness;
 mod metrics;
