@@ -25,7 +25,7 @@ use crate::{
 
 /// Of the first case; the others follow.
 const SEED: u64 = 1;
-const CASES: u64 = 20;
+const CASES: usize = 20;
 
 const USERS: [&str; 3] = ["bob", "eve", "ann"];
 const LEVELS: [&str; 8] = ["a", "b", "", "bob", "c~1", "bob~1", "$x", "${username}"];
@@ -219,12 +219,12 @@ impl Random {
 }
 
 /// Says what is needed to run the case again.
-struct OnFailure(String);
+struct OnFailure(Vec<String>);
 
 impl Drop for OnFailure {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("{}", self.0);
+            println!("{}", self.0.join("\n"));
         }
     }
 }
@@ -436,7 +436,7 @@ async fn subscribes(
 
 /// Everybody whom `who-can` names can, as it says, and nobody else can under any client identifier that is tried.
 async fn who_can(bench: &mut Bench, action: &str, topic: &str) {
-    let coded: String = topic.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let coded = topic.bytes().map(|byte| format!("%{byte:02x}")).collect::<Vec<_>>().concat();
     let path = format!("/api/who-can?action={action}&topic={coded}");
     let (status, answer) = admin(&bench.harness, "GET", &path, &Value::Null).await;
     assert_eq!(status, 200, "{answer}");
@@ -504,18 +504,18 @@ async fn answers(bench: &Bench, questions: &[Value], with: Option<&Value>) -> Ve
     answers
 }
 
-async fn run(config: &str, seeds: impl Iterator<Item = u64>) {
+async fn run(config: &str, first: u64) {
     let mut bench = Bench::start(config).await;
     let hash = hash(PASSWORD);
-    for seed in seeds {
+    for seed in (first..).take(CASES) {
         let mut random =
             Random { state: seed, resources: Vec::new(), publish_prefix: String::new(), admitted: Vec::new() };
-        let mut notes = OnFailure(format!("seed {seed} with {config:?}"));
+        let mut notes = OnFailure(vec![format!("seed {seed} with {config:?}")]);
         // A policy that would be refused says nothing here.
         loop {
             let policy = random.policy(&hash);
             if admin(&bench.harness, "POST", "/api/apply", &policy).await.0 == 200 {
-                notes.0 += &format!("\n{policy}");
+                notes.0.push(policy.to_string());
                 break;
             }
         }
@@ -552,7 +552,7 @@ async fn run(config: &str, seeds: impl Iterator<Item = u64>) {
                 break (change, would);
             }
         };
-        notes.0 += &format!("\n{change}");
+        notes.0.push(change.to_string());
         assert_eq!(answers(&bench, &questions, None).await, before, "a question changes nothing");
         for (before, would) in before.iter().zip(&would) {
             bench.saw(match (before["allowed"].as_bool().unwrap(), would["allowed"].as_bool().unwrap()) {
@@ -576,10 +576,10 @@ async fn run(config: &str, seeds: impl Iterator<Item = u64>) {
 
 #[tokio::test]
 async fn what_is_explained_is_what_happens() {
-    run("[limits]\ntopic_levels = 4\n", SEED..SEED + CASES).await;
+    run("[limits]\ntopic_levels = 4\n", SEED).await;
 }
 
 #[tokio::test]
 async fn what_is_explained_is_what_happens_where_subscriptions_are_narrowed() {
-    run("[access]\npartial_subscription = \"filter\"\n", SEED + CASES..SEED + 2 * CASES).await;
+    run("[access]\npartial_subscription = \"filter\"\n", SEED + 1000).await;
 }
