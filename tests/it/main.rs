@@ -29,6 +29,7 @@ mod endings;
 mod explain;
 mod foreign;
 mod harness;
+mod identity;
 mod metrics;
 mod publish;
 mod quota;
