@@ -24,6 +24,7 @@ mod certificates;
 mod change;
 mod client;
 mod connect;
+mod device;
 mod embed;
 mod endings;
 mod explain;
