@@ -380,9 +380,7 @@ async fn an_odd_client_identifier_against_every_template() {
             let reserved = topic.starts_with('$');
             let shut = match levels.as_slice() {
                 _ if reserved => true,
-                ["dev", id] => is(id),
-                [id, "own"] => is(id),
-                ["dev", id, "deep", ..] => is(id),
+                ["dev", id] | [id, "own"] | ["dev", id, "deep", ..] => is(id),
                 _ => false,
             };
             let published = free.try_publish(&topic, "x", Q1).await;
