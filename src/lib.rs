@@ -61,7 +61,7 @@
 //! #   let directory = tempfile::tempdir()?;
 //! #   let directory = directory.path();
 //!     let config = Config::parse(
-//!         "metrics = { bind = \"off\" }\nlistener = [{ name = \"local\", bind = \"127.0.0.1:0\" }]",
+//!         "metrics = { bind = \"off\" }\nadmin = { bind = \"off\" }\nlistener = [{ name = \"local\", bind = \"127.0.0.1:0\" }]",
 //!         directory,
 //!     )?;
 //!     let broker = Broker::builder(config).bind().await?;

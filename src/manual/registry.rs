@@ -33,6 +33,10 @@
 //!
 //! Users may use the same operations; no rule is needed for them.
 //!
+//! # Over HTTPS
+//!
+//! The same `register` and `ca` as `POST` and `GET` below `/api/client-registry/`: see [rest](super::rest).
+//!
 //! # Operations
 //!
 //! Publish JSON to `$registry/<operation>`, with any QoS.

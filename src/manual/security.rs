@@ -20,6 +20,7 @@
 //! |---|---|---|
 //! | listeners (TCP, TLS) | bytes of anybody who reaches the port | nobody before the CONNECT is accepted; then that one user, as far as its rules go |
 //! | the client registry on a listener | requests of devices without an identity | nobody; a person decides |
+//! | the HTTPS listeners | requests of operators and of devices that enrol | nobody before the request has proven a user; then that user, as far as its rules go |
 //! | the Unix socket in `data/` | HTTP of operators | root and the user that runs the broker, with every right; nobody else, by the uid that the system tells |
 //! | broker.toml, `certs/`, `data/` | files | whoever may write them: they are the operator |
 //! | the embedding program | calls | entirely; with `as_user` it binds itself to the rules |
@@ -50,7 +51,7 @@
 //! | a certificate with a valid chain and another's name, two names, none, NUL or control characters in it | one CN that is a user name; and only certificates on the user's record log in, so that the CA's key alone opens nothing | `a_valid_chain_with_a_forged_subject_opens_nothing`, `two_common_names_are_refused_in_either_order`, `an_issued_certificate_must_be_on_record_for_that_user` |
 //! | a certificate of another CA | TLS handshake fails | `certificates_that_are_refused`, `rustls_admits_what_we_issue_in_its_time_and_from_our_ca_alone` |
 //! | a partner's CA that names an administrator | a further CA is good for its names only, and never for an administrator who has not pinned the certificate; broker.toml cannot name one in this version | `an_extra_anchor_is_good_for_its_names_and_never_for_an_admin_that_has_not_pinned_it` |
-//! | a disabled user by another path: certificate, both, resumed TLS, a remembered password, a waiting session, the guest, the embedding program | the user is asked at every CONNECT, whatever it proves; TLS resumption carries no authority | `a_disabled_user_gets_in_on_no_path`, `a_disabled_guest_is_no_guest`, `who_is_gone_disabled_or_expired_changes_nothing` |
+//! | a disabled user by another path: certificate, both, resumed TLS, a remembered password, a waiting session, the guest, the embedding program, HTTPS | the user is asked at every CONNECT and every request, whatever it proves; TLS resumption carries no authority | `a_disabled_user_gets_in_on_no_path`, `a_disabled_guest_is_no_guest`, `a_change_of_the_user_counts_at_the_next_request_of_the_same_connection`, `who_is_gone_disabled_or_expired_changes_nothing` |
 //! | a login that is overtaken by a change | the identity is checked again after the password, at the attach, and at every turn of a connection | `a_user_disabled_expired_deleted_or_replaced_while_its_password_is_checked_is_refused`, `during_the_argon2_check`, `during_connect`, `nobody_slips_in_while_the_user_is_disabled`, `a_live_identity_falls_with_what_it_stands_on` |
 //! | a connection that stands on a proof which is not asked for any more | it falls with the proof | `a_proof_that_is_not_asked_for_any_more_holds_nobody`, `any_change_of_the_user_ends_the_proof` |
 //! | taking over somebody's session by its client identifier | sessions belong to users; who is refused takes over nothing | `a_client_identifier_belongs_to_its_user`, `a_refused_login_takes_nothing_over` |
@@ -84,6 +85,19 @@
 //! | a rollback that brings back a leaked password or a revoked certificate | rights go back, proofs do not | `proofs_never_go_back` |
 //! | a new user inherits from an old name | the id is the identity | `a_namesake_does_not_bring_back_what_the_deleted_user_left`, `a_later_user_of_the_same_name_inherits_nothing`, `a_later_user_of_the_same_name_inherits_nothing_of_a_granted_request` |
 //! | nobody can administer any more | the last administrator cannot be removed | `the_last_administrator_stays` |
+//!
+//! # Over HTTPS
+//!
+//! | threat | what stands against it | tests |
+//! |---|---|---|
+//! | finding out what there is, or who | one answer to all who have not proven who they are | `a_stranger_learns_nothing_but_that_it_is_one`, `guessing_is_slow_for_known_and_unknown_users_alike` |
+//! | a path that a rule does not know and a route does | the rule sees the decoded segments that the route takes, each in one spelling | `rules_decide_on_the_segments_of_the_path_and_a_refusal_is_counted_and_recorded`, `a_name_in_a_path_has_one_spelling`, `paths_are_decoded_once_and_what_could_mean_another_path_is_refused` |
+//! | going on with a right that is gone | nothing is remembered from request to request; each event of a stream is asked for | `a_change_of_the_user_counts_at_the_next_request_of_the_same_connection`, `a_stream_ends_with_the_right_to_it`, `a_certificate_of_the_own_ca_is_a_login_until_it_is_revoked` |
+//! | getting more by administering | the same delegation as everywhere | `who_administers_hands_out_no_more_than_it_holds` |
+//! | a page that uses an operator's browser | other origins refused, JSON only, no CORS, no cookies | `pages_of_other_sites_change_nothing`, `what_is_no_registration_is_refused_and_pages_of_other_sites_cannot_make_one` |
+//! | two requests in what a proxy takes for one | bodies have a Content-Length; chunks are refused and the connection closed | `bytes_that_two_servers_could_read_in_two_ways_are_refused_and_the_connection_closed` |
+//! | holding connections, sending slowly, reading slowly | bounds and times at every stage, on a thread that carries no messages | `who_is_slow_is_closed_at_every_stage`, `a_body_that_trickles_ends_with_its_time`, `a_peer_that_does_not_read_is_given_up`, `connections_have_a_bound_in_all_and_for_each_source`, `heads_and_bodies_beyond_their_size_are_refused` |
+//! | reaching the API through the door for devices | a listener of its own, with enrolment alone | `nothing_of_the_api_is_on_the_listener_for_enrolment` |
 //!
 //! # What other brokers got wrong
 //!
@@ -149,7 +163,7 @@
 //! - `certs/ca.key` lies unencrypted on the disk (mode 0600). Whoever reads it can pretend to be the broker to every client that trusts
 //!   `certs/ca.pem`. A client certificate forged with it does not log in: only those on a user's record do.
 //! - Whoever has a user's password, or a device's key, is that user until somebody says otherwise: `user disable`, `user revoke`.
-//! - **Not in this version**: shared subscriptions, topic aliases, further CAs, the REST API over the network, `$registry/admin` over MQTT,
+//! - **Not in this version**: shared subscriptions, topic aliases, further CAs, `$registry/admin` over MQTT,
 //!   reloading broker.toml while the broker runs. What there would be to attack is refused, and tested to be.
 //! - A service that publishes to whatever Response Topic it is told does so by its own rules: give it no more than it needs, or
 //!   `access.response_grants` instead.
