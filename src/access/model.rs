@@ -298,6 +298,9 @@ pub struct CertificateRecord {
     pub serial: String,
     /// SHA-256 of the DER, lower-case hexadecimal.
     pub fingerprint: String,
+    /// SHA-256 of the SubjectPublicKeyInfo, lower-case hexadecimal. No two users have one in common.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// Start of validity.
     pub not_before: Timestamp,
     /// End of validity.

@@ -113,8 +113,12 @@ impl Fixture {
 
     /// What a device gets for sending this.
     async fn register(&self, message: Value) -> Value {
-        let origin =
-            Origin { source: "192.0.2.7".parse().unwrap(), listener: "mqtts".into(), connection: 1, sink: None };
+        let origin = Origin {
+            source: "192.0.2.7".parse().unwrap(),
+            listener: "mqtts".into(),
+            binding: crate::registry::Binding::Connection(1),
+            sink: None,
+        };
         let answer = self.registry.register(message.to_string().as_bytes(), None, &origin).await;
         serde_json::to_value(&answer).unwrap()
     }
@@ -208,6 +212,7 @@ async fn one_certificate_is_revoked_once_with_its_reason_and_the_others_stand() 
     let certificate = |serial: &str| CertificateRecord {
         serial: serial.to_owned(),
         fingerprint: serial.repeat(16),
+        key: None,
         not_before: jiff::Timestamp::UNIX_EPOCH,
         not_after: jiff::Timestamp::MAX,
         revoked_at: None,

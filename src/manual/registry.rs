@@ -40,10 +40,11 @@
 //! | operation | message | answer |
 //! |---|---|---|
 //! | `$registry/register` | below | below |
+//! | `$registry/challenge` | empty, or `{"id": ...}` | 200 with `nonce` and `expires_at` |
 //! | `$registry/whoami` | empty, or `{"id": ...}` | 200 with `username`, `auth`, `roles`, `permissions`, and `serial` and `not_after` of the certificate in use; 401 in a registration session |
 //! | `$registry/ca` | empty, or `{"id": ...}` | 200 with `ca`, the trust bundle (PEM) |
 //!
-//! `$registry/challenge` and `$registry/renew` are answered with 400 `unsupported` for now.
+//! `$registry/renew` is answered with 400 `unsupported` for now.
 //!
 //! The answer is a PUBLISH to the asking connection alone; it is never routed. It comes on `$registry/<operation>/response`, or on the
 //! Response Topic of the request when that is `$registry/<operation>/response` or lies below it; and only if the connection holds a
@@ -76,6 +77,7 @@
 //! | 403 | `denied` | `denied` with the operator's `reason`; `disabled`, `expired`, `revoked` for a user that was granted and is no longer good |
 //! | 409 | `conflict` | `name_taken`, `name_pending`, `key_in_use`, `certificate_expired` |
 //! | 413 | `refused` | `too_large`, `csr_too_large` |
+//! | 422 | `refused` | `nonce_missing`, `nonce_foreign`, `nonce_expired`, `nonce_spent` |
 //! | 423 | `locked` | `retry_after` |
 //! | 429 | `refused` | `rate`, `busy`, `full`, with `retry_after` |
 //! | 500 | `failed` | `internal`: the broker could not record it |
@@ -86,6 +88,31 @@
 //! {"status": 202, "state": "pending", "username": "pump-7", "pairing_code": "VBBH-X7Y4-GP7B-SXBH", "retry_after": 30, "expires_at": "2026-11-24T22:28:52.328468676Z"}
 //! {"status": 409, "state": "conflict", "error": "name_pending", "message": "this username is pending with another proof; choose another one, or ask the operator to deny that request"}
 //! {"status": 403, "state": "denied", "error": "denied", "message": "the operator denied this request: not ordered", "reason": "not ordered"}
+//! ```
+//!
+//! # Nonces
+//!
+//! A request that somebody has heard can be sent again later, or handed on from somewhere else. With `registry.require_nonce = true` a new
+//! request must hold a nonce of `$registry/challenge`: as the challengePassword attribute (PKCS#9, RFC 2985 5.4.1) of its CSR, so that
+//! it is signed with the key. A request without a CSR is refused then.
+//!
+//! A nonce is 64 hexadecimal digits. It is good once, for 5 minutes, and only on the connection that drew it (over HTTP: from the address
+//! that drew it, /64 for IPv6); not after a restart of the broker. It is looked at when a request is made: a poll needs none, and
+//! the message of then is as good as any. Nothing is stored for a nonce that is drawn, so drawing many is of no use to anybody.
+//!
+//! ```sh
+//! # $nonce is what `$registry/challenge` answered on this connection.
+//! cat > request.conf <<END
+//! [req]
+//! prompt = no
+//! distinguished_name = name
+//! attributes = attributes
+//! [name]
+//! CN = pump-7
+//! [attributes]
+//! challengePassword = $nonce
+//! END
+//! openssl req -new -config request.conf -key pump-7.key -out pump-7.csr
 //! ```
 //!
 //! # The pairing code

@@ -60,7 +60,8 @@
 //! |---|---|---|
 //! | a stranger enrols | locked by default; a person decides; the pairing code tells which request is the device's | `the_door_shuts_by_itself_and_an_unlock_can_be_narrow`, `only_administrators_decide` |
 //! | taking over a pending or existing name | a name belongs to its first proof | `of_many_who_ask_for_one_name_at_once_one_gets_it`, `a_user_that_exists_cannot_be_registered_over` |
-//! | a certificate for somebody else's key | the CSR must be signed by its key; one key, one identity | `a_request_signed_by_another_key_is_refused`, `a_key_in_use_is_refused_to_another_name_and_free_when_its_user_is_deleted` |
+//! | a request replayed, relayed or cloned | `registry.require_nonce` | `a_replayed_request_is_refused`, `a_relayed_request_and_a_nonce_of_another_connection_are_refused`, `a_clone_with_the_same_nonce_is_refused` |
+//! | a certificate for somebody else's key | the CSR must be signed by its key; one key, one identity | `a_request_signed_by_another_key_is_refused`, `a_key_in_use_is_refused_to_another_name_and_free_when_its_user_is_deleted`, `a_key_of_a_user_that_no_request_made_is_refused_too` |
 //! | a CSR that asks for more (CA, names, extensions) | name and key are taken, nothing else; what is signed is parsed again and compared | `a_request_for_a_ca_yields_a_name_and_a_key_only`, `an_issued_certificate_has_the_profile_and_nothing_else_of_the_request` |
 //! | names that look alike or hide something | one CN, of the username's characters | `a_subject_that_is_no_single_username_is_refused_by_name` |
 //! | a registration session does something else | it can only use the operations | `a_stranger_may_do_nothing_but_enrol`, `a_registration_session_may_do_nothing_else` |

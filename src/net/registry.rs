@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::{Server, sessions::SessionCell};
 use crate::{
-    registry::{Answer, AnswerSink, Caller, Origin, ReturnPath},
+    registry::{Answer, AnswerSink, Binding, Caller, Origin, ReturnPath},
     session::{RegistryAnswer, RegistryOperation, RegistryRequest},
 };
 
@@ -71,7 +71,7 @@ impl Asker {
         let origin = Origin {
             source: self.source,
             listener: Arc::clone(&self.listener),
-            connection: self.connection,
+            binding: Binding::Connection(self.connection),
             sink: Some((Arc::downgrade(&sink), path.clone())),
         };
         let (payload, content_type) = (&request.payload, request.content_type.as_deref());
@@ -80,9 +80,8 @@ impl Asker {
             RegistryOperation::Register => registry.register(payload, content_type, &origin).await,
             RegistryOperation::Whoami => registry.whoami(payload, content_type, self.caller.as_ref(), &origin),
             RegistryOperation::Ca => registry.ca(payload, content_type, &origin),
-            RegistryOperation::Challenge | RegistryOperation::Renew => {
-                registry.unsupported(payload, content_type, request.operation.as_str())
-            }
+            RegistryOperation::Challenge => registry.challenge(payload, content_type, &origin),
+            RegistryOperation::Renew => registry.unsupported(payload, content_type, request.operation.as_str()),
         };
         self.mouth.answer(&answer, &path);
     }

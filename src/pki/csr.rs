@@ -5,6 +5,7 @@
 //! such as extensions, further names and attributes.
 
 use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::cri_attributes::{ChallengePassword, ParsedCriAttribute};
 use x509_parser::oid_registry::{
     OID_PKCS1_RSASSAPSS, OID_PKCS1_SHA256WITHRSA, OID_PKCS1_SHA384WITHRSA, OID_PKCS1_SHA512WITHRSA,
     OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ECDSA_WITH_SHA384, OID_SIG_ED25519,
@@ -68,6 +69,7 @@ impl CsrError {
 pub struct VerifiedCsr {
     username: Username,
     key: PublicKey,
+    challenge_password: Option<String>,
 }
 
 impl VerifiedCsr {
@@ -115,7 +117,13 @@ impl VerifiedCsr {
         }
         // Possession of the private key.
         csr.verify_signature().map_err(|_| CsrError::Signature)?;
-        Ok(Self { username, key })
+        let mut challenges = inner.iter_attributes().filter_map(|attribute| match attribute.parsed_attribute() {
+            ParsedCriAttribute::ChallengePassword(ChallengePassword(text)) => Some(text.clone()),
+            _ => None,
+        });
+        // RFC 2985 5.4.1: a single value. Of two, readers could take different ones.
+        let challenge_password = challenges.next().filter(|_| challenges.next().is_none());
+        Ok(Self { username, key, challenge_password })
     }
 
     /// The common name.
@@ -126,6 +134,11 @@ impl VerifiedCsr {
     /// The key to certify.
     pub fn key(&self) -> &PublicKey {
         &self.key
+    }
+
+    /// The challengePassword (PKCS#9, RFC 2985 5.4.1), where there is exactly one: signed with the rest.
+    pub fn challenge_password(&self) -> Option<&str> {
+        self.challenge_password.as_deref()
     }
 }
 

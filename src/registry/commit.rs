@@ -17,6 +17,7 @@ use super::Now;
 use super::answer::Answer;
 use super::core::{Change, Core, Refused, Removal, Unusable, Verdict};
 use super::lock::Lock;
+use super::nonce::{Binding, Mint, NonceFault};
 use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError};
 use super::rates::Rates;
 use super::request::{Details, Request, RequestId, RequestView, State};
@@ -49,7 +50,7 @@ const MAX_TEXT: usize = 1024;
 
 /// A connection that waits for a decision.
 pub(super) struct Asker {
-    pub(super) connection: u64,
+    pub(super) binding: Binding,
     pub(super) sink: Weak<dyn AnswerSink>,
     pub(super) path: ReturnPath,
     pub(super) id: Option<Value>,
@@ -60,6 +61,7 @@ pub(super) struct Inner {
     // Lock order: `state`, then whatever the store and the directory lock. Held across their commits, so that what is in
     // memory and what is on disk go the same way; only threads that may block take it.
     pub(super) state: Mutex<Shared>,
+    pub(super) mint: Mint,
     pub(super) rates: Mutex<Rates>,
     pub(super) jobs: Semaphore,
     pub(super) store: Arc<dyn Store>,
@@ -85,7 +87,7 @@ impl Shared {
     /// From now on the connection is told the decision; of one connection, the latest message counts.
     pub(super) fn wait(&mut self, id: RequestId, asker: Asker) {
         let askers = self.askers.entry(id).or_default();
-        askers.retain(|other| other.connection != asker.connection && other.sink.strong_count() > 0);
+        askers.retain(|other| other.binding != asker.binding && other.sink.strong_count() > 0);
         if askers.len() >= ASKERS {
             askers.remove(0);
         }
@@ -162,7 +164,7 @@ impl Inner {
                     }
                     batch.delete(&DETAILS, &id.0)?;
                 }
-                Change::Seen { .. } => {}
+                Change::Seen { .. } | Change::Spend { .. } => {}
             }
         }
         if !batch.is_empty() {
@@ -454,6 +456,24 @@ fn unusable(why: Unusable) -> Answer {
     }
 }
 
+/// Why a nonce is not taken, and what to do about it.
+pub(super) fn nonce_fault(fault: NonceFault) -> Answer {
+    let (error, message) = match fault {
+        NonceFault::Missing => (
+            "nonce_missing",
+            "a nonce is needed: ask `challenge` for one on this connection, and make it the challengePassword of the CSR",
+        ),
+        NonceFault::Foreign => (
+            "nonce_foreign",
+            "the nonce was not drawn for this connection since the broker was started; ask `challenge` for another one",
+        ),
+        NonceFault::Expired => ("nonce_expired", "the nonce is older than 5 minutes; ask `challenge` for another one"),
+        NonceFault::Spent => ("nonce_spent", "the nonce has been used already; ask `challenge` for another one"),
+        NonceFault::Full => return Answer::busy(FULL),
+    };
+    Answer::error(422, "refused", error, message)
+}
+
 fn refused(why: Refused) -> Answer {
     match why {
         Refused::Locked => {
@@ -478,5 +498,6 @@ fn refused(why: Refused) -> Answer {
             let message = "too many requests wait for a decision; send it again after `retry_after` seconds";
             Answer::error(429, "refused", "full", message).retry_after(FULL)
         }
+        Refused::Nonce(fault) => nonce_fault(fault),
     }
 }

@@ -17,6 +17,7 @@ use super::commit::{Asker, Inner, POLL, REQUESTS, Shared};
 use super::core::{Ask, Core, Drawn, Facts, Limits, Step, Verdict, is_orphan};
 use super::lock::{Lock, UnlockTerms};
 use super::message::{RegisterMessage, parse_question};
+use super::nonce::{Mint, NONCE_LIFE, Nonces};
 use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError, StateFilter};
 use super::rates::Rates;
 use super::request::{Details, Door, Request, RequestId, RequestView, State};
@@ -62,25 +63,30 @@ impl Registry {
         metrics: Arc<Metrics>,
         settings: Settings,
     ) -> Result<Self, RegistryError> {
-        let mut core = Core::new(Limits {
+        let mut keys = ([0; 32], [0; 32]);
+        getrandom::fill(&mut keys.0)
+            .and_then(|()| getrandom::fill(&mut keys.1))
+            .map_err(|_| RegistryError::Damaged("the operating system gave no random numbers".into()))?;
+        let limits = Limits {
             pending_ttl: settings.pending_ttl,
             max_pending: settings.max_pending,
             max_pending_per_source: settings.max_pending_per_source,
             denied_for: settings.denied_for,
             silence: POLL * 2,
-        });
+            require_nonce: settings.require_nonce,
+        };
+        let mint = Mint::new(&keys.0, clock.instant());
+        let mut core = Core::new(limits, Nonces::new(mint.clone()));
         for record in REQUESTS.iter(&*store) {
             let (id, request) = record?;
             if id != request.id.0 || !core.restore(request) {
                 return Err(RegistryError::Damaged(format!("request `{id}` has the name or the key of another one")));
             }
         }
-        let mut key = [0; 32];
-        getrandom::fill(&mut key)
-            .map_err(|_| RegistryError::Damaged("the operating system gave no random numbers".into()))?;
         metrics.registry_pending.set(i64::try_from(core.pending()).unwrap_or(i64::MAX));
         Ok(Self(Arc::new(Inner {
             state: Mutex::new(Shared { core, askers: HashMap::new(), swept: None }),
+            mint,
             rates: Mutex::new(Rates::new(settings.rate, SOURCES)),
             jobs: Semaphore::new(JOBS),
             store,
@@ -90,7 +96,7 @@ impl Registry {
             clock,
             metrics,
             settings,
-            tag_key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            tag_key: hmac::Key::new(hmac::HMAC_SHA256, &keys.1),
             events: broadcast::channel(256).0,
         })))
     }
@@ -103,6 +109,29 @@ impl Registry {
             Ok(()) => self.serve(payload, content_type, origin).await,
             Err(answer) => *answer,
         };
+        self.count(&answer);
+        answer
+    }
+
+    /// `$registry/challenge`: a nonce, good once, for [`NONCE_LIFE`], and for whoever `origin` is bound to. Nothing is kept of it.
+    pub fn challenge(&self, payload: &[u8], content_type: Option<&str>, origin: &Origin) -> Answer {
+        let answer = self.limit(origin).and_then(|()| Ok(parse_question(payload, content_type)?)).map_or_else(
+            |refused| *refused,
+            |id| {
+                let now = self.0.now();
+                let mut salt = [0; 8];
+                if let Err(error) = getrandom::fill(&mut salt) {
+                    tracing::error!("no random numbers: {error}");
+                    return Answer::failed().with_id(id);
+                }
+                Answer {
+                    nonce: Some(self.0.mint.draw(salt, origin.binding, now.instant)),
+                    expires_at: now.wall.checked_add(NONCE_LIFE).ok(),
+                    ..Answer::new(200, "ok")
+                }
+                .with_id(id)
+            },
+        );
         self.count(&answer);
         answer
     }
@@ -244,6 +273,8 @@ impl Registry {
             source: origin.source,
             listener: &origin.listener,
             door: Door::Mqtt,
+            nonce: csr.and_then(VerifiedCsr::challenge_password),
+            binding: origin.binding,
         };
         let policy = inner.directory.policy();
         let mut state = inner.state.lock();
@@ -267,12 +298,8 @@ impl Registry {
             return Outcome::failed();
         }
         if let (Verdict::Pending(id), Some((sink, path))) = (&verdict, &origin.sink) {
-            let asker = Asker {
-                connection: origin.connection,
-                sink: Weak::clone(sink),
-                path: path.clone(),
-                id: message.id.clone(),
-            };
+            let asker =
+                Asker { binding: origin.binding, sink: Weak::clone(sink), path: path.clone(), id: message.id.clone() };
             state.wait(*id, asker);
         }
         Outcome::Answer(Box::new(inner.answer(&state.core, verdict)))

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::answer::Answer;
+use super::nonce::Binding;
 use super::rates::RateLimit;
 use crate::access::UserId;
 use crate::authn::{Busy, HashError, Hasher, Lane, PasswordPolicy, Source};
@@ -31,6 +32,8 @@ pub struct Settings {
     pub denied_for: Duration,
     /// Life of an issued certificate. Default 90 days.
     pub validity: Duration,
+    /// Must the CSR of a new request hold a nonce of `challenge`? Default no.
+    pub require_nonce: bool,
     /// Messages of one source. Default 60 at once, then 5 in a second.
     pub rate: RateLimit,
 }
@@ -44,6 +47,7 @@ impl Default for Settings {
             max_pending_per_source: 1_000,
             denied_for: Duration::from_hours(24),
             validity: DEFAULT_VALIDITY,
+            require_nonce: false,
             rate: RateLimit { burst: 60, every: Duration::from_millis(200) },
         }
     }
@@ -104,8 +108,8 @@ pub struct Origin {
     pub source: IpAddr,
     /// Name of the listener.
     pub listener: Arc<str>,
-    /// Number of the connection, unique in a run of the broker.
-    pub connection: u64,
+    /// Whom a nonce that is drawn or shown in this message is for.
+    pub binding: Binding,
     /// Whom to tell the decision when it falls.
     pub sink: Option<(Weak<dyn AnswerSink>, ReturnPath)>,
 }
