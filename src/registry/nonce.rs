@@ -33,15 +33,13 @@ pub enum Binding {
 
 impl Binding {
     /// Different for different bindings.
-    fn bytes(self) -> [u8; 9] {
-        let (kind, number) = match self {
+    fn number(self) -> (u8, u64) {
+        match self {
             Self::Connection(number) => (0, number),
             Self::Source(Source::V4(address)) => (1, u64::from(address.to_bits())),
             Self::Source(Source::V6(network)) => (2, network),
             Self::Source(Source::Local) => (3, 0),
-        };
-        let [a, b, c, d, e, f, g, h] = number.to_be_bytes();
-        [kind, a, b, c, d, e, f, g, h]
+        }
     }
 }
 
@@ -121,7 +119,9 @@ impl Mint {
         context.update(b"portcullis-nonce-v1");
         context.update(&id.drawn.to_be_bytes());
         context.update(&id.salt);
-        context.update(&binding.bytes());
+        let (kind, number) = binding.number();
+        context.update(&[kind]);
+        context.update(&number.to_be_bytes());
         context.sign().as_ref().first_chunk().copied().unwrap_or_default()
     }
 }
@@ -182,7 +182,7 @@ mod tests {
         }
         assert_eq!(nonces.check(None, HERE, clock.instant()), Err(NonceFault::Missing));
         let id = check(&nonces, HERE).unwrap();
-        clock.advance(NONCE_LIFE - Duration::from_millis(1));
+        clock.advance(NONCE_LIFE.saturating_sub(Duration::from_millis(1)));
         assert_eq!(check(&nonces, HERE), Ok(id));
         nonces.spend(id, clock.instant());
         assert_eq!(check(&nonces, HERE), Err(NonceFault::Spent));
