@@ -322,6 +322,9 @@ pub struct CertificateRecord {
     /// Why it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Serial number of the certificate that it renews, until it has connected once: that one is then retired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
 }
 
 /// One identity: a person, a program or a device.

@@ -217,6 +217,7 @@ async fn one_certificate_is_revoked_once_with_its_reason_and_the_others_stand() 
         not_after: jiff::Timestamp::MAX,
         revoked_at: None,
         reason: None,
+        replaces: None,
     };
     let records = vec![certificate("01ab"), certificate("02cd")];
     let id = broker.directory.policy().user_named(&"station-7".parse().unwrap()).unwrap().id;

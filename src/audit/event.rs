@@ -341,10 +341,18 @@ pub enum Event {
     RoleChanged { role: RoleName, old: u64, new: u64, change: RoleChange },
     /// A role was deleted.
     RoleDeleted { role: RoleName, old: u64 },
-    /// The CA is about to sign a certificate; if it does and the request is granted, [`Event::CertificateIssued`] follows.
-    CertificateSigning { request: Uuid, username: Username, serial: Word },
+    /// The CA is about to sign a certificate; if it does and the change is made, [`Event::CertificateIssued`] follows.
+    /// `request`: absent for a renewal.
+    CertificateSigning {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<Uuid>,
+        username: Username,
+        serial: Word,
+    },
     /// The CA has issued a certificate.
     CertificateIssued { user: UserRef, serial: Word, fingerprint: Word, not_after: Timestamp },
+    /// A user has renewed a certificate, which is good until the new one was used. `in_grace`: it had lapsed.
+    CertificateRenewed { user: UserRef, serial: Word, replaces: Word, in_grace: bool },
     /// A certificate is good no more.
     CertificateRevoked { user: UserRef, serial: Word, fingerprint: Word },
     /// A device asks for an identity. `key`: SHA-256 of the public key of its CSR.
@@ -414,6 +422,7 @@ impl Event {
             Self::RoleDeleted { .. } => "role_deleted",
             Self::CertificateSigning { .. } => "certificate_signing",
             Self::CertificateIssued { .. } => "certificate_issued",
+            Self::CertificateRenewed { .. } => "certificate_renewed",
             Self::CertificateRevoked { .. } => "certificate_revoked",
             Self::RegistrationRequested { .. } => "registration_requested",
             Self::RegistrationGranted { .. } => "registration_granted",

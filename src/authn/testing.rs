@@ -41,6 +41,7 @@ pub(super) fn record(fingerprint: &str) -> CertificateRecord {
         not_after: time(100),
         revoked_at: None,
         reason: None,
+        replaces: None,
     }
 }
 

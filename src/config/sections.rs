@@ -93,6 +93,7 @@ fn registry(section: &Section<'_>, default: Registry) -> Registry {
         requests_per_minute: section
             .get("requests_per_minute", integer(1..=100_000))
             .unwrap_or(default.requests_per_minute),
+        renew_grace: section.get("renew_grace", duration(Duration::ZERO..=DAY * 365)).unwrap_or(default.renew_grace),
         require_nonce: section.get("require_nonce", boolean).unwrap_or(default.require_nonce),
     };
     if section.get("approvals", integer::<u64>(1..=2)) == Some(2) {

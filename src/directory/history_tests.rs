@@ -77,6 +77,7 @@ fn proofs_never_go_back() {
         not_after: "2027-01-01T00:00:00Z".parse().unwrap(),
         revoked_at,
         reason: None,
+        replaces: None,
     };
     let new = NewUser {
         password_hash: Some("$argon2id$old".to_owned()),

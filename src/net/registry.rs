@@ -81,7 +81,7 @@ impl Asker {
             RegistryOperation::Whoami => registry.whoami(payload, content_type, self.caller.as_ref(), &origin),
             RegistryOperation::Ca => registry.ca(payload, content_type, &origin),
             RegistryOperation::Challenge => registry.challenge(payload, content_type, &origin),
-            RegistryOperation::Renew => registry.unsupported(payload, content_type, request.operation.as_str()),
+            RegistryOperation::Renew => registry.renew(payload, content_type, self.caller.as_ref(), &origin).await,
         };
         self.mouth.answer(&answer, &path);
     }

@@ -85,6 +85,7 @@ pub struct VerifiedCsr {
     username: Username,
     key: PublicKey,
     challenge_password: Option<String>,
+    digest: [u8; 32],
 }
 
 impl VerifiedCsr {
@@ -139,7 +140,7 @@ impl VerifiedCsr {
         });
         // RFC 2985 5.4.1: a single value. Of two, readers could take different ones.
         let challenge_password = challenges.next().filter(|_| challenges.next().is_none());
-        Ok(Self { username, key, challenge_password })
+        Ok(Self { username, key, challenge_password, digest: super::sha256(request) })
     }
 
     /// The common name.
@@ -150,6 +151,11 @@ impl VerifiedCsr {
     /// The key to certify.
     pub fn key(&self) -> &PublicKey {
         &self.key
+    }
+
+    /// SHA-256 of the request, DER.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
     }
 
     /// The challengePassword (PKCS#9, RFC 2985 5.4.1), where there is exactly one: signed with the rest.

@@ -333,6 +333,7 @@ impl IssuedCertificate {
             not_after: self.not_after,
             revoked_at: None,
             reason: None,
+            replaces: None,
         }
     }
 }

@@ -20,10 +20,11 @@ use super::lock::Lock;
 use super::nonce::{Binding, Mint, NonceFault};
 use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError};
 use super::rates::Rates;
-use super::request::{Details, Request, RequestId, RequestView, State};
+use super::request::{Details, Request, RequestId, RequestView, State, issued as issued_event};
 use super::settings::{AnswerSink, PasswordHasher, ReturnPath, Settings};
 use crate::access::{ManagedBy, PolicyVersion, UserId};
 use crate::audit::{self, Lapse, Note, Place, UserRef, Word};
+use crate::authn::Source;
 use crate::clock::{Clock, Duration, Instant};
 use crate::directory::{self, Actor, Directory, Expected, NewUser, Transaction};
 use crate::metrics::Metrics;
@@ -62,7 +63,11 @@ pub(super) struct Inner {
     // memory and what is on disk go the same way; only threads that may block take it.
     pub(super) state: Mutex<Shared>,
     pub(super) mint: Mint,
-    pub(super) rates: Mutex<Rates>,
+    pub(super) rates: Mutex<Rates<Source>>,
+    /// Messages of users.
+    pub(super) user_rates: Mutex<Rates<UserId>>,
+    /// Certificates issued to users.
+    pub(super) issues: Mutex<Rates<UserId>>,
     pub(super) jobs: Semaphore,
     pub(super) store: Arc<dyn Store>,
     pub(super) directory: Arc<Directory>,
@@ -164,7 +169,9 @@ impl Inner {
                     }
                     batch.delete(&DETAILS, &id.0)?;
                 }
-                Change::Seen { .. } | Change::Spend { .. } => {}
+                Change::ForgetRenewal { user } => Self::forget_renewal(&mut batch, *user)?,
+                // A renewal is written with its user.
+                Change::Seen { .. } | Change::Spend { .. } | Change::Renewed { .. } => {}
             }
         }
         if !batch.is_empty() {
@@ -195,7 +202,7 @@ impl Inner {
         orphans
     }
 
-    fn apply(&self, state: &mut Shared, changes: Vec<Change>) {
+    pub(super) fn apply(&self, state: &mut Shared, changes: Vec<Change>) {
         for change in changes {
             if let Change::Remove { id, .. } = change {
                 state.askers.remove(&id);
@@ -285,12 +292,7 @@ impl Inner {
         };
         let named = UserRef { id: user.id, username: user.username.clone() };
         let mut note = Note::from(audit::Event::RegistrationGranted { request: id.0, user: named.clone() });
-        note.events.extend(user.certificates.iter().map(|certificate| audit::Event::CertificateIssued {
-            user: named.clone(),
-            serial: Word::name(&certificate.serial),
-            fingerprint: Word::name(&certificate.fingerprint),
-            not_after: certificate.not_after,
-        }));
+        note.events.extend(user.certificates.iter().map(|record| issued_event(named.clone(), record)));
         details.certificate = issued.map(|issued| issued.pem().to_owned());
         let mut records = Batch::new();
         records.put(&REQUESTS, &id.0, &request)?;
@@ -319,19 +321,29 @@ impl Inner {
         let csr = csr.filter(|csr| csr.key().fingerprint() == *key && *csr.username() == request.username).ok_or_else(
             || RegistryError::Damaged(format!("the CSR of request `{}` is not the one on record", request.id)),
         )?;
+        self.certify(&csr, Some(request.id), actor, now).map(Some)
+    }
+
+    /// Signs: prepared, recorded, signed once, read again and compared.
+    pub(super) fn certify(
+        &self,
+        csr: &VerifiedCsr,
+        request: Option<RequestId>,
+        actor: &Actor,
+        now: Now,
+    ) -> Result<IssuedCertificate, RegistryError> {
         let serial = self.signer.draw_serial()?;
-        let prepared =
-            PreparedCertificate::client(&csr, self.signer.issuer(), serial, now.wall, self.settings.validity)
-                .map_err(crate::pki::SignerError::from)?;
+        let prepared = PreparedCertificate::client(csr, self.signer.issuer(), serial, now.wall, self.settings.validity)
+            .map_err(crate::pki::SignerError::from)?;
         // Whatever becomes of the transaction: no key signs anything that the log does not know of.
         let intent = audit::Event::CertificateSigning {
-            request: request.id.0,
-            username: request.username.clone(),
+            request: request.map(|id| id.0),
+            username: csr.username().clone(),
             serial: Word::name(&serial.hex()),
         };
         self.directory.record(intent.into(), actor)?;
-        tracing::info!("signing certificate {} for `{}`", serial.hex(), request.username);
-        Ok(Some(self.signer.sign(prepared)?))
+        tracing::info!("signing certificate {} for `{}`", serial.hex(), csr.username());
+        Ok(self.signer.sign(prepared)?)
     }
 
     pub(super) fn deny(&self, id: RequestId, reason: String, actor: &Actor) -> Result<RequestView, RegistryError> {
@@ -385,23 +397,17 @@ impl Inner {
                 .retry_after(POLL)
             }
             Verdict::Granted { id, user, certificate } => {
-                let mut answer = Answer { username: Some(user.username.clone()), ..Answer::new(201, "granted") };
-                if let Some(record) = certificate {
-                    let pem = match self.details(id) {
-                        Ok(details) => details.certificate,
-                        Err(error) => {
-                            tracing::error!("a certificate on record cannot be read: {error}");
-                            None
-                        }
-                    };
-                    let Some(pem) = pem else { return Answer::failed() };
-                    answer.certificate = Some(pem);
-                    answer.chain = Some(self.signer.chain_pem().to_owned());
-                    answer.ca = Some(self.signer.bundle_pem().to_owned());
-                    answer.serial = Some(record.serial);
-                    answer.not_after = Some(record.not_after);
-                }
-                answer
+                let Some(record) = certificate else {
+                    return Answer { username: Some(user.username.clone()), ..Answer::new(201, "granted") };
+                };
+                let pem = match self.details(id) {
+                    Ok(details) => details.certificate,
+                    Err(error) => {
+                        tracing::error!("a certificate on record cannot be read: {error}");
+                        None
+                    }
+                };
+                pem.map_or_else(Answer::failed, |pem| self.collected(&user, record, pem))
             }
             Verdict::Denied { reason } => {
                 let message = if reason.is_empty() {
@@ -449,8 +455,14 @@ fn unusable(why: Unusable) -> Answer {
         Unusable::Revoked => {
             Answer::error(403, "denied", "revoked", format!("the certificate of this identity was revoked; {ask}"))
         }
+        Unusable::Superseded => {
+            let message = "the certificate of this identity was renewed, and the new one is in use; use the new one";
+            Answer::error(409, "conflict", "superseded", message)
+        }
         Unusable::CertificateExpired => {
-            let message = format!("the certificate of this identity has expired; {ask} to let it register anew");
+            let message = format!(
+                "the certificate of this identity has expired; renew it with a signature by its key, or {ask} to let it register anew"
+            );
             Answer::error(409, "conflict", "certificate_expired", message)
         }
     }

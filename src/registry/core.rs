@@ -7,6 +7,7 @@
 //! Never: a name, pending or taken, passes to another proof.
 
 mod examine;
+mod renew;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,12 +16,13 @@ use jiff::Timestamp;
 
 use examine::standing;
 pub(super) use examine::{Ask, Drawn, Facts, Step, is_orphan};
+pub(super) use renew::{Claim, MAX_ON_RECORD, RenewAsk, RenewRefused, RenewVerdict, Renewal, SUPERSEDED, confirmed};
 
 use super::Now;
 use super::lock::{Lock, UnlockTerms};
 use super::nonce::{NonceFault, NonceId, Nonces};
 use super::request::{Remembered, Request, RequestId, State};
-use crate::access::{CertificateRecord, User, Username};
+use crate::access::{CertificateRecord, User, UserId, Username};
 use crate::authn::{Source, Users};
 use crate::clock::{Duration, Instant};
 
@@ -41,6 +43,8 @@ pub(super) struct Limits {
     pub(super) silence: Duration,
     /// Must a new request hold a nonce?
     pub(super) require_nonce: bool,
+    /// How long after its end a certificate can still be renewed; zero: not at all.
+    pub(super) renew_grace: Duration,
 }
 
 /// The answer to a message.
@@ -64,6 +68,7 @@ pub(super) enum Unusable {
     Disabled,
     Expired,
     Revoked,
+    Superseded,
     CertificateExpired,
 }
 
@@ -89,6 +94,10 @@ pub(super) enum Change {
     Remove { id: RequestId, why: Removal },
     /// A poll. In memory alone.
     Seen { id: RequestId, at: Timestamp, remember: Option<Remembered> },
+    /// A user has a newer certificate.
+    Renewed { user: UserId, renewal: Renewal },
+    /// The user is no more.
+    ForgetRenewal { user: UserId },
     /// A nonce is good no more. In memory alone: nonces end with the run.
     Spend { nonce: NonceId, at: Instant },
 }
@@ -131,6 +140,8 @@ pub(super) struct Core {
     pending: usize,
     /// When pending requests lapse and denied ones are forgotten.
     deadlines: BTreeSet<(Timestamp, RequestId)>,
+    /// What users got by renewal last.
+    renewals: HashMap<UserId, Renewal>,
 }
 
 impl Core {
@@ -147,6 +158,7 @@ impl Core {
             by_source: HashMap::new(),
             pending: 0,
             deadlines: BTreeSet::new(),
+            renewals: HashMap::new(),
         }
     }
 
@@ -223,10 +235,11 @@ impl Core {
             .collect()
     }
 
-    /// Requests whose user is no more, at most [`AT_ONCE`] of them. Costs the whole table.
+    /// Requests and renewals whose user is no more, at most [`AT_ONCE`] of each. Costs the whole table.
     pub(super) fn orphans(&self, users: &dyn Users) -> Vec<Change> {
         let orphans = self.requests.values().filter(|request| is_orphan(request, users)).take(AT_ONCE);
-        orphans.map(|request| Change::Remove { id: request.id, why: Removal::UserGone }).collect()
+        let orphans = orphans.map(|request| Change::Remove { id: request.id, why: Removal::UserGone });
+        orphans.chain(self.orphaned_renewals(users, AT_ONCE)).collect()
     }
 
     // Inputs.
@@ -250,6 +263,12 @@ impl Core {
                         request.remembered = remember;
                     }
                 }
+            }
+            Change::Renewed { user, renewal } => {
+                self.renewals.insert(user, renewal);
+            }
+            Change::ForgetRenewal { user } => {
+                self.renewals.remove(&user);
             }
             Change::Spend { nonce, at } => self.nonces.spend(nonce, at),
         }

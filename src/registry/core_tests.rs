@@ -22,6 +22,7 @@ const LIMITS: Limits = Limits {
     denied_for: Duration::from_secs(2000),
     silence: Duration::from_mins(1),
     require_nonce: false,
+    renew_grace: Duration::from_secs(500),
 };
 
 /// What a device proves itself with: numbers of a key and of a password.
@@ -212,7 +213,7 @@ impl Simulation {
                 Change::Remove { id, .. } => {
                     assert!(self.disk.remove(id).is_some(), "what is removed was there");
                 }
-                Change::Seen { .. } | Change::Spend { .. } => {}
+                _ => {}
             }
         }
         for change in changes {
@@ -404,6 +405,7 @@ impl Simulation {
             not_after: Timestamp::MAX,
             revoked_at: None,
             reason: None,
+            replaces: None,
         }));
         self.world.0.insert(user, Arc::new(new.into_user(user, ManagedBy::Registry)));
         let at = self.clock.timestamp();

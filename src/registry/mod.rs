@@ -12,16 +12,19 @@
 mod answer;
 mod commit;
 mod core;
+mod invitation;
 mod lock;
 mod message;
 mod nonce;
 mod operator;
 mod rates;
+mod renewal;
 mod request;
 mod service;
 mod settings;
 
 pub use answer::Answer;
+pub use invitation::{INVITATION_TOPIC, Invitation, invitation};
 pub use lock::{MAX_UNLOCK, Network, NetworkError, UnlockTerms};
 pub use message::{MAX_CONTEXT, MAX_ID, MAX_PAYLOAD, MAX_WISHES};
 pub use nonce::{Binding, NONCE_LIFE};

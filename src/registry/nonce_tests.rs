@@ -143,6 +143,7 @@ async fn a_key_of_a_user_that_no_request_made_is_refused_too() {
         not_after: Timestamp::MAX,
         revoked_at: Some(Timestamp::UNIX_EPOCH),
         reason: None,
+        replaces: None,
     });
     let certificates = user.certificates.clone();
     stage.directory.create_user(user, &Actor::System).unwrap();
@@ -190,6 +191,7 @@ async fn a_pending_request_whose_key_was_taken_meanwhile_cannot_be_granted() {
         not_after: Timestamp::MAX,
         revoked_at: None,
         reason: None,
+        replaces: None,
     });
     stage.directory.create_user(user, &Actor::System).unwrap();
     let error = stage.registry.grant(stage.only().await, Stage::terms(), Actor::System).await.unwrap_err();

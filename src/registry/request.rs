@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::access::{Auth, Permission, RoleName, UserId, Username};
+use crate::access::{Auth, CertificateRecord, Permission, RoleName, UserId, Username};
+use crate::audit::{Event, UserRef, Word};
 use crate::pki::PairingCode;
 
 /// Names a request; UUIDv7, so that requests sort by age.
@@ -155,6 +156,16 @@ pub(super) struct Details {
     pub(super) permissions: Vec<Permission>,
     /// PEM, once granted.
     pub(super) certificate: Option<String>,
+}
+
+/// A certificate of this user, in the words of the audit log.
+pub(super) fn issued(user: UserRef, record: &CertificateRecord) -> Event {
+    Event::CertificateIssued {
+        user,
+        serial: Word::name(&record.serial),
+        fingerprint: Word::name(&record.fingerprint),
+        not_after: record.not_after,
+    }
 }
 
 /// A request as an operator sees it.

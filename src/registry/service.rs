@@ -19,9 +19,11 @@ use super::lock::{Lock, UnlockTerms};
 use super::message::{RegisterMessage, parse_question};
 use super::nonce::{Mint, NONCE_LIFE, Nonces};
 use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError, StateFilter};
-use super::rates::Rates;
+use super::rates::{RateLimit, Rates};
+use super::renewal::RENEWALS;
 use super::request::{Details, Door, Request, RequestId, RequestView, State};
 use super::settings::{Caller, Origin, PasswordHasher, Settings};
+use crate::access::UserId;
 use crate::audit::{self, Note};
 use crate::authn::{Busy, HashError, Source};
 use crate::clock::{Clock, Duration};
@@ -36,6 +38,12 @@ const JOBS: usize = 64;
 /// Sources whose rate is remembered.
 const SOURCES: usize = 16_384;
 
+/// Users whose rates are remembered: only those who asked lately.
+const USERS: usize = 1 << 20;
+
+/// Certificates that one user may have at once; then one more in this part of a certificate's life.
+const ISSUES: (u32, u32) = (4, 180);
+
 /// What a wrong password for a name on record costs of its source's rate, in messages.
 const WRONG_PROOF: u32 = 10;
 
@@ -43,7 +51,7 @@ const WRONG_PROOF: u32 = 10;
 const ROUNDS: usize = 8;
 
 /// When to come back when all jobs are taken.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 /// The registration authority. A handle; clones share one.
 #[derive(Clone)]
@@ -74,9 +82,14 @@ impl Registry {
             denied_for: settings.denied_for,
             silence: POLL * 2,
             require_nonce: settings.require_nonce,
+            renew_grace: settings.renew_grace,
         };
         let mint = Mint::new(&keys.0, clock.instant());
         let mut core = Core::new(limits, Nonces::new(mint.clone()));
+        for record in RENEWALS.iter(&*store) {
+            let (user, renewal) = record?;
+            core.restore_renewal(UserId(user), renewal);
+        }
         for record in REQUESTS.iter(&*store) {
             let (id, request) = record?;
             if id != request.id.0 || !core.restore(request) {
@@ -88,6 +101,8 @@ impl Registry {
             state: Mutex::new(Shared { core, askers: HashMap::new(), swept: None }),
             mint,
             rates: Mutex::new(Rates::new(settings.rate, SOURCES)),
+            user_rates: Mutex::new(Rates::new(settings.rate, USERS)),
+            issues: Mutex::new(Rates::new(RateLimit { burst: ISSUES.0, every: settings.validity / ISSUES.1 }, USERS)),
             jobs: Semaphore::new(JOBS),
             store,
             directory,
@@ -171,17 +186,14 @@ impl Registry {
         answer
     }
 
-    /// An operation that this version does not have: `challenge` and `renew`.
-    pub fn unsupported(&self, payload: &[u8], content_type: Option<&str>, operation: &str) -> Answer {
-        // Its fields are not looked at, so only an `id` of an otherwise empty message is echoed.
-        let id = parse_question(payload, content_type).unwrap_or_else(|(_, id)| id);
-        let message = format!("`{operation}` is not available in this version; `register`, `whoami` and `ca` are");
-        let answer = Answer::error(400, "invalid", "unsupported", message).with_id(id);
-        self.count(&answer);
-        answer
+    pub(super) fn limit_user(&self, user: UserId) -> Result<(), Box<Answer>> {
+        self.0.user_rates.lock().take(user, 1, self.0.clock.instant()).map_err(|after| {
+            let message = "too many messages of this identity; send it again after `retry_after` seconds";
+            Box::new(Answer::error(429, "refused", "rate", message).retry_after(after))
+        })
     }
 
-    fn limit(&self, origin: &Origin) -> Result<(), Box<Answer>> {
+    pub(super) fn limit(&self, origin: &Origin) -> Result<(), Box<Answer>> {
         self.0.rates.lock().take(origin.source.into(), 1, self.0.clock.instant()).map_err(|after| {
             let message = "too many messages from this address; send it again after `retry_after` seconds";
             Box::new(Answer::error(429, "refused", "rate", message).retry_after(after))
@@ -327,7 +339,11 @@ impl Registry {
         }
     }
 
-    fn count(&self, answer: &Answer) {
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.0
+    }
+
+    pub(super) fn count(&self, answer: &Answer) {
         let outcome = match answer.state {
             "granted" => RegistryOutcome::Granted,
             "pending" => RegistryOutcome::Pending,
@@ -464,7 +480,7 @@ impl Registry {
         .await
     }
 
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> Result<T, RegistryError> + Send + 'static,
     ) -> Result<T, RegistryError> {

@@ -527,18 +527,16 @@ async fn only_administrators_decide() {
 }
 
 #[tokio::test]
-async fn who_has_no_identity_and_what_does_not_exist_yet_is_told_so() {
+async fn who_has_no_identity_is_told_so() {
     let stage = Stage::new();
     let unknown = stage.registry.whoami(b"", None, None, &origin(None));
     assert_eq!((unknown.status, unknown.error), (401, Some("not_authenticated")));
-    let later = stage.registry.unsupported(b"{}", None, "renew");
-    assert_eq!((later.status, later.state, later.error), (400, "invalid", Some("unsupported")));
-    let json: Value = serde_json::from_slice(&later.to_json()).unwrap();
+    let json: Value = serde_json::from_slice(&unknown.to_json()).unwrap();
     assert_eq!(
         json,
         json!({
-            "status": 400, "state": "invalid", "error": "unsupported",
-            "message": "`renew` is not available in this version; `register`, `whoami` and `ca` are",
+            "status": 401, "state": "refused", "error": "not_authenticated",
+            "message": "this connection has no identity; publish to `$registry/register` to get one",
         })
     );
 }

@@ -32,6 +32,8 @@ pub struct Settings {
     pub denied_for: Duration,
     /// Life of an issued certificate. Default 90 days.
     pub validity: Duration,
+    /// How long after its end a certificate can still be renewed. Default 30 days; zero: not at all.
+    pub renew_grace: Duration,
     /// Must the CSR of a new request hold a nonce of `challenge`? Default no.
     pub require_nonce: bool,
     /// Messages of one source. Default 60 at once, then 5 in a second.
@@ -47,6 +49,7 @@ impl Default for Settings {
             max_pending_per_source: 1_000,
             denied_for: Duration::from_hours(24),
             validity: DEFAULT_VALIDITY,
+            renew_grace: Duration::from_hours(30 * 24),
             require_nonce: false,
             rate: RateLimit { burst: 60, every: Duration::from_millis(200) },
         }

@@ -349,6 +349,7 @@ async fn a_session_ends_with_its_certificate() {
         not_after: peer.not_after(),
         revoked_at: None,
         reason: None,
+        replaces: None,
     };
     harness.user_with("short-lived", |user| {
         user.auth = Auth::Certificate;

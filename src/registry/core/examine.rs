@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq as _;
 use super::super::Now;
 use super::super::nonce::Binding;
 use super::super::request::{Door, Remembered, Request, RequestId, State};
-use super::{Change, Core, Refused, Removal, Unusable, Verdict};
+use super::{Change, Core, Refused, Removal, SUPERSEDED, Unusable, Verdict};
 use crate::access::Username;
 use crate::authn::{Source, Users};
 use crate::pki::PairingCode;
@@ -269,6 +269,9 @@ pub(super) fn standing(request: &Request, users: &dyn Users, now: Now) -> Verdic
         None => None,
         Some(serial) => match user.certificates.iter().find(|it| it.serial == *serial) {
             None => return Verdict::Unusable(Unusable::Revoked),
+            Some(it) if it.revoked_at.is_some() && it.reason.as_deref() == Some(SUPERSEDED) => {
+                return Verdict::Unusable(Unusable::Superseded);
+            }
             Some(it) if it.revoked_at.is_some() => return Verdict::Unusable(Unusable::Revoked),
             Some(it) if it.not_after <= now.wall => return Verdict::Unusable(Unusable::CertificateExpired),
             Some(it) => Some(it.clone()),
