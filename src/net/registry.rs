@@ -10,9 +10,15 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Server, sessions::SessionCell};
+use super::{
+    Server,
+    login::Admitted,
+    sessions::{Gate, SessionCell},
+};
 use crate::{
-    registry::{Answer, AnswerSink, Binding, Caller, Origin, ReturnPath},
+    access::UserId,
+    mqtt::TopicName,
+    registry::{Answer, AnswerSink, Binding, Caller, Invitation, Origin, ReturnPath},
     session::{RegistryAnswer, RegistryOperation, RegistryRequest},
 };
 
@@ -49,6 +55,30 @@ impl AnswerSink for Mouth {
         drop(gate);
         cell.mailbox.call();
     }
+}
+
+/// The first connection of a renewed certificate retires the old one.
+pub(super) fn confirm(server: &Arc<Server>, admitted: &Admitted, user: UserId) {
+    let policy = server.directory.policy();
+    let Some(record) = admitted.certificate(&policy).filter(|record| record.replaces.is_some()) else { return };
+    let (registry, serial) = (Arc::clone(&server.registry), record.serial.clone());
+    tokio::spawn(async move {
+        if let Err(error) = registry.confirm(user, serial).await {
+            tracing::error!(%error, "a renewed certificate has connected, but the old one could not be retired");
+        }
+    });
+}
+
+/// What a client is told when its certificate should be renewed; `None`: it is on record no more.
+pub(super) fn invitation(server: &Server, gate: &Gate, topic: TopicName) -> Option<RegistryAnswer> {
+    let identity = gate.identity.as_ref()?;
+    let fingerprint = &identity.certificate()?.fingerprint;
+    let policy = server.directory.policy();
+    let records = &policy.user(identity.user())?.certificates;
+    let record = records.iter().find(|record| record.fingerprint == *fingerprint)?;
+    server.metrics.registry_invitations.inc();
+    let invitation = Invitation { serial: &record.serial, not_after: record.not_after };
+    Some(RegistryAnswer { response_topic: topic, correlation_data: None, payload: Bytes::from(invitation.to_json()) })
 }
 
 /// Whoever asks.

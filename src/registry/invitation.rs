@@ -9,9 +9,6 @@ use serde::Serialize;
 use crate::access::CertificateRecord;
 use crate::clock::Duration;
 
-/// Where invitations go.
-pub const INVITATION_TOPIC: &str = "$registry/renew/invite";
-
 /// A connection that comes after its certificate's moment is invited within this time of its CONNECT.
 const LATE_SPREAD: Duration = Duration::from_mins(10);
 

@@ -24,7 +24,7 @@ mod service;
 mod settings;
 
 pub use answer::Answer;
-pub use invitation::{INVITATION_TOPIC, Invitation, invitation};
+pub use invitation::{Invitation, invitation};
 pub use lock::{MAX_UNLOCK, Network, NetworkError, UnlockTerms};
 pub use message::{MAX_CONTEXT, MAX_ID, MAX_PAYLOAD, MAX_WISHES};
 pub use nonce::{Binding, NONCE_LIFE};

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 #[path = "nonce_tests.rs"]
 mod nonce;
+#[path = "renewal_tests.rs"]
+mod renewal;
 
 use super::*;
 use crate::access::{Auth, Context, Effect, ManagedBy, Operation, Permission, Role};

@@ -207,11 +207,6 @@ impl Core {
         after(record.not_after, grace.max(AFTER_END))
     }
 
-    /// What a user got last by renewal.
-    pub(in crate::registry) fn renewal_of(&self, user: UserId) -> Option<&Renewal> {
-        self.renewals.get(&user)
-    }
-
     /// Takes a renewal of the store in.
     pub(in crate::registry) fn restore_renewal(&mut self, user: UserId, renewal: Renewal) {
         self.renewals.insert(user, renewal);
