@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Extension;
 use axum::body::{Body as ResponseBody, HttpBody};
 use axum::extract::Json;
+use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -16,12 +17,14 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::api::{
-    Deny, Event, GrantTerms, LockStatus, Missed, Page, RequestFilter, RequestId, RequestView, UnlockTerms,
+    Deny, Event, GrantTerms, LockStatus, Missed, Page, ReplaceTerms, ReplacementView, RequestFilter, RequestId,
+    RequestView, UnlockTerms,
 };
 use super::extract::{Ask, Body, Named, OptionalBody};
 use super::problem::{Kind, Problem};
 use super::server::Caller;
 use super::{Answer, Shared};
+use crate::access::Username;
 use crate::registry::{RegistryError, RegistryErrorKind};
 
 /// Keeps a stream of events from looking dead.
@@ -51,6 +54,28 @@ pub(super) async fn deny(
     Body(deny): Body<Deny>,
 ) -> Answer<Json<RequestView>> {
     Ok(Json(state.registry.deny(id, deny.reason, actor).await?))
+}
+
+pub(super) async fn replacements(state: Shared, _: Caller) -> Answer<Json<Page<ReplacementView>>> {
+    Ok(Json(Page { items: state.registry.replacements().await? }))
+}
+
+pub(super) async fn replace(
+    state: Shared,
+    Caller(actor): Caller,
+    Named(username): Named<Username>,
+    OptionalBody(terms): OptionalBody<ReplaceTerms>,
+) -> Answer<Json<ReplacementView>> {
+    Ok(Json(state.registry.replace(username, terms, actor).await?))
+}
+
+pub(super) async fn cancel_replacement(
+    state: Shared,
+    Caller(actor): Caller,
+    Named(username): Named<Username>,
+) -> Answer<StatusCode> {
+    state.registry.cancel_replacement(username, actor).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn unlock(

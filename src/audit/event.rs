@@ -313,6 +313,25 @@ pub enum Lapse {
     Forgotten,
     /// Its user is gone.
     UserGone,
+    /// Its user has another proof now.
+    Replaced,
+    /// An operator has shut the name that it was to take.
+    Cancelled,
+}
+
+/// Why a name is open to a new key no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Closing {
+    /// A request has taken it.
+    Granted,
+    /// An operator has shut it.
+    Cancelled,
+    /// Its time is over.
+    Expired,
+    /// Its user is gone, or has another name.
+    UserGone,
 }
 
 /// What happened.
@@ -370,6 +389,10 @@ pub enum Event {
     RegistrationDenied { request: Uuid, username: Username },
     /// A request is gone without, or long after, a decision.
     RegistrationLapsed { request: Uuid, username: Username, why: Lapse },
+    /// The next request for the name of this user may replace its proofs. `limited`: from some networks only.
+    ReplacementOpened { user: UserRef, until: Timestamp, limited: bool },
+    /// It may no more.
+    ReplacementClosed { user: UserRef, why: Closing },
     /// The registry admits new requests.
     RegistryUnlocked {
         until: Timestamp,
@@ -428,6 +451,8 @@ impl Event {
             Self::RegistrationGranted { .. } => "registration_granted",
             Self::RegistrationDenied { .. } => "registration_denied",
             Self::RegistrationLapsed { .. } => "registration_lapsed",
+            Self::ReplacementOpened { .. } => "replacement_opened",
+            Self::ReplacementClosed { .. } => "replacement_closed",
             Self::RegistryUnlocked { .. } => "registry_unlocked",
             Self::RegistryLocked => "registry_locked",
             Self::LoginsFailed { .. } => "logins_failed",

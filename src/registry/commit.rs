@@ -15,15 +15,16 @@ use uuid::Uuid;
 
 use super::Now;
 use super::answer::Answer;
-use super::core::{Change, Core, Refused, Removal, Unusable, Verdict};
+use super::core::{Change, Core, Refused, Removal, Unusable, Verdict, replaced_user};
 use super::lock::Lock;
 use super::nonce::{Binding, Mint, NonceFault};
 use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError};
 use super::rates::Rates;
+use super::replacement::OPENINGS;
 use super::request::{Details, Request, RequestId, RequestView, State, issued as issued_event};
 use super::settings::{AnswerSink, PasswordHasher, ReturnPath, Settings};
-use crate::access::{ManagedBy, PolicyVersion, UserId};
-use crate::audit::{self, Lapse, Note, Place, UserRef, Word};
+use crate::access::{ManagedBy, PolicyVersion, UserId, Username};
+use crate::audit::{self, Closing, Lapse, Note, Place, UserRef, Word};
 use crate::authn::Source;
 use crate::clock::{Clock, Duration, Instant};
 use crate::directory::{self, Actor, Directory, Expected, NewUser, Transaction};
@@ -160,7 +161,7 @@ impl Inner {
                     let event = match why {
                         Removal::Expired => Some(EventKind::Expired),
                         Removal::Displaced => Some(EventKind::Displaced),
-                        Removal::Forgotten | Removal::UserGone => None,
+                        Removal::Forgotten | Removal::UserGone | Removal::Replaced | Removal::Cancelled => None,
                     };
                     let gone = state.core.get(*id);
                     note.events.extend(gone.map(|request| lapsed(request, *why)));
@@ -168,6 +169,17 @@ impl Inner {
                         told.push((event, RequestView::new(request, self.details(*id)?)));
                     }
                     batch.delete(&DETAILS, &id.0)?;
+                }
+                Change::Open(opening) => {
+                    batch.put(&OPENINGS, &opening.user.0, opening)?;
+                    note.events.push(audit::Event::ReplacementOpened {
+                        user: UserRef { id: opening.user, username: opening.username.clone() },
+                        until: opening.until,
+                        limited: !opening.source.is_empty(),
+                    });
+                }
+                Change::Close { username, why } => {
+                    note.events.extend(close(&mut batch, &state.core, username, *why)?);
                 }
                 Change::ForgetRenewal { user } => Self::forget_renewal(&mut batch, *user)?,
                 // A renewal is written with its user.
@@ -262,6 +274,9 @@ impl Inner {
         let request = state.core.grantable(id, terms.unpaired, now);
         let mut request = request.map_err(|why| RegistryError::undecidable(id, why))?.clone();
         let policy = self.directory.policy();
+        if request.replaces.is_some() {
+            return self.grant_replacement(state, request, terms, actor, now);
+        }
         if let Some(role) = terms.roles.iter().find(|role| policy.role(role).is_none()) {
             return Err(RegistryError::RoleUnknown(role.clone()));
         }
@@ -303,6 +318,73 @@ impl Inner {
         let view = RequestView::new(&request, details);
         self.apply(&mut state, vec![Change::Put(Box::new(request))]);
         tracing::info!("request {id} of `{}` was granted by {actor}", view.username);
+        self.tell(EventKind::Granted, now, Some(view.clone()));
+        self.push(state, id, now);
+        Ok(view)
+    }
+
+    /// As [`Inner::grant`], for a request that takes the name of a user: that user gets its proofs and loses its own, and keeps
+    /// everything else.
+    fn grant_replacement(
+        &self,
+        mut state: parking_lot::MutexGuard<'_, Shared>,
+        mut request: Request,
+        terms: GrantTerms,
+        actor: &Actor,
+        now: Now,
+    ) -> Result<RequestView, RegistryError> {
+        let id = request.id;
+        let GrantTerms { roles, permissions, publish_prefix, expires_at, comment, unpaired: _ } = terms;
+        if !roles.is_empty() || !permissions.is_empty() || publish_prefix.is_some() || expires_at.is_some() {
+            let why = "a replacement keeps the rights and the end of its user: grant it without, and use `user edit`";
+            return Err(RegistryError::Invalid(why));
+        }
+        let policy = self.directory.policy();
+        let user =
+            replaced_user(&request, &*policy).ok_or_else(|| RegistryError::UserUnknown(request.username.clone()))?;
+        let expected = Expected::Version(user.version);
+        let put = |user| directory::Change::PutUser { user: Box::new(user), expected };
+        let draft = state.core.replacement(user, &request, None, now.wall);
+        self.directory.preview(|_| Ok(put(draft).into()), actor)?;
+        let mut details = self.details(id)?;
+        let issued = self.issue(&request, &details, actor, now)?;
+        let record = issued.as_ref().map(IssuedCertificate::record);
+        let changed = state.core.replacement(user, &request, record.clone(), now.wall);
+        request.password_hash = None;
+        request.state = State::Granted {
+            user: user.id,
+            serial: record.as_ref().map(|record| record.serial.clone()),
+            by: actor.to_string(),
+            at: now.wall,
+            comment,
+        };
+        details.certificate = issued.map(|issued| issued.pem().to_owned());
+        let named = UserRef { id: user.id, username: user.username.clone() };
+        let mut note = Note::from(audit::Event::RegistrationGranted { request: id.0, user: named.clone() });
+        note.events.extend(record.map(|record| issued_event(named.clone(), &record)));
+        let mut records = Batch::new();
+        let mut changes = state.core.replaced(&request, user.id);
+        for change in &changes {
+            match change {
+                Change::Remove { id, .. } => {
+                    records.delete(&REQUESTS, &id.0)?;
+                    records.delete(&DETAILS, &id.0)?;
+                }
+                Change::Close { username, why } => {
+                    note.events.extend(close(&mut records, &state.core, username, *why)?);
+                }
+                Change::ForgetRenewal { user } => Self::forget_renewal(&mut records, *user)?,
+                _ => {}
+            }
+        }
+        records.put(&REQUESTS, &id.0, &request)?;
+        records.put(&DETAILS, &id.0, &details)?;
+        // INVARIANT: the new proofs, the end of the old ones and the decision are one transaction.
+        self.directory.commit_noted(Transaction { changes: vec![put(changed)], records }, actor, note)?;
+        let view = RequestView::new(&request, details);
+        changes.push(Change::Put(Box::new(request)));
+        self.apply(&mut state, changes);
+        tracing::info!("request {id} has replaced the proofs of `{}`, granted by {actor}", view.username);
         self.tell(EventKind::Granted, now, Some(view.clone()));
         self.push(state, id, now);
         Ok(view)
@@ -423,6 +505,19 @@ impl Inner {
     }
 }
 
+/// Takes an opening off the disk; says so for the audit log.
+fn close(
+    batch: &mut Batch,
+    core: &Core,
+    username: &Username,
+    why: Closing,
+) -> Result<Option<audit::Event>, RegistryError> {
+    let Some(opening) = core.opening(username) else { return Ok(None) };
+    batch.delete(&OPENINGS, &opening.user.0)?;
+    let user = UserRef { id: opening.user, username: username.clone() };
+    Ok(Some(audit::Event::ReplacementClosed { user, why }))
+}
+
 /// A new request, in the words of the audit log: without its pairing code, its password, and what it says of itself.
 fn requested(request: &Request) -> audit::Event {
     audit::Event::RegistrationRequested {
@@ -443,6 +538,8 @@ fn lapsed(request: &Request, why: Removal) -> audit::Event {
             Removal::Displaced => Lapse::Displaced,
             Removal::Forgotten => Lapse::Forgotten,
             Removal::UserGone => Lapse::UserGone,
+            Removal::Replaced => Lapse::Replaced,
+            Removal::Cancelled => Lapse::Cancelled,
         },
     }
 }

@@ -8,6 +8,7 @@
 
 mod examine;
 mod renew;
+mod replace;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -17,12 +18,16 @@ use jiff::Timestamp;
 use examine::standing;
 pub(super) use examine::{Ask, Drawn, Facts, Step, is_orphan};
 pub(super) use renew::{Claim, MAX_ON_RECORD, RenewAsk, RenewRefused, RenewVerdict, Renewal, SUPERSEDED, confirmed};
+use replace::waits_for_nobody;
+
+pub(super) use replace::{Opening, replaced_user};
 
 use super::Now;
 use super::lock::{Lock, UnlockTerms};
 use super::nonce::{NonceFault, NonceId, Nonces};
 use super::request::{Remembered, Request, RequestId, State};
 use crate::access::{CertificateRecord, User, UserId, Username};
+use crate::audit::Closing;
 use crate::authn::{Source, Users};
 use crate::clock::{Duration, Instant};
 
@@ -94,6 +99,10 @@ pub(super) enum Change {
     Remove { id: RequestId, why: Removal },
     /// A poll. In memory alone.
     Seen { id: RequestId, at: Timestamp, remember: Option<Remembered> },
+    /// A name is open to a new key.
+    Open(Opening),
+    /// It is so no more.
+    Close { username: Username, why: Closing },
     /// A user has a newer certificate.
     Renewed { user: UserId, renewal: Renewal },
     /// The user is no more.
@@ -111,8 +120,12 @@ pub(super) enum Removal {
     Displaced,
     /// Denied long ago.
     Forgotten,
-    /// The user that it became is no more.
+    /// The user that it became, or that it was to replace, is no more.
     UserGone,
+    /// The user that it became has another proof now.
+    Replaced,
+    /// The operator has shut the name again.
+    Cancelled,
 }
 
 /// Why no decision can be made.
@@ -129,9 +142,11 @@ pub(super) struct Core {
     lock: Lock,
     nonces: Nonces,
     requests: HashMap<RequestId, Request>,
-    /// INVARIANT: each pending or granted request is here under its name, and no name has two.
+    /// INVARIANT: each pending or granted request is here under its name, and no name has two; but for those that wait to replace a user.
     holders: HashMap<Username, RequestId>,
-    /// INVARIANT: each key of a holder is here, and no key has two.
+    /// INVARIANT: exactly the pending requests that wait to replace a user, and no name has two.
+    replacing: HashMap<Username, RequestId>,
+    /// INVARIANT: each key of these two is here, and no key has two.
     keys: HashMap<String, RequestId>,
     /// Denied requests, oldest first.
     denied: HashMap<Username, Vec<RequestId>>,
@@ -142,6 +157,8 @@ pub(super) struct Core {
     deadlines: BTreeSet<(Timestamp, RequestId)>,
     /// What users got by renewal last.
     renewals: HashMap<UserId, Renewal>,
+    /// Names that are open to a new key.
+    openings: HashMap<Username, Opening>,
 }
 
 impl Core {
@@ -153,12 +170,14 @@ impl Core {
             nonces,
             requests: HashMap::new(),
             holders: HashMap::new(),
+            replacing: HashMap::new(),
             keys: HashMap::new(),
             denied: HashMap::new(),
             by_source: HashMap::new(),
             pending: 0,
             deadlines: BTreeSet::new(),
             renewals: HashMap::new(),
+            openings: HashMap::new(),
         }
     }
 
@@ -223,7 +242,8 @@ impl Core {
     /// What time has made void, at most [`AT_ONCE`] of it.
     pub(super) fn expire(&self, now: Now) -> Vec<Change> {
         let due = self.deadlines.iter().take_while(|(at, _)| *at <= now.wall);
-        due.take(AT_ONCE)
+        let mut changes: Vec<_> = due
+            .take(AT_ONCE)
             .filter_map(|(_, id)| {
                 let why = match self.requests.get(id)?.state {
                     State::Pending => Removal::Expired,
@@ -232,14 +252,18 @@ impl Core {
                 };
                 Some(Change::Remove { id: *id, why })
             })
-            .collect()
+            .collect();
+        changes.extend(self.lapsed_openings(now));
+        changes
     }
 
-    /// Requests and renewals whose user is no more, at most [`AT_ONCE`] of each. Costs the whole table.
+    /// Requests, renewals and openings whose user is no more, at most [`AT_ONCE`] of each. Costs the whole table.
     pub(super) fn orphans(&self, users: &dyn Users) -> Vec<Change> {
-        let orphans = self.requests.values().filter(|request| is_orphan(request, users)).take(AT_ONCE);
+        let gone = |request: &&Request| is_orphan(request, users) || waits_for_nobody(request, users);
+        let orphans = self.requests.values().filter(gone).take(AT_ONCE);
         let orphans = orphans.map(|request| Change::Remove { id: request.id, why: Removal::UserGone });
-        orphans.chain(self.orphaned_renewals(users, AT_ONCE)).collect()
+        let orphans = orphans.chain(self.orphaned_renewals(users, AT_ONCE));
+        orphans.chain(self.orphaned_openings(users)).collect()
     }
 
     // Inputs.
@@ -248,7 +272,9 @@ impl Core {
     pub(super) fn apply(&mut self, change: Change) {
         match change {
             Change::Insert(request) => {
-                self.lock.spend();
+                if request.replaces.is_none() {
+                    self.lock.spend();
+                }
                 self.put(*request);
             }
             Change::Put(request) => self.put(*request),
@@ -264,6 +290,10 @@ impl Core {
                     }
                 }
             }
+            Change::Open(opening) => self.restore_opening(opening),
+            Change::Close { username, .. } => {
+                self.openings.remove(&username);
+            }
             Change::Renewed { user, renewal } => {
                 self.renewals.insert(user, renewal);
             }
@@ -277,7 +307,7 @@ impl Core {
     /// Takes a request of the store in. `false`: its name or key has a holder already, so the store is damaged.
     pub(super) fn restore(&mut self, request: Request) -> bool {
         let held = !matches!(request.state, State::Denied { .. })
-            && (self.holders.contains_key(&request.username)
+            && (self.place_of(&request).contains_key(&request.username)
                 || request.key.as_ref().is_some_and(|key| self.keys.contains_key(key)));
         if held || self.requests.contains_key(&request.id) {
             return false;
@@ -317,8 +347,15 @@ impl Core {
         self.requests.insert(id, request);
     }
 
+    /// Where a pending or granted request holds its name.
+    fn place_of(&self, request: &Request) -> &HashMap<Username, RequestId> {
+        if request.state == State::Pending && request.replaces.is_some() { &self.replacing } else { &self.holders }
+    }
+
     fn hold(&mut self, request: &Request) {
-        self.holders.insert(request.username.clone(), request.id);
+        let waits = request.state == State::Pending && request.replaces.is_some();
+        let place = if waits { &mut self.replacing } else { &mut self.holders };
+        place.insert(request.username.clone(), request.id);
         if let Some(key) = &request.key {
             self.keys.insert(key.clone(), request.id);
         }
@@ -349,8 +386,10 @@ impl Core {
                 }
             }
         }
-        if self.holders.get(&request.username) == Some(&id) {
-            self.holders.remove(&request.username);
+        for place in [&mut self.holders, &mut self.replacing] {
+            if place.get(&request.username) == Some(&id) {
+                place.remove(&request.username);
+            }
         }
         if let Some(key) = &request.key
             && self.keys.get(key) == Some(&id)
@@ -370,10 +409,10 @@ impl Core {
             assert!(self.by_source[&request.source.into()].contains(&request.id));
         }
         let holders: Vec<_> = self.requests.values().filter(|it| !matches!(it.state, State::Denied { .. })).collect();
-        assert_eq!(self.holders.len(), holders.len());
+        assert_eq!(self.holders.len() + self.replacing.len(), holders.len());
         assert_eq!(self.keys.len(), holders.iter().filter(|it| it.key.is_some()).count());
         for request in holders {
-            assert_eq!(self.holders[&request.username], request.id);
+            assert_eq!(self.place_of(request)[&request.username], request.id);
             assert!(request.key.as_ref().is_none_or(|key| self.keys[key] == request.id));
         }
         let denied = self.requests.values().filter(|it| matches!(it.state, State::Denied { .. })).count();

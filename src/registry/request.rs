@@ -125,6 +125,9 @@ pub(super) struct Request {
     pub(super) expires_at: Timestamp,
     #[serde(flatten)]
     pub(super) state: State,
+    /// The user whose proofs it replaces when it is granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) replaces: Option<UserId>,
     #[serde(skip)]
     pub(super) remembered: Option<Remembered>,
 }
@@ -180,6 +183,9 @@ pub struct RequestView {
     pub auth: Auth,
     /// To be compared with what the device shows.
     pub pairing_code: PairingCode,
+    /// The user whose password and certificates it replaces, or has replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<UserId>,
     /// Could the device be shown the code? If not, granting needs `unpaired`.
     pub pairing_shown: bool,
     /// Kind of the key, for a request with a CSR.
@@ -225,6 +231,7 @@ impl RequestView {
             username: request.username.clone(),
             auth: request.auth(),
             pairing_code: request.pairing_code,
+            replaces: request.replaces,
             pairing_shown: request.pairing_shown,
             key: request.key_kind.clone(),
             key_fingerprint: request.key.clone(),

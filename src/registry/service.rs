@@ -21,6 +21,7 @@ use super::nonce::{Mint, NONCE_LIFE, Nonces};
 use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError, StateFilter};
 use super::rates::{RateLimit, Rates};
 use super::renewal::RENEWALS;
+use super::replacement::OPENINGS;
 use super::request::{Details, Door, Request, RequestId, RequestView, State};
 use super::settings::{Caller, Origin, PasswordHasher, Settings};
 use crate::access::UserId;
@@ -89,6 +90,9 @@ impl Registry {
         for record in RENEWALS.iter(&*store) {
             let (user, renewal) = record?;
             core.restore_renewal(UserId(user), renewal);
+        }
+        for record in OPENINGS.iter(&*store) {
+            core.restore_opening(record?.1);
         }
         for record in REQUESTS.iter(&*store) {
             let (id, request) = record?;

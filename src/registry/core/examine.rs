@@ -11,6 +11,7 @@ use subtle::ConstantTimeEq as _;
 use super::super::Now;
 use super::super::nonce::Binding;
 use super::super::request::{Door, Remembered, Request, RequestId, State};
+use super::replace::waits_for_nobody;
 use super::{Change, Core, Refused, Removal, SUPERSEDED, Unusable, Verdict};
 use crate::access::Username;
 use crate::authn::{Source, Users};
@@ -96,6 +97,21 @@ impl Core {
                 }
             }
         }
+        // An operator has opened the name to a new key, and somebody has come.
+        if let Some(waiting) = self.replacing(ask.username) {
+            if let Some(why) = stale(waiting, users, now) {
+                changes.push(Change::Remove { id: waiting.id, why });
+            } else {
+                match compare(waiting, ask, facts, users) {
+                    Comparison::Unknown(hash) => return Step::Verify(hash),
+                    Comparison::Same(remember) => {
+                        changes.push(Change::Seen { id: waiting.id, at: now.wall, remember });
+                        return Step::Answer(changes, Verdict::Pending(waiting.id));
+                    }
+                    Comparison::Other => conflict = Some(Refused::NamePending),
+                }
+            }
+        }
         for request in self.denied.get(ask.username).into_iter().flatten().filter_map(|id| self.requests.get(id)) {
             let State::Denied { reason, forget_at, .. } = &request.state else { continue };
             if *forget_at <= now.wall {
@@ -112,7 +128,9 @@ impl Core {
         }
         // From here on the message is a new request: the lock comes first, so that a shut door tells nothing.
         let refuse = |changes, refused| Step::Answer(changes, Verdict::Refused(refused));
-        if !self.lock.admits(ask.source, ask.listener, ask.username, now) {
+        // It is narrower than an unlock, and needs none.
+        let replaces = self.replaceable(ask, users, now);
+        if replaces.is_none() && !self.lock.admits(ask.source, ask.listener, ask.username, now) {
             return refuse(changes, Refused::Locked);
         }
         let nonce = match self.limits.require_nonce.then(|| self.nonces.check(ask.nonce, ask.binding, now.instant)) {
@@ -120,10 +138,10 @@ impl Core {
             Some(Ok(nonce)) => Some(nonce),
             Some(Err(fault)) => return refuse(changes, Refused::Nonce(fault)),
         };
-        if let Some(conflict) = conflict {
+        if let Some(conflict) = conflict.filter(|it| replaces.is_none() || *it != Refused::NameTaken) {
             return refuse(changes, conflict);
         }
-        if users.named(ask.username).is_some() {
+        if replaces.is_none() && users.named(ask.username).is_some() {
             return refuse(changes, Refused::NameTaken);
         }
         if let Some((key, _)) = &ask.key
@@ -185,6 +203,7 @@ impl Core {
             expires_at,
             state: State::Pending,
             remembered,
+            replaces,
         })));
         Step::Answer(changes, Verdict::Pending(drawn.id))
     }
@@ -212,7 +231,8 @@ impl Core {
 /// Is a request that still has a place in the table void?
 pub(super) fn stale(request: &Request, users: &dyn Users, now: Now) -> Option<Removal> {
     match &request.state {
-        State::Pending => (request.expires_at <= now.wall).then_some(Removal::Expired),
+        State::Pending if request.expires_at <= now.wall => Some(Removal::Expired),
+        State::Pending => waits_for_nobody(request, users).then_some(Removal::UserGone),
         State::Granted { .. } => is_orphan(request, users).then_some(Removal::UserGone),
         State::Denied { forget_at, .. } => (*forget_at <= now.wall).then_some(Removal::Forgotten),
     }

@@ -198,7 +198,7 @@ impl Core {
     }
 
     /// Certificates that stay on record: which are good or could be renewed, and revoked ones while a CRL may name them.
-    fn kept<'a>(&'a self, user: &'a User, now: Timestamp) -> impl Iterator<Item = &'a CertificateRecord> {
+    pub(super) fn kept<'a>(&'a self, user: &'a User, now: Timestamp) -> impl Iterator<Item = &'a CertificateRecord> {
         user.certificates.iter().filter(move |it| now < self.goes_at(it))
     }
 

@@ -155,7 +155,7 @@ fn invitations(outputs: &[Output]) -> usize {
 }
 
 fn timeout(bench: &mut Bench) -> Vec<Output> {
-    bench.give(|session, cx| session.handle_timeout(cx)).1
+    bench.give(Session::handle_timeout).1
 }
 
 #[test]
