@@ -134,7 +134,7 @@ impl Plan<'_> {
         };
         let mut text = format!(
             "[[listener]]\nname = \"plain\"\nbind = \"127.0.0.1:{port}\"\n\n[limits]\nconnections_per_address = 100000\n\
-             \n[store]\ndurability = \"{}\"\n\n[metrics]\nbind = \"off\"\n\n[log]\nlevel = \"error\"\n\n{argon2}",
+             \n[store]\ndurability = \"{}\"\n\n[metrics]\nbind = \"off\"\n\n[admin]\nbind = \"off\"\n\n[log]\nlevel = \"error\"\n\n{argon2}",
             self.programs.durability,
         );
         let hasher = Params::new(8, 1, 1, None).map_err(|error| error.to_string())?;

@@ -21,6 +21,7 @@
 //!         r#"
 //!         store = { durability = "memory" }
 //!         metrics = { bind = "off" }
+//!         admin = { bind = "off" }
 //!         [[listener]]
 //!         name = "local"
 //!         bind = "127.0.0.1:0"

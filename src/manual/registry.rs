@@ -33,6 +33,10 @@
 //!
 //! Users may use the same operations; no rule is needed for them.
 //!
+//! # Over HTTPS
+//!
+//! The same `register` and `ca` as `POST` and `GET` below `/api/client-registry/`: see [rest](super::rest).
+//!
 //! # Operations
 //!
 //! Publish JSON to `$registry/<operation>`, with any QoS.
@@ -137,6 +141,36 @@
 //! # Ok::<(), portcullis::pki::CsrError>(())
 //! ```
 //!
+//! # A ready client
+//!
+//! `portcullis device` is a device: it needs neither broker.toml nor the admin socket, only the broker's address and its trust bundle.
+//!
+//! ```sh
+//! portcullis device enrol pump-7 --broker mqtts://broker.plant.example --ca ca.pem --directory /var/lib/pump
+//! ```
+//!
+//! It makes a P-256 key where there is none (`NAME.key`, mode 0600; a key of any admitted kind that is there already is used), asks, shows the
+//! pairing code, which it computes from its own key, and waits for the decision: 24 hours, or what `--wait` says. Then it writes the certificate
+//! (`NAME.pem`, with what lies between it and the root) and the trust bundle (`ca.pem`). Broken connections, a locked registry and a broker that is busy are tried
+//! again; a refusal ends it. Started again it goes on where it was: with the same key, so that no answer is lost. Exit codes: 0 when there is a good
+//! certificate, 1 otherwise.
+//!
+//! `device renew` puts a new key and certificate in the place of the old ones, with `--if-due` only when two thirds of the certificate's life are over;
+//! `device keep` enrols and then renews for ever, as a service:
+//!
+//! ```text
+//! [Service]
+//! User=pump
+//! ExecStart=/usr/bin/portcullis device keep pump-7 --broker mqtts://broker.plant.example --directory /var/lib/pump
+//! Restart=on-failure
+//! RestartSec=60
+//! ```
+//!
+//! A renewal connects with the new certificate before that takes the old one's place, and whenever the power fails the directory holds a
+//! key and a certificate that fit. It holds no connection between renewals, and connects as client `NAME~renewal` (`--client-id` says otherwise), so that it does not
+//! take over the session of the device itself. Programs find the same in [`device`](crate::device);
+//! `examples/enrol.py`, `enrol.mjs`, `enrol.sh` and `enrol.rs` do it with other people's clients.
+//!
 //! # The operator
 //!
 //! | command | |
@@ -148,8 +182,20 @@
 //! | `registry list [--state pending\|granted\|denied\|all]`, `registry show ID` | the requests |
 //! | `registry grant ID [--role R]... [--permission JSON]... [--publish-prefix P/] [--expires TIME] [--comment TEXT]` | makes the user, its rights and its certificate in one transaction |
 //! | `registry deny ID --reason TEXT` | the device is told the reason |
+//! | `registry replace USERNAME [--for 24h] [--source CIDR]... [--cancel]`, `registry replacements` | lets a new key take the name of a user, see [Replacing](#replacing) |
 //!
 //! What a device says of itself (`context`, the roles it asks for) is not verified. Compare the pairing code.
+//!
+//! # Replacing
+//!
+//! A device that was wiped or repaired has lost its key, and the name that it had belongs to a user. `registry replace pump-7` opens that name: the
+//! next request for it with a key that no user has becomes pending, whether the registry is locked or not, and shows whom it `replaces`. Compare
+//! the pairing code as always, and grant it without roles. In one commit the user then has the new key (or password) and `auth`, all its earlier
+//! certificates are revoked with the reason `replaced`, its earlier password is gone, and its sessions end. Its id, roles, permissions, prefix and end stay.
+//!
+//! The name is open for a day, or `--for` up to a week; the grant, `--cancel`, the end of the user and a new name of it end that too. A request
+//! that came in time waits like any other; cancelling forgets it. The old key is good until the grant. Who opens a name, and who grants,
+//! must hold all that the user holds; a user of broker.toml cannot be replaced.
 //!
 //! # Certificates
 //!
@@ -221,8 +267,8 @@
 //! openssl pkeyutl -sign -inkey old.key -rawin -in to-sign | openssl base64 -A # Ed25519
 //! ```
 //!
-//! Never for a certificate that was revoked or superseded, nor for a disabled or expired user. After the grace an operator decides: delete
-//! the user and let the device enrol again with the registry unlocked.
+//! Never for a certificate that was revoked or superseded, nor for a disabled or expired user. After the grace an operator decides:
+//! `registry replace`.
 //!
 //! # Bounds
 //!

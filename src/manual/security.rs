@@ -39,6 +39,19 @@
 //! | a new user inherits from an old name | the id is the identity | `a_later_user_of_the_same_name_inherits_nothing`, `a_later_user_of_the_same_name_inherits_nothing_of_a_granted_request` |
 //! | nobody can administer any more | the last administrator cannot be removed | `the_last_administrator_stays` |
 //!
+//! # Over HTTPS
+//!
+//! | threat | what stands against it | tests |
+//! |---|---|---|
+//! | finding out what there is, or who | one answer to all who have not proven who they are | `a_stranger_learns_nothing_but_that_it_is_one`, `guessing_is_slow_for_known_and_unknown_users_alike` |
+//! | a path that a rule does not know and a route does | the rule sees the decoded segments that the route takes, each in one spelling | `rules_decide_on_the_segments_of_the_path_and_a_refusal_is_counted_and_recorded`, `a_name_in_a_path_has_one_spelling`, `paths_are_decoded_once_and_what_could_mean_another_path_is_refused` |
+//! | going on with a right that is gone | nothing is remembered from request to request; each event of a stream is asked for | `a_change_of_the_user_counts_at_the_next_request_of_the_same_connection`, `a_stream_ends_with_the_right_to_it`, `a_certificate_of_the_own_ca_is_a_login_until_it_is_revoked` |
+//! | getting more by administering | the same delegation as everywhere | `who_administers_hands_out_no_more_than_it_holds` |
+//! | a page that uses an operator's browser | other origins refused, JSON only, no CORS, no cookies | `pages_of_other_sites_change_nothing`, `what_is_no_registration_is_refused_and_pages_of_other_sites_cannot_make_one` |
+//! | two requests in what a proxy takes for one | bodies have a Content-Length; chunks are refused and the connection closed | `bytes_that_two_servers_could_read_in_two_ways_are_refused_and_the_connection_closed` |
+//! | holding connections, sending slowly, reading slowly | bounds and times at every stage, on a thread that carries no messages | `who_is_slow_is_closed_at_every_stage`, `a_body_that_trickles_ends_with_its_time`, `a_peer_that_does_not_read_is_given_up`, `connections_have_a_bound_in_all_and_for_each_source`, `heads_and_bodies_beyond_their_size_are_refused` |
+//! | reaching the API through the door for devices | a listener of its own, with enrolment alone | `nothing_of_the_api_is_on_the_listener_for_enrolment` |
+//!
 //! # Who did it?
 //!
 //! See [audit](super::audit).
@@ -62,6 +75,7 @@
 //! | taking over a pending or existing name | a name belongs to its first proof | `of_many_who_ask_for_one_name_at_once_one_gets_it`, `a_user_that_exists_cannot_be_registered_over` |
 //! | a request replayed, relayed or cloned | `registry.require_nonce` | `a_replayed_request_is_refused`, `a_relayed_request_and_a_nonce_of_another_connection_are_refused`, `a_clone_with_the_same_nonce_is_refused` |
 //! | a renewal as a way to more, or to stay | only certificates change; never for a revoked one; two are good at most; in grace a nonce of this connection is signed | `a_new_certificate_is_good_at_once_and_the_old_one_until_the_new_one_has_connected`, `who_may_not_renew_is_told_why`, `whoever_renews_again_and_again_is_bounded`, `a_relayed_a_foreign_and_a_late_renewal_in_grace_are_refused` |
+//! | a new key for an existing name | only by an operator who holds what the user holds; the old proofs end in the same commit | `a_new_key_takes_the_name_and_the_old_one_ends_in_the_same_commit`, `nobody_replaces_a_user_who_holds_more_than_they_do`, `what_waits_for_a_user_that_is_gone_or_renamed_takes_no_name` |
 //! | a certificate for somebody else's key | the CSR must be signed by its key; one key, one identity | `a_request_signed_by_another_key_is_refused`, `a_key_in_use_is_refused_to_another_name_and_free_when_its_user_is_deleted`, `a_key_of_a_user_that_no_request_made_is_refused_too` |
 //! | a CSR that asks for more (CA, names, extensions), or is made to hurt a parser | a CA and other names are refused; name and key are taken, nothing else; what is signed is parsed again and compared | `every_attack_is_refused_by_name_and_what_asks_for_nothing_more_is_admitted`, `an_issued_certificate_has_the_profile_and_nothing_else_of_the_request` |
 //! | names that look alike or hide something | one CN, of the username's characters | `a_subject_that_is_no_single_username_is_refused_by_name` |

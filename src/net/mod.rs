@@ -11,6 +11,7 @@ mod admission;
 mod backlog;
 mod connection;
 mod effects;
+mod https;
 mod link;
 mod listener;
 mod login;
@@ -28,9 +29,10 @@ use tokio::sync::watch;
 pub use self::tls::TlsError;
 pub(crate) use self::{
     admission::Admission,
+    https::{HttpsListener, HttpsPeer, Times, run as serve_https},
     listener::{Listener, run as listen},
     sessions::{SessionCell, Sessions},
-    tls::{ClientCertificate, TlsAcceptor, TlsSettings},
+    tls::{ClientCertificate, Inside, TlsAcceptor, TlsSettings},
     workers::Workers,
 };
 use self::{

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     access::UserId,
     mqtt::TopicName,
-    registry::{Answer, AnswerSink, Binding, Caller, Invitation, Origin, ReturnPath},
+    registry::{Answer, AnswerSink, Binding, Caller, Door, Invitation, Origin, ReturnPath},
     session::{RegistryAnswer, RegistryOperation, RegistryRequest},
 };
 
@@ -101,6 +101,7 @@ impl Asker {
         let origin = Origin {
             source: self.source,
             listener: Arc::clone(&self.listener),
+            door: Door::Mqtt,
             binding: Binding::Connection(self.connection),
             sink: Some((Arc::downgrade(&sink), path.clone())),
         };

@@ -10,7 +10,8 @@ mod examine;
 mod renew;
 mod replace;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -141,7 +142,8 @@ pub(super) struct Core {
     limits: Limits,
     lock: Lock,
     nonces: Nonces,
-    requests: HashMap<RequestId, Request>,
+    /// In the order of their names, which is that of their arrival.
+    requests: BTreeMap<RequestId, Request>,
     /// INVARIANT: each pending or granted request is here under its name, and no name has two; but for those that wait to replace a user.
     holders: HashMap<Username, RequestId>,
     /// INVARIANT: exactly the pending requests that wait to replace a user, and no name has two.
@@ -168,7 +170,7 @@ impl Core {
             limits,
             lock: Lock::default(),
             nonces,
-            requests: HashMap::new(),
+            requests: BTreeMap::new(),
             holders: HashMap::new(),
             replacing: HashMap::new(),
             keys: HashMap::new(),
@@ -187,11 +189,10 @@ impl Core {
         self.requests.get(&id)
     }
 
-    /// Every request, oldest first.
-    pub(super) fn requests(&self) -> Vec<&Request> {
-        let mut requests: Vec<_> = self.requests.values().collect();
-        requests.sort_by_key(|request| (request.first_seen, request.id));
-        requests
+    /// The requests after this one, oldest first; `None`: all.
+    pub(super) fn requests(&self, after: Option<RequestId>) -> impl Iterator<Item = &Request> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.requests.range((start, Bound::Unbounded)).map(|(_, request)| request)
     }
 
     pub(super) fn pending(&self) -> usize {

@@ -29,7 +29,9 @@ pub use invitation::{Invitation, invitation};
 pub use lock::{MAX_UNLOCK, Network, NetworkError, UnlockTerms};
 pub use message::{MAX_CONTEXT, MAX_ID, MAX_PAYLOAD, MAX_WISHES};
 pub use nonce::{Binding, NONCE_LIFE};
-pub use operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError, RegistryErrorKind, StateFilter};
+pub use operator::{
+    Event, EventKind, GrantTerms, LockStatus, RegistryError, RegistryErrorKind, RequestPage, StateFilter,
+};
 pub use rates::RateLimit;
 pub use replacement::{ReplaceTerms, ReplacementView};
 pub use request::{Door, RequestId, RequestView, State};

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::answer::Answer;
 use super::nonce::Binding;
 use super::rates::RateLimit;
+use super::request::Door;
 use crate::access::UserId;
 use crate::authn::{Busy, HashError, Hasher, Lane, PasswordPolicy, Source};
 use crate::clock::Duration;
@@ -111,6 +112,8 @@ pub struct Origin {
     pub source: IpAddr,
     /// Name of the listener.
     pub listener: Arc<str>,
+    /// Which way.
+    pub door: Door,
     /// Whom a nonce that is drawn or shown in this message is for.
     pub binding: Binding,
     /// Whom to tell the decision when it falls.

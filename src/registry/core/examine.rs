@@ -192,8 +192,8 @@ impl Core {
             has_password: ask.tag.is_some(),
             password_hash: facts.fresh_hash.clone().filter(|_| ask.tag.is_some()),
             pairing_code: drawn.pairing_code,
-            // Door 1 answers 202 with the code at every version of the protocol.
-            pairing_shown: matches!(ask.door, Door::Mqtt),
+            // Both answer 202 with the code, door 1 at every version of the protocol.
+            pairing_shown: matches!(ask.door, Door::Mqtt | Door::Rest),
             source: ask.source,
             listener: ask.listener.to_owned(),
             door: ask.door,
