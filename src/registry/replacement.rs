@@ -70,7 +70,7 @@ impl Registry {
         terms: ReplaceTerms,
         actor: Actor,
     ) -> Result<ReplacementView, RegistryError> {
-        self.blocking(move |inner| inner.replace(username, terms, &actor)).await
+        self.blocking(move |inner| inner.replace(&username, terms, &actor)).await
     }
 
     /// Shuts the name again; the request that came in is forgotten.
@@ -93,7 +93,7 @@ impl Registry {
         self.blocking(|inner| {
             let (now, state) = (inner.now().wall, inner.state.lock());
             let open = state.core.openings().into_iter().filter(|opening| now < opening.until);
-            Ok(open.map(|opening| inner.view_of(&state.core, opening)).collect())
+            Ok(open.map(|opening| Inner::view_of(&state.core, opening)).collect())
         })
         .await
     }
@@ -102,7 +102,7 @@ impl Registry {
 impl Inner {
     fn replace(
         &self,
-        username: Username,
+        username: &Username,
         terms: ReplaceTerms,
         actor: &Actor,
     ) -> Result<ReplacementView, RegistryError> {
@@ -119,14 +119,14 @@ impl Inner {
         let until = until.map_err(|_| RegistryError::Invalid("a name can be open for 1 second to 7 days"))?;
         let mut state = self.state.lock();
         let policy = self.directory.policy();
-        let user = policy.user_named(&username).ok_or_else(|| RegistryError::UserUnknown(username.clone()))?;
+        let user = policy.user_named(username).ok_or_else(|| RegistryError::UserUnknown(username.clone()))?;
         // Whoever may not put this user as it is, may not give its name away.
         let put = directory::Change::PutUser {
             user: Box::new(crate::access::User::clone(user)),
             expected: Expected::Version(user.version),
         };
         self.directory.preview(|_| Ok(put.into()), actor)?;
-        if state.core.openings().len() >= MAX_OPENINGS && state.core.opening(&username).is_none() {
+        if state.core.openings().len() >= MAX_OPENINGS && state.core.opening(username).is_none() {
             return Err(RegistryError::Invalid("too many names are open: cancel some of them first"));
         }
         let opening = Opening {
@@ -139,10 +139,10 @@ impl Inner {
         };
         self.carry_out(&mut state, vec![Change::Open(opening.clone())], None, actor, now)?;
         tracing::info!("`{username}` was opened to a new key by {actor} until {until}");
-        Ok(self.view_of(&state.core, &opening))
+        Ok(Self::view_of(&state.core, &opening))
     }
 
-    fn view_of(&self, core: &super::core::Core, opening: &Opening) -> ReplacementView {
+    fn view_of(core: &super::core::Core, opening: &Opening) -> ReplacementView {
         ReplacementView {
             username: opening.username.clone(),
             user: opening.user,
