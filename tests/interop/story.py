@@ -517,6 +517,7 @@ def replacing(broker, device, directory):
         check(new.publish(f"plant/{device.name}/back", "x") in TAKEN, "with the rights of before")
     after = broker.cli("user", "show", device.name)
     equal((after["id"], after["roles"]), (user["id"], user["roles"]), "it is the same user")
+    broker.cli("registry", "unlock", "--for", "4m")
     client.close()
 
 
