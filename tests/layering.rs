@@ -44,7 +44,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("session", &[]),
     ("access", &[]),
     ("pki", &["pki/signer.rs"]),
-    ("registry", &["registry/service.rs", "registry/commit.rs"]),
+    ("registry", &["registry/service.rs", "registry/commit.rs", "registry/renewal.rs"]),
     ("audit", &["audit/chain.rs", "audit/key.rs", "audit/keeper.rs"]),
     ("clock", &["clock.rs"]),
 ];

@@ -33,6 +33,8 @@ pub struct Policy {
     version: PolicyVersion,
     users: OrdMap<UserId, Arc<UserEntry>>,
     names: OrdSet<ByName>,
+    /// By the fingerprint of the public key of a certificate on record, revoked ones included.
+    keys: OrdMap<Arc<str>, UserId>,
     roles: OrdMap<RoleName, Arc<RoleEntry>>,
     holders: OrdMap<RoleName, Holders>,
     expiries: OrdSet<(Timestamp, Subject)>,
@@ -173,6 +175,11 @@ impl Policy {
     /// The user with this name.
     pub fn user_named(&self, name: &Username) -> Option<&Arc<User>> {
         self.names.get(name).map(|ByName(user)| user)
+    }
+
+    /// The user who has a certificate with this public key on record, revoked or not: SHA-256 of the SubjectPublicKeyInfo.
+    pub fn user_with_key(&self, key: &str) -> Option<&Arc<User>> {
+        self.keys.get(key).and_then(|id| self.user(*id))
     }
 
     /// The role with this name.
@@ -334,6 +341,9 @@ impl Policy {
     fn remove_user(&mut self, id: UserId, claims: &mut ClaimsMoved) {
         let Some(before) = self.users.remove(&id) else { return };
         self.names.remove(&before.user.username);
+        for key in before.user.certificates.iter().filter_map(|certificate| certificate.key.as_deref()) {
+            self.keys.remove(key);
+        }
         self.forget_expiry(before.expires_at(), Subject::User(id));
         claims.0.extend(before.own.clone());
         for name in &before.user.roles {
@@ -371,6 +381,11 @@ impl Policy {
             let holders = self.holders.entry(name.clone()).or_default();
             let holders = if entry.is_tied() { &mut holders.tied } else { &mut holders.others };
             holders.insert(user.id);
+        }
+        for key in user.certificates.iter().filter_map(|certificate| certificate.key.as_deref()) {
+            if self.keys.insert(key.into(), user.id).is_some_and(|other| other != user.id) {
+                return Err(PolicyError::KeyInUse(user.username.clone()));
+            }
         }
         self.expect_expiry(entry.expires_at(), Subject::User(user.id));
         claims.1.extend(entry.own.clone());
@@ -498,6 +513,7 @@ impl Default for Policy {
             version: PolicyVersion::default(),
             users: OrdMap::new(),
             names: OrdSet::new(),
+            keys: OrdMap::new(),
             roles: roles.collect(),
             holders: OrdMap::new(),
             expiries: OrdSet::new(),

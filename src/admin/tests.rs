@@ -118,7 +118,7 @@ impl Fixture {
             source: "192.0.2.7".parse().unwrap(),
             listener: "mqtts".into(),
             door: Door::Mqtt,
-            connection: 1,
+            binding: crate::registry::Binding::Connection(1),
             sink: None,
         };
         let answer = self.registry.register(message.to_string().as_bytes(), None, &origin).await;
@@ -214,10 +214,12 @@ async fn one_certificate_is_revoked_once_with_its_reason_and_the_others_stand() 
     let certificate = |serial: &str| CertificateRecord {
         serial: serial.to_owned(),
         fingerprint: serial.repeat(16),
+        key: None,
         not_before: jiff::Timestamp::UNIX_EPOCH,
         not_after: jiff::Timestamp::MAX,
         revoked_at: None,
         reason: None,
+        replaces: None,
     };
     let records = vec![certificate("01ab"), certificate("02cd")];
     let id = broker.directory.policy().user_named(&"station-7".parse().unwrap()).unwrap().id;

@@ -20,6 +20,8 @@ pub trait Users {
     fn named(&self, name: &Username) -> Option<&Arc<User>>;
     /// The user with this identity.
     fn by_id(&self, id: UserId) -> Option<&Arc<User>>;
+    /// The user who has a certificate with this public key on record, revoked or not.
+    fn by_key(&self, key: &str) -> Option<&Arc<User>>;
 }
 
 impl Users for Policy {
@@ -29,6 +31,10 @@ impl Users for Policy {
 
     fn by_id(&self, id: UserId) -> Option<&Arc<User>> {
         self.user(id)
+    }
+
+    fn by_key(&self, key: &str) -> Option<&Arc<User>> {
+        self.user_with_key(key)
     }
 }
 

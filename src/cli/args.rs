@@ -481,6 +481,11 @@ pub(crate) enum RegistryCommand {
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },
+    /// Let the next request with a new key take the name of a user: it gets that user's rights when it is granted, and the old
+    /// password and certificates end
+    Replace(ReplaceArguments),
+    /// List the names that are open to a new key
+    Replacements,
     /// Refuse new requests
     Lock,
     /// Admit new requests for a while
@@ -539,6 +544,21 @@ pub(crate) struct GrantArguments {
     /// Grant although the device could not be shown a pairing code
     #[arg(long)]
     pub(crate) unpaired: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplaceArguments {
+    /// The user
+    pub(crate) username: Username,
+    /// How long, as in 24h, at most 168h [default: 24h]
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration, conflicts_with = "cancel")]
+    pub(crate) duration: Option<Duration>,
+    /// Only from this network, as in 10.0.0.0/8; may be repeated
+    #[arg(long, value_name = "CIDR", conflicts_with = "cancel")]
+    pub(crate) source: Vec<Network>,
+    /// Shut the name again; the request that came in is forgotten
+    #[arg(long)]
+    pub(crate) cancel: bool,
 }
 
 #[derive(Debug, Args)]

@@ -32,6 +32,8 @@
 //! | `portcullis_audit_dropped_total` | | refusals and failed logins that are in the log as a number only, or, when the store failed, not at all |
 //! | `portcullis_registry_requests_total` | `state` | answers of the registry: `granted`, `pending`, `invalid`, `denied`, `conflict`, `refused`, `locked`, `answered` |
 //! | `portcullis_registry_bad_input_total` | `input` | `json`, `csr`, `username`, `password`, `too_large`, `other` |
+//! | `portcullis_registry_renewals_total` | `outcome` | new certificates: `issued`, `in_grace`, `repeated` (a lost answer), `refused` |
+//! | `portcullis_registry_invitations_total` | | invitations to renew a certificate |
 //! | `portcullis_registry_pending` | | requests that wait for a decision |
 //!
 //! # What to watch

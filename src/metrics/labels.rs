@@ -75,6 +75,10 @@ labels! {
         Granted = "granted", Pending = "pending", Invalid = "invalid", Denied = "denied", Conflict = "conflict",
         Refused = "refused", Locked = "locked", Answered = "answered",
     }
+    /// What became of a request for a new certificate.
+    RenewalOutcome "outcome" {
+        Issued = "issued", InGrace = "in_grace", Repeated = "repeated", Refused = "refused",
+    }
     /// What was wrong with a request to the registry.
     RegistryBadInput "input" {
         Json = "json", Csr = "csr", Username = "username", Password = "password", TooLarge = "too_large", Other = "other",

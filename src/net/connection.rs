@@ -395,6 +395,7 @@ impl Connection {
         drop(gate);
         if let Owner::User(user) = connection.key.owner {
             server.directory.seen(user);
+            registry::confirm(&server, &connection.admitted, user);
         }
         Ok(connection)
     }

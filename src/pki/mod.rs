@@ -25,7 +25,7 @@ pub use issuer::{IssuerCertificate, IssuerError};
 pub use key::{KeyError, KeyKind, PublicKey};
 pub use pairing::{PairingCode, PairingCodeError};
 pub use peer::{PeerCertificate, PeerError};
-pub use pem::encode as pem;
+pub use pem::{base64, encode as pem};
 pub use prepared::{
     BACKDATE, DEFAULT_VALIDITY, IssuedCertificate, PreparedCertificate, ProfileError, SerialNumber, ServerName,
 };
@@ -59,6 +59,13 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// The bytes that hexadecimal text names, in either case; `None`: it is none.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }
 
 /// SHA-256.

@@ -228,6 +228,7 @@ impl PreparedCertificate {
             pem,
             serial: self.serial.hex(),
             fingerprint,
+            key: self.key.fingerprint(),
             not_before: self.not_before,
             not_after: self.not_after,
         })
@@ -285,6 +286,7 @@ pub struct IssuedCertificate {
     pem: String,
     serial: String,
     fingerprint: String,
+    key: String,
     not_before: Timestamp,
     not_after: Timestamp,
 }
@@ -326,10 +328,12 @@ impl IssuedCertificate {
         CertificateRecord {
             serial: self.serial.clone(),
             fingerprint: self.fingerprint.clone(),
+            key: Some(self.key.clone()),
             not_before: self.not_before,
             not_after: self.not_after,
             revoked_at: None,
             reason: None,
+            replaces: None,
         }
     }
 }

@@ -44,10 +44,12 @@ fn record(identity: &Identity) -> CertificateRecord {
     CertificateRecord {
         serial: peer.serial().to_owned(),
         fingerprint: peer.fingerprint().to_owned(),
+        key: None,
         not_before: peer.not_before(),
         not_after: peer.not_after(),
         revoked_at: None,
         reason: None,
+        replaces: None,
     }
 }
 
