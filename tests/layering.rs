@@ -15,6 +15,7 @@ use std::{
 const LAYERS: &[(&str, u8)] = &[
     ("clock", 0),
     ("mqtt", 0),
+    ("priority", 0),
     ("metrics", 2),
     ("access", 1),
     ("pki", 2),

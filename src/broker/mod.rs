@@ -108,7 +108,7 @@ impl Broker {
     pub async fn shutdown(self) {
         self.shutdown.send_replace(true);
         let all_gone = async {
-            while self.server.workers.tasks() > 0 {
+            while self.server.workers.tasks() + self.server.acceptors.tasks() > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -133,6 +133,7 @@ impl Drop for Broker {
         self.shutdown.send_replace(true);
         remove_socket(&self.admin_socket);
         self.control.stop();
+        self.server.acceptors.stop();
         self.server.workers.stop();
         self.keeper.stop();
     }

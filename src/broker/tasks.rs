@@ -97,13 +97,19 @@ pub(super) fn run(parts: Parts<'_>) {
         initial_password: parts.initial_password,
     }));
     for (socket, listener) in parts.listeners {
-        let (server, stopped) = (Arc::clone(server), shutdown.subscribe());
-        control.spawn(async move {
-            match TcpListener::from_std(socket) {
-                Ok(socket) => net::listen(socket, listener, server, stopped).await,
-                Err(error) => tracing::error!(listener = listener.name, %error, "the listener could not be started"),
-            }
-        });
+        for acceptor in server.acceptors.each() {
+            let (shared, listener, stopped) = (Arc::clone(server), Arc::clone(&listener), shutdown.subscribe());
+            // All of them wait at the same socket; whoever is awake takes the next connection.
+            let (socket, thread) = (socket.try_clone(), acceptor.clone());
+            acceptor.spawn(async move {
+                match socket.and_then(TcpListener::from_std) {
+                    Ok(socket) => net::listen(socket, listener, shared, thread, stopped).await,
+                    Err(error) => {
+                        tracing::error!(listener = listener.name, %error, "the listener could not be started")
+                    }
+                }
+            });
+        }
     }
     control.spawn(Arc::clone(server).look_after_sessions(shutdown.subscribe()));
     control.spawn(expire_rules(Arc::clone(server), expiry, shutdown.subscribe()));

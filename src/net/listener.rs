@@ -1,4 +1,4 @@
-//! A bound socket that accepts, admits and hands connections to the workers.
+//! A bound socket that accepts and admits connections, on each of the acceptors.
 //!
 //! Takes a bound socket, so that whoever binds learns the port, and nothing is half-started when another address is
 //! taken. Dropping the shutdown sender or sending `true` ends the loop; open connections have their own end.
@@ -12,7 +12,7 @@ use tokio::{
     time::{sleep, timeout_at},
 };
 
-use super::{Server, admission::Turned, connection, tls::TlsAcceptor, transport::Transport};
+use super::{Server, admission::Turned, arrival, tls::TlsAcceptor, transport::Transport, workers::Worker};
 use crate::{access::Username, metrics::ConnectionRefusal};
 
 /// What a connection has to know of the listener it came through.
@@ -31,11 +31,12 @@ pub(crate) struct Listener {
 /// After the file limit is hit: long enough not to spin, short enough for clients that retry.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts until shutdown.
+/// Accepts until shutdown. Whoever it accepts stays on `acceptor`, which runs this, until it has its CONNACK.
 pub(crate) async fn run(
     socket: TcpListener,
     listener: Arc<Listener>,
     server: Arc<Server>,
+    acceptor: Worker,
     mut shutdown: watch::Receiver<bool>,
 ) {
     loop {
@@ -44,7 +45,7 @@ pub(crate) async fn run(
             _ = shutdown.wait_for(|stop| *stop) => return,
         };
         match accepted {
-            Ok((stream, peer)) => admit(stream, peer, &listener, &server, &shutdown),
+            Ok((stream, peer)) => admit(stream, peer, &listener, &server, &acceptor, &shutdown),
             Err(error) if belongs_to_one_connection(&error) => {}
             Err(error) => {
                 server.metrics.accept_failed();
@@ -68,6 +69,7 @@ fn admit(
     peer: SocketAddr,
     listener: &Arc<Listener>,
     server: &Arc<Server>,
+    acceptor: &Worker,
     shutdown: &watch::Receiver<bool>,
 ) {
     let place = match server.admission.admit(peer.ip()) {
@@ -81,18 +83,9 @@ fn admit(
         }
     };
     let (listener, shared, shutdown) = (Arc::clone(listener), Arc::clone(server), shutdown.clone());
-    // The socket moves to the worker's own reactor.
-    let stream = match stream.into_std() {
-        Ok(stream) => stream,
-        Err(error) => {
-            tracing::debug!(%error, "a new connection could not be handed over");
-            return;
-        }
-    };
-    server.workers.spawn_with(|load| async move {
+    acceptor.spawn(async move {
         let deadline = tokio::time::Instant::now() + shared.settings.connect_timeout;
         let opened = async {
-            let stream = TcpStream::from_std(stream)?;
             stream.set_nodelay(true)?;
             SockRef::from(&stream).set_keepalive(true)?;
             match &listener.tls {
@@ -106,7 +99,7 @@ fn admit(
         };
         match timeout_at(deadline, opened).await {
             Ok(Ok(transport)) => {
-                connection::serve(transport, peer, listener, shared, deadline, shutdown, (place, load)).await;
+                arrival::serve(transport, peer, listener, shared, deadline, shutdown, place).await;
             }
             Ok(Err(error)) => {
                 shared.metrics.handshake_failed();
