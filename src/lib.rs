@@ -80,6 +80,7 @@ pub mod broker;
 pub mod clock;
 pub mod config;
 pub mod directory;
+pub mod files;
 pub mod manual;
 pub mod metrics;
 pub mod mqtt;

@@ -14,6 +14,7 @@ use std::{
 /// Each module with its layer: it may use modules of lower layers, and its own.
 const LAYERS: &[(&str, u8)] = &[
     ("clock", 0),
+    ("files", 0),
     ("mqtt", 0),
     ("priority", 0),
     ("metrics", 2),

@@ -44,7 +44,18 @@ pub enum NameError {
     Dots(String),
 }
 
+/// Characters of a refused name that its error repeats.
+const MAX_REPEATED: usize = 80;
+
 fn check_name(text: String, min: usize) -> Result<String, NameError> {
+    check_name_whole(text, min).map_err(|error| match error {
+        NameError::Length(text, min) => NameError::Length(text.chars().take(MAX_REPEATED).collect(), min),
+        NameError::Character(text) => NameError::Character(text.chars().take(MAX_REPEATED).collect()),
+        NameError::Dots(text) => NameError::Dots(text.chars().take(MAX_REPEATED).collect()),
+    })
+}
+
+fn check_name_whole(text: String, min: usize) -> Result<String, NameError> {
     if !text.chars().all(Username::admits) {
         Err(NameError::Character(text))
     } else if !text.is_empty() && text.chars().all(|character| character == '.') {

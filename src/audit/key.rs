@@ -4,9 +4,8 @@
 //! 0600 in the data directory and nowhere else; its public half lies beside it, for those who check a head elsewhere.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::record::Hash;
+use crate::files;
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
@@ -201,24 +201,7 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
     pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }
 
-/// Writes a file that is not there yet, whole or not at all.
 fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), KeyError> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = PathBuf::from(temporary);
-    let written = (|| {
-        // Left by a start that was interrupted; nobody else writes in this directory.
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::hard_link(&temporary, path)?;
-        fs::remove_file(&temporary)?;
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::File::open(directory)?.sync_all()
-    })();
-    written.map_err(|source| KeyError::File { action: "cannot write", path: path.to_owned(), source })
+    let failed = |source| KeyError::File { action: "cannot write", path: path.to_owned(), source };
+    files::write_new(path, content, mode).map_err(failed)
 }

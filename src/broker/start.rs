@@ -3,10 +3,9 @@
 //! What another program can have taken comes first: a start that fails for it leaves nothing behind.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     net::{IpAddr, SocketAddr},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,6 +13,7 @@ use std::{
 use secrecy::{ExposeSecret, SecretString};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use super::{Broker, FirstAdmin, StartError, Started, settings, tasks};
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     clock::Clock,
     config::{self, Config, ConfiguredPassword},
     directory::{Directory, NewUser},
+    files,
     metrics::Metrics,
     net::{Admission, ClientCertificate, Listener, Server, Sessions, TlsAcceptor, TlsSettings, Workers},
     pki::{CertificateAuthority, Origin, ServerName},
@@ -387,13 +388,11 @@ async fn first_admin(
 }
 
 fn write_initial_password(path: PathBuf, password: &SecretString) -> Result<PathBuf, StartError> {
-    let write = || -> io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        // A file of an earlier, interrupted start keeps the mode that it had.
-        file.set_permissions(fs::Permissions::from_mode(0o600))?;
-        writeln!(file, "{}", password.expose_secret())?;
-        file.sync_all()
-    };
-    write().map_err(|source| StartError::File { action: "write the first password to", path: path.clone(), source })?;
+    let line = Zeroizing::new(format!("{}\n", password.expose_secret()));
+    files::replace(&path, line.as_bytes(), 0o600).map_err(|source| StartError::File {
+        action: "write the first password to",
+        path: path.clone(),
+        source,
+    })?;
     Ok(path)
 }

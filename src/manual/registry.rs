@@ -72,7 +72,7 @@
 //! |---|---|---|
 //! | 201 | `granted` | `username`; for a CSR `certificate`, `chain`, `ca` (PEM), `serial`, `not_after` |
 //! | 202 | `pending` | `pairing_code`, `retry_after` (seconds), `expires_at` |
-//! | 400 | `invalid` | `error` is one of `malformed`, `username`, `username_reserved`, `no_proof`, `weak_password`, `csr_malformed`, `csr_signature`, `key_not_admitted`, `common_name`, `unsupported` |
+//! | 400 | `invalid` | `error` is one of `malformed`, `username`, `username_reserved`, `no_proof`, `weak_password`, `csr_malformed`, `csr_signature`, `key_not_admitted`, `common_name`, `alternative_name`, `ca_requested`, `unsupported` |
 //! | 403 | `denied` | `denied` with the operator's `reason`; `disabled`, `expired`, `revoked` for a user that was granted and is no longer good |
 //! | 409 | `conflict` | `name_taken`, `name_pending`, `key_in_use`, `certificate_expired` |
 //! | 413 | `refused` | `too_large`, `csr_too_large` |
@@ -129,6 +129,8 @@
 //!
 //! A CSR must be PKCS#10 with one common name, equal to `username`, and signed by its own key with SHA-256 or better. Keys: P-256, P-384,
 //! Ed25519, RSA of 2048 to 4096 bits with exponent 65537. Nothing of the CSR but name and key is taken over.
+//! One that asks for another name (subject alternative names that are not the username) or for a CA (basicConstraints with CA:TRUE, keyUsage with
+//! keyCertSign or cRLSign) is refused, so that no device takes its certificate for more than it is; other extensions and attributes are passed over.
 //!
 //! | of an issued certificate | |
 //! |---|---|

@@ -1,10 +1,13 @@
 //! Certification requests (PKCS#10, RFC 2986).
 //!
 //! Entering: PEM or DER of anybody. Leaving: a [`VerifiedCsr`], which is a username and a public key whose private key
-//! the sender holds, or a [`CsrError`] that says what to do. Never taken over: anything else that the request asks for,
-//! such as extensions, further names and attributes.
+//! the sender holds, or a [`CsrError`] that says what to do. Never taken over: anything else that the request asks for.
+//! What would make the certificate speak for more than the username (other names, a CA) is refused, so that nobody takes the
+//! certificate for one that has it; other extensions and attributes are passed over.
 
-use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::certification_request::{X509CertificationRequest, X509CertificationRequestInfo};
+use x509_parser::cri_attributes::ParsedCriAttribute;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::{
     OID_PKCS1_RSASSAPSS, OID_PKCS1_SHA256WITHRSA, OID_PKCS1_SHA384WITHRSA, OID_PKCS1_SHA512WITHRSA,
     OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ECDSA_WITH_SHA384, OID_SIG_ED25519,
@@ -14,7 +17,7 @@ use x509_parser::x509::X509Version;
 
 use super::der::{self, DerError};
 use super::pem::{self, PemError};
-use super::{CommonNameError, KeyError, KeyKind, PublicKey, subject};
+use super::{CommonNameError, KeyError, KeyKind, PublicKey, key, subject};
 use crate::access::Username;
 
 /// Largest PEM text or DER that is looked at, in bytes.
@@ -42,6 +45,17 @@ pub enum CsrError {
     /// The subject.
     #[error("{0}")]
     CommonName(#[from] CommonNameError),
+    /// A name beside the username.
+    #[error(
+        "the CSR asks for the alternative name {0}; ask for none: what is issued here speaks for its username alone"
+    )]
+    AlternativeName(String),
+    /// To issue certificates or revocation lists.
+    #[error("the CSR asks for a CA ({0}); leave that out: what is issued here is of a client")]
+    Authority(&'static str),
+    /// Asked for twice, or not as RFC 5280 writes it.
+    #[error("the CSR asks for an extension twice, or for one that is malformed ({0})")]
+    Extension(String),
     /// SHA-1 and the like, or one that does not belong to the key.
     #[error("the CSR is signed with {0}; sign it with SHA-256, SHA-384 or SHA-512, or with Ed25519, fitting its key")]
     SignatureAlgorithm(String),
@@ -55,9 +69,11 @@ impl CsrError {
     pub fn word(&self) -> &'static str {
         match self {
             Self::TooLarge(_) => "csr_too_large",
-            Self::Pem(_) | Self::Der(_) | Self::Structure => "csr_malformed",
+            Self::Pem(_) | Self::Der(_) | Self::Structure | Self::Extension(_) => "csr_malformed",
             Self::Key(_) => "key_not_admitted",
             Self::CommonName(_) => "common_name",
+            Self::AlternativeName(_) => "alternative_name",
+            Self::Authority(_) => "ca_requested",
             Self::SignatureAlgorithm(_) | Self::Signature => "csr_signature",
         }
     }
@@ -102,6 +118,7 @@ impl VerifiedCsr {
         }
         let key = PublicKey::admit(&inner.subject_pki)?;
         let username = subject::username(&inner.subject)?;
+        check_extensions(inner, &username)?;
         let algorithm = &csr.signature_algorithm.algorithm;
         let fitting: &[_] = match key.kind() {
             KeyKind::P256 | KeyKind::P384 => &[OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ECDSA_WITH_SHA384],
@@ -111,7 +128,7 @@ impl VerifiedCsr {
             }
         };
         if !fitting.contains(algorithm) {
-            return Err(CsrError::SignatureAlgorithm(algorithm.to_id_string()));
+            return Err(CsrError::SignatureAlgorithm(key::name_of(algorithm)));
         }
         // Possession of the private key.
         csr.verify_signature().map_err(|_| CsrError::Signature)?;
@@ -128,6 +145,61 @@ impl VerifiedCsr {
         &self.key
     }
 }
+
+/// Refuses what would give the certificate more authority than the profile does.
+fn check_extensions(request: &X509CertificationRequestInfo<'_>, username: &Username) -> Result<(), CsrError> {
+    let mut seen = Vec::new();
+    let requested = request.iter_attributes().filter_map(|attribute| match attribute.parsed_attribute() {
+        ParsedCriAttribute::ExtensionRequest(requested) => Some(&requested.extensions),
+        _ => None,
+    });
+    for extension in requested.flatten() {
+        // RFC 5280 4.2: at most one of a kind.
+        if seen.contains(&&extension.oid) {
+            return Err(CsrError::Extension(key::name_of(&extension.oid)));
+        }
+        seen.push(&extension.oid);
+        match extension.parsed_extension() {
+            ParsedExtension::ParseError { .. } => return Err(CsrError::Extension(key::name_of(&extension.oid))),
+            ParsedExtension::BasicConstraints(constraints) if constraints.ca => {
+                return Err(CsrError::Authority("basicConstraints with CA:TRUE"));
+            }
+            ParsedExtension::KeyUsage(usage) if usage.key_cert_sign() => {
+                return Err(CsrError::Authority("keyUsage with keyCertSign"));
+            }
+            ParsedExtension::KeyUsage(usage) if usage.crl_sign() => {
+                return Err(CsrError::Authority("keyUsage with cRLSign"));
+            }
+            ParsedExtension::SubjectAlternativeName(names) => {
+                // Some tools repeat the common name here: it says nothing new, and is not taken over either.
+                let own =
+                    |name: &&GeneralName<'_>| matches!(name, GeneralName::DNSName(name) if *name == username.as_str());
+                if let Some(other) = names.general_names.iter().find(|name| !own(name)) {
+                    return Err(CsrError::AlternativeName(describe(other)));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// An alternative name for a message: its kind, and what it says, at most 80 characters of it.
+fn describe(name: &GeneralName<'_>) -> String {
+    let (kind, text) = match name {
+        GeneralName::DNSName(name) => ("DNS", *name),
+        GeneralName::RFC822Name(name) => ("email", *name),
+        GeneralName::URI(name) => ("URI", *name),
+        GeneralName::IPAddress(bytes) => return format!("`IP:{}`", super::hex(bytes.get(..16).unwrap_or(bytes))),
+        GeneralName::DirectoryName(_) => return "of a directory entry".to_owned(),
+        _ => return "of another kind".to_owned(),
+    };
+    format!("`{kind}:{}`", text.chars().take(80).map(|it| if it.is_control() { '?' } else { it }).collect::<String>())
+}
+
+#[cfg(test)]
+#[path = "csr_tests.rs"]
+mod attacks;
 
 #[cfg(test)]
 mod tests {
@@ -187,12 +259,6 @@ mod tests {
             VerifiedCsr::from_pem(include_bytes!("testdata/rsasha1.csr.pem")),
             Err(CsrError::SignatureAlgorithm(_))
         ));
-    }
-
-    #[test]
-    fn a_request_for_a_ca_yields_a_name_and_a_key_only() {
-        let csr = VerifiedCsr::from_pem(include_bytes!("testdata/greedy.csr.pem")).unwrap();
-        assert_eq!(csr.username().as_str(), "press-7");
     }
 
     #[test]

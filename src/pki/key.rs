@@ -5,9 +5,10 @@
 
 use std::fmt;
 
+use x509_parser::asn1_rs::Tag;
 use x509_parser::oid_registry::{
     OID_EC_P256, OID_KEY_TYPE_DSA, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_NIST_EC_P521,
-    OID_PKCS1_RSAENCRYPTION, OID_PKCS1_RSASSAPSS, OID_SIG_ED448, OID_SIG_ED25519,
+    OID_PKCS1_RSAENCRYPTION, OID_PKCS1_RSASSAPSS, OID_SIG_ED448, OID_SIG_ED25519, Oid,
 };
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::RSAPublicKey;
@@ -77,6 +78,11 @@ const ED25519: &[u8] = b"\x06\x03\x2b\x65\x70";
 /// rsaEncryption with NULL, RFC 3279 2.3.1.
 const RSA: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
 
+/// An object identifier for a message: at most 64 characters, however long it is.
+pub(super) fn name_of(oid: &Oid<'_>) -> String {
+    oid.to_id_string().chars().take(64).collect()
+}
+
 const EXPONENT: &[u8] = &[1, 0, 1];
 
 impl PublicKey {
@@ -89,6 +95,7 @@ impl PublicKey {
                 .algorithm
                 .parameters
                 .as_ref()
+                .filter(|parameters| parameters.tag() == Tag::Oid)
                 .and_then(|parameters| parameters.as_oid().ok())
                 .ok_or(KeyError::Encoding("an elliptic curve must be named by its object identifier"))?;
             let (kind, identifier, length) = if curve == OID_EC_P256 {
@@ -100,7 +107,7 @@ impl PublicKey {
             } else if curve.to_id_string() == "1.3.132.0.10" {
                 return Err(KeyError::NotAdmitted("secp256k1".into()));
             } else {
-                return Err(KeyError::NotAdmitted(format!("elliptic curve {}", curve.to_id_string())));
+                return Err(KeyError::NotAdmitted(format!("elliptic curve {}", name_of(&curve))));
             };
             // RFC 5480 2.2: 0x04 begins the uncompressed form.
             if bits.first() != Some(&4) || bits.len() != length {
@@ -133,7 +140,7 @@ impl PublicKey {
             } else if *algorithm == OID_SIG_ED448 {
                 "Ed448".into()
             } else {
-                algorithm.to_id_string()
+                name_of(algorithm)
             };
             return Err(KeyError::NotAdmitted(name));
         };

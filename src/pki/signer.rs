@@ -10,8 +10,8 @@
 //! certificate is ours: at start it is renewed, for the same key, at two thirds of its life, when it lacks a name, or when another CA issues
 //! now. Without that file, or when the certificate is another one, it is the operator's and only read.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::fs;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -28,6 +28,7 @@ use super::{
     PublicKey, SerialNumber, ServerName, Signer, der, issuer, prepared,
 };
 use crate::clock::Duration;
+use crate::files;
 
 /// Life of a CA that we make: ten years.
 const CA_VALIDITY: Duration = Duration::from_hours(3650 * 24);
@@ -509,46 +510,14 @@ fn managed(certificate: &Path, leaf: &[u8]) -> Result<bool, SignerError> {
     }
 }
 
-/// Writes a file that is not there yet, whole or not at all; one that is there is left alone and is an error.
+/// Writes a file that is not there yet; one that is there is left alone and is an error.
 fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), SignerError> {
-    // A link, unlike a rename, fails when the target exists.
-    write(path, content, mode, |temporary, target| fs::hard_link(temporary, target))
+    files::write_new(path, content, mode).map_err(|source| SignerError::Write { path: path.into(), source })
 }
 
-/// Writes a file, whole or not at all, over the one that is there.
+/// Writes a file over the one that is there.
 fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), SignerError> {
-    write(path, content, mode, |temporary, target| fs::rename(temporary, target))
-}
-
-fn write(
-    path: &Path,
-    content: &[u8],
-    mode: u32,
-    publish: impl FnOnce(&Path, &Path) -> io::Result<()>,
-) -> Result<(), SignerError> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-
-    let mut drawn = [0; 8];
-    getrandom::fill(&mut drawn).map_err(|_| SignerError::Random)?;
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", super::hex(&drawn)));
-    let temporary = PathBuf::from(temporary);
-    let result = (|| {
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::create_dir_all(directory)?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        publish(&temporary, path)?;
-        fs::File::open(directory)?.sync_all()
-    })();
-    // Gone after a rename, and of no use in every other case.
-    if let Err(error) = fs::remove_file(&temporary)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!("cannot remove {}: {error}", temporary.display());
-    }
-    result.map_err(|source| SignerError::Write { path: path.into(), source })
+    files::replace(path, content, mode).map_err(|source| SignerError::Write { path: path.into(), source })
 }
 
 #[cfg(test)]

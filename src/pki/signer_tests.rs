@@ -158,7 +158,7 @@ fn a_ca_whose_time_is_over_or_that_is_none_is_refused() {
 #[test]
 fn an_issued_certificate_has_the_profile_and_nothing_else_of_the_request() {
     let ca = CertificateAuthority::generate(now()).unwrap();
-    let greedy = VerifiedCsr::from_pem(include_bytes!("testdata/greedy.csr.pem")).unwrap();
+    let greedy = VerifiedCsr::from_pem(include_bytes!("testdata/wishful.csr.pem")).unwrap();
     let prepared =
         PreparedCertificate::client(&greedy, ca.issuer(), ca.draw_serial().unwrap(), now(), DEFAULT_VALIDITY).unwrap();
     let issued = ca.sign(prepared).unwrap();
