@@ -32,6 +32,17 @@ impl Rest {
         Ok(Self { path: path.to_owned(), stream: BufReader::new(stream) })
     }
 
+    /// Waits for the socket to appear: a broker listens before it has read its users.
+    pub(crate) fn wait_for(path: &Path) -> Result<Self> {
+        let started = std::time::Instant::now();
+        loop {
+            match Self::open(path) {
+                Err(_) if started.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(50)),
+                outcome => return outcome,
+            }
+        }
+    }
+
     pub(crate) fn another(&self) -> Result<Self> {
         Self::open(&self.path)
     }

@@ -123,7 +123,7 @@ impl Plan<'_> {
             Process::start(subject.name(), command, directory, &[address, tls]).map_err(|error| error.to_string())?;
         let admin = match subject {
             Subject::Portcullis => {
-                let mut rest = Rest::open(&path.join("data/admin.sock"))?;
+                let mut rest = Rest::wait_for(&path.join("data/admin.sock"))?;
                 self.populate(&mut rest)?;
                 Admin::Rest(rest)
             }
