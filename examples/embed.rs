@@ -8,7 +8,7 @@ use portcullis::{broker::Broker, config::Config, mqtt::QoS};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // In broker.toml's words; what is not said has its default.
-    let text = "metrics.bind = 'off'\nstore.durability = 'memory'\n[[listener]]\nname = 'local'\nbind = '127.0.0.1:0'";
+    let text = "metrics.bind = 'off'\nadmin.bind = 'off'\nstore.durability = 'memory'\n[[listener]]\nname = 'local'\nbind = '127.0.0.1:0'";
     let config = Config::parse(text, std::env::temp_dir().join("portcullis-embed"))?;
     let broker = Broker::builder(config).bind().await?;
     let handle = broker.handle();

@@ -44,6 +44,7 @@
 //! | [`broker::BrokerHandle`], [`broker::Subscription`] | publish and subscribe, as the system or as a user |
 //! | [`directory::Directory`] | users, roles, permissions: read the snapshot, commit changes |
 //! | [`registry::Registry`] | who asks for an identity: list, grant, deny, lock, unlock, watch |
+//! | [`device`] | the other side: a device that enrols and renews |
 //! | [`access`] | the words of the rules, and the engine that decides: [`access::Policy`], [`access::Authority`] |
 //! | [`mqtt`] | topic names, filters, packets, and the codec |
 //! | [`admin::api`], [`admin::problem`] | the JSON of the routes on the admin socket |
@@ -60,7 +61,7 @@
 //! #   let directory = tempfile::tempdir()?;
 //! #   let directory = directory.path();
 //!     let config = Config::parse(
-//!         "metrics = { bind = \"off\" }\nlistener = [{ name = \"local\", bind = \"127.0.0.1:0\" }]",
+//!         "metrics = { bind = \"off\" }\nadmin = { bind = \"off\" }\nlistener = [{ name = \"local\", bind = \"127.0.0.1:0\" }]",
 //!         directory,
 //!     )?;
 //!     let broker = Broker::builder(config).bind().await?;
@@ -79,6 +80,7 @@ pub mod authn;
 pub mod broker;
 pub mod clock;
 pub mod config;
+pub mod device;
 pub mod directory;
 pub mod files;
 pub mod manual;

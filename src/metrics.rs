@@ -27,8 +27,8 @@ use crate::mqtt::{Packet, PacketType, QoS, ReasonCode};
 mod labels;
 
 pub use labels::{
-    Answer, AuthenticationOutcome, ConnectionEnd, ConnectionRefusal, DropCause, Label, RefusedAction, RegistryBadInput,
-    RegistryOutcome,
+    Answer, AuthenticationOutcome, ConnectionEnd, ConnectionRefusal, DropCause, HttpOutcome, Label, RefusedAction,
+    RegistryBadInput, RegistryOutcome,
 };
 
 /// The Content-Type of [`Metrics::encode`].
@@ -92,6 +92,7 @@ pub struct Metrics {
     pub authentications: Counters<AuthenticationOutcome>,
     pub dropped: Counters<DropCause>,
     pub refused: Counters<RefusedAction>,
+    pub http_requests: Counters<HttpOutcome>,
     pub quota_exceeded: Counters<QuotaKind>,
     pub answers: Counters<Answer>,
     malformed: ReasonCounters,
@@ -126,6 +127,7 @@ impl Metrics {
             authentications: Counters::new(),
             dropped: Counters::new(),
             refused: Counters::new(),
+            http_requests: Counters::new(),
             quota_exceeded: Counters::new(),
             answers: Counters::new(),
             malformed: ReasonCounters((0..=u8::MAX).map(|_| AtomicU64::new(0)).collect()),
@@ -155,7 +157,11 @@ impl Metrics {
         r.register("build", "Version of the broker", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         r.register_collector(Box::new(HotCollector(Arc::clone(&self.hot))));
         r.register("connections_open", "Connections that are open", self.open.clone());
-        r.register("connections", "Connections that sent, or may still send, a CONNECT", self.accepted.clone());
+        r.register(
+            "connections",
+            "Connections that sent, or may still send, a CONNECT, and those of HTTPS",
+            self.accepted.clone(),
+        );
         r.register(
             "connections_refused",
             "Connections that ended before a successful CONNACK",
@@ -168,6 +174,7 @@ impl Metrics {
         r.register("malformed_packets", "Packets that broke the protocol, by the reason code", self.malformed.clone());
         r.register("messages_dropped", "Messages that did not reach an entitled subscriber", self.dropped.clone());
         r.register("refusals", "Actions refused by the access rules", self.refused.clone());
+        r.register("http_requests", "Requests over HTTPS by how they ended", self.http_requests.clone());
         r.register("quota_exceeded", "What the quota of a user did not admit", self.quota_exceeded.clone());
         r.register("answers", "Messages to a Response Topic that only a request permitted", self.answers.clone());
         r.register("sessions", "Sessions, with and without a connection", self.sessions.0.clone());
@@ -568,6 +575,7 @@ mod tests {
         portcullis_connections_open gauge
         portcullis_connections_refused_total counter
         portcullis_connections_total counter
+        portcullis_http_requests_total counter
         portcullis_malformed_packets_total counter
         portcullis_messages_dropped_total counter
         portcullis_packets_received_total counter

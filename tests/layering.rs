@@ -27,6 +27,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("journal", 3),
     ("config", 3),
     ("directory", 4),
+    ("device", 4),
     ("registry", 5),
     ("router", 5),
     ("net", 6),
@@ -68,7 +69,7 @@ const IMPURE_WORDS: &[&str] = &[
 /// Words that only the named places may say (a place is a file or a folder).
 const RESERVED: &[(&str, &[&str])] = &[
     ("sled::", &["store/sled.rs"]),
-    ("rustls::", &["net/tls.rs", "authn/certificate.rs", "pki/signer.rs"]),
+    ("rustls::", &["net/tls.rs", "authn/certificate.rs", "pki/signer.rs", "device/tls.rs"]),
     ("axum", &["admin"]),
     ("miette", &["cli", "main.rs"]),
 ];

@@ -147,7 +147,7 @@ impl Plan<'_> {
              client_certificate = \"optional\"\n\n[tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\n\n\
              [ca]\ncertificate = \"ca.pem\"\nkey = \"ca.key\"\n\n[registry]\nrequests_per_minute = 100000\n\n\
              [limits]\nconnections_per_address = 100000\n\
-             \n[store]\ndurability = \"{}\"\n\n[metrics]\nbind = \"off\"\n\n[log]\nlevel = \"error\"\n\n{argon2}",
+             \n[store]\ndurability = \"{}\"\n\n[metrics]\nbind = \"off\"\n\n[admin]\nbind = \"off\"\n\n[log]\nlevel = \"error\"\n\n{argon2}",
             self.programs.durability,
         );
         let hasher = Params::new(8, 1, 1, None).map_err(|error| error.to_string())?;

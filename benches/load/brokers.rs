@@ -223,6 +223,9 @@ durability = "memory"
 [metrics]
 bind = "127.0.0.1:{metrics}"
 
+[admin]
+bind = "off"
+
 [log]
 level = "warn"
 

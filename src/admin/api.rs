@@ -15,13 +15,14 @@
 //! | `GET /api/roles/{name}` | | [`Role`] |
 //! | `PUT /api/roles/{name}` | [`RoleUpdate`] | [`Role`] |
 //! | `DELETE /api/roles/{name}` | [`VersionRead`] (query) | 204 |
-//! | `GET /api/client-registry/requests` | [`RequestFilter`] (query) | [`Page`] of [`RequestView`] |
+//! | `GET /api/client-registry/requests` | [`RequestFilter`] (query) | [`RequestPage`] |
 //! | `GET /api/client-registry/requests/{id}` | | [`RequestView`] |
 //! | `POST /api/client-registry/requests/{id}/grant` | [`GrantTerms`] | [`RequestView`] |
 //! | `POST /api/client-registry/requests/{id}/deny` | [`Deny`] | [`RequestView`] |
 //! | `POST /api/client-registry/unlock` | [`UnlockTerms`] | [`LockStatus`] |
 //! | `POST /api/client-registry/lock` | | [`LockStatus`] |
 //! | `GET /api/client-registry/status` | | [`LockStatus`] |
+//! | `POST /api/client-registry/register`, `GET /api/client-registry/ca` | over HTTPS, without credentials: see [the manual](crate::manual::rest) | |
 //! | `GET /api/client-registry/events` | | server-sent events, each an [`Event`] or [`Missed`] |
 //! | `GET /api/audit` | [`AuditRange`] (query) | [`AuditPage`] |
 //! | `GET /api/audit/head` | | [`AuditHead`] |
@@ -51,8 +52,12 @@ pub use crate::audit::{Entry, Hash, Record, Report, Statement, Tip};
 pub use crate::directory::{Deletion, Document, End, HistoryEntry, NotRestored, RoleDocument, UserDocument};
 pub use crate::directory::{ObjectAction, ObjectChange, ObjectKind, SessionEffect, Standing, SubscriptionEffect};
 pub use crate::registry::{
-    Event, EventKind, GrantTerms, LockStatus, RequestId, RequestView, State as RequestState, StateFilter, UnlockTerms,
+    Event, EventKind, GrantTerms, LockStatus, RequestId, RequestPage, RequestView, State as RequestState, StateFilter,
+    UnlockTerms,
 };
+
+/// The most requests of the registry in one page.
+pub const MAX_PAGE: usize = 1000;
 
 /// The most that a request body may hold, in bytes.
 pub const MAX_BODY: usize = 1 << 20;
@@ -381,6 +386,12 @@ pub struct RequestFilter {
     /// Only these; `None`: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<StateFilter>,
+    /// Only those after this one: the `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<RequestId>,
+    /// At most so many, 1 to 1,000; default 1,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
 }
 
 /// A refusal.

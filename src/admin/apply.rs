@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::extract::Json;
 
 use super::api::{Applied, Document, DryRun, HistoryEntry, HistoryQuestion, Page, RollbackTerms};
+use super::caller::Caller;
 use super::extract::{Ask, Body};
-use super::server::Caller;
 use super::{Answer, Shared, State, blocking};
 use crate::access::Policy;
 use crate::directory::{Actor, DirectoryError, Preview, Transaction};

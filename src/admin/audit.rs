@@ -5,14 +5,12 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::Json;
 use axum::response::Response;
-use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
 
 use super::api::{AuditHead, AuditPage, AuditRange, AuditVerify, Entry, Report};
+use super::caller::{Caller, Standing};
 use super::extract::{Ask, OptionalBody};
 use super::problem::{Kind, Problem};
-use super::registry::{HEARTBEAT, Stopping, event_stream, server_sent};
-use super::server::Caller;
+use super::stream::{self, Over, Stopping, Teller};
 use super::{Answer, Shared};
 use crate::audit::Keeper;
 use crate::store::StoreError;
@@ -51,62 +49,40 @@ pub(super) async fn verify(
     Ok(Json(report))
 }
 
-/// Records as they come, until the client goes or the broker stops.
+/// Records as they come, until the client or its right goes, or the broker stops.
 pub(super) async fn events(
     state: Shared,
-    _: Caller,
+    standing: Standing,
     Ask(range): Ask<AuditRange>,
-    Extension(Stopping(stopping)): Extension<Stopping>,
+    Extension(stopping): Extension<Stopping>,
 ) -> Response {
-    let (sender, receiver) = mpsc::channel(16);
     let keeper = Arc::clone(&state.keeper);
     let after = match range {
         AuditRange { after: None, last: None, .. } => keeper.tip().sequence,
         range => start(&range, keeper.tip().sequence),
     };
-    tokio::spawn(async move {
-        if let Err(problem) = follow(keeper, after, sender.clone(), stopping).await {
-            // An error says that the client is gone.
-            let _ = sender.send(server_sent(&problem)).await;
-        }
-    });
-    event_stream(receiver)
+    let (teller, response) = stream::open(&state, &standing, stopping);
+    tokio::spawn(follow(keeper, after, teller));
+    response
 }
 
-async fn follow(
-    keeper: Arc<Keeper>,
-    mut after: u64,
-    out: mpsc::Sender<Bytes>,
-    mut stopping: watch::Receiver<bool>,
-) -> Result<(), Problem> {
+async fn follow(keeper: Arc<Keeper>, mut after: u64, mut teller: Teller) -> Result<(), Over> {
     let mut moved = keeper.watch();
-    let mut next = Bytes::from_static(b": listening\n\n");
+    teller.begin().await?;
     loop {
-        if out.send(next).await.is_err() {
-            return Ok(());
-        }
         moved.mark_unchanged();
         let reader = Arc::clone(&keeper);
-        let entries: Vec<Entry> = reading(move || reader.read(after, PAGE)).await?;
+        let entries: Vec<Entry> = match reading(move || reader.read(after, PAGE)).await {
+            Ok(entries) => entries,
+            Err(problem) => return teller.tell(&problem).await,
+        };
         for entry in &entries {
-            if out.send(server_sent(entry)).await.is_err() {
-                return Ok(());
-            }
+            teller.tell(entry).await?;
             after = entry.sequence().unwrap_or(after.saturating_add(1));
         }
-        next = if entries.len() == PAGE {
-            Bytes::from_static(b":\n\n")
-        } else {
-            tokio::select! {
-                changed = moved.changed() => match changed {
-                    Ok(()) => Bytes::from_static(b":\n\n"),
-                    Err(_) => return Ok(()),
-                },
-                () = tokio::time::sleep(HEARTBEAT) => Bytes::from_static(b":\n\n"),
-                () = out.closed() => return Ok(()),
-                _ = stopping.wait_for(|stop| *stop) => return Ok(()),
-            }
-        };
+        if entries.len() < PAGE && teller.wait(moved.changed()).await?.is_err() {
+            return Ok(());
+        }
     }
 }
 

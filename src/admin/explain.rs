@@ -4,9 +4,9 @@ use axum::extract::Json;
 use jiff::Timestamp;
 
 use super::api::{Action, DecidingRule, Explain, Explanation};
+use super::caller::Caller;
 use super::extract::Body;
 use super::problem::{Kind, Problem};
-use super::server::Caller;
 use super::{Answer, Shared, blocking};
 use crate::access::{Authority, Decision, Effect, Permission, RoleName, SubscribeVerdict, User, Verdict};
 use crate::mqtt::{ClientId, QoS, TopicFilter, TopicName};

@@ -1,5 +1,7 @@
 //! What a handler takes from a request, refused as problem details where it does not fit.
 
+use std::error::Error;
+use std::fmt::Display;
 use std::str::FromStr;
 
 use axum::body::Bytes;
@@ -9,6 +11,7 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use super::problem::{Kind, Problem};
+use super::request::TooSlow;
 use crate::access::Username;
 
 /// A JSON body.
@@ -57,12 +60,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Ask<T> {
     }
 }
 
-/// The one placeholder of the path, as a name that is checked.
+/// The one placeholder of the path, as a name that is checked. It has one spelling: rules about paths could not bind another.
 pub(super) struct Named<T>(pub(super) T);
 
-impl<T: FromStr, S: Send + Sync> FromRequestParts<S> for Named<T>
+impl<T: FromStr + Display, S: Send + Sync> FromRequestParts<S> for Named<T>
 where
-    T::Err: std::fmt::Display,
+    T::Err: Display,
 {
     type Rejection = Problem;
 
@@ -71,11 +74,14 @@ where
             .await
             .map_err(|error| Problem::new(Kind::Malformed, format!("the path cannot be read: {error}")))?;
         // A name that cannot be is the name of nothing.
-        name.parse().map(Self).map_err(|error| Problem::new(Kind::NotFound, format!("there is no `{name}`: {error}")))
+        let nothing = |error: &dyn Display| Problem::new(Kind::NotFound, format!("there is no `{name}`: {error}"));
+        let named: T = name.parse().map_err(|error| nothing(&error))?;
+        let spelled = named.to_string();
+        if spelled == name { Ok(Self(named)) } else { Err(nothing(&format_args!("write it as `{spelled}`"))) }
     }
 }
 
-/// The certificate of a user that the path names: the name as it is written, and the serial in the form of the records.
+/// The certificate of a user that the path names.
 pub(super) struct NamedCertificate {
     pub(super) username: Username,
     pub(super) serial: String,
@@ -91,8 +97,12 @@ impl<S: Send + Sync> FromRequestParts<S> for NamedCertificate {
         let username = name
             .parse()
             .map_err(|error| Problem::new(Kind::NotFound, format!("there is no user `{name}`: {error}")))?;
-        // openssl and others write it in upper case, with colons.
-        Ok(Self { username, serial: serial.replace(':', "").to_ascii_lowercase() })
+        if !serial.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            // One spelling, as in `Named`.
+            let detail = format!("there is no serial `{serial}`: write it in lower-case hexadecimal, without colons");
+            return Err(Problem::new(Kind::NotFound, detail));
+        }
+        Ok(Self { username, serial })
     }
 }
 
@@ -105,9 +115,7 @@ impl From<JsonRejection> for Problem {
             JsonRejection::JsonSyntaxError(error) => {
                 Self::new(Kind::Malformed, format!("the body is not JSON: {}", reason(&error.body_text())))
             }
-            JsonRejection::MissingJsonContentType(_) => {
-                Self::new(Kind::MediaType, "send the body with the header `Content-Type: application/json`")
-            }
+            JsonRejection::MissingJsonContentType(_) => not_json(),
             JsonRejection::BytesRejection(error) => error.into(),
             error => Self::new(Kind::Malformed, error.body_text()),
         }
@@ -117,7 +125,11 @@ impl From<JsonRejection> for Problem {
 impl From<BytesRejection> for Problem {
     fn from(rejection: BytesRejection) -> Self {
         if rejection.status().as_u16() == 413 {
-            Self::new(Kind::TooLarge, format!("a body may have at most {} bytes", super::api::MAX_BODY))
+            let (body, document) = (super::api::MAX_BODY, super::api::MAX_DOCUMENT);
+            let detail = format!("a body may have at most {body} bytes, one of `apply` and `explain` {document}");
+            Self::new(Kind::TooLarge, detail)
+        } else if was_slow(&rejection) {
+            Self::new(Kind::Timeout, TooSlow.to_string())
         } else {
             Self::new(Kind::Malformed, rejection.body_text())
         }
@@ -128,6 +140,14 @@ impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
         Self::new(Kind::Malformed, format!("the query does not fit: {}", reason(&rejection.body_text())))
     }
+}
+
+pub(super) fn not_json() -> Problem {
+    Problem::new(Kind::MediaType, "send the body with the header `Content-Type: application/json`")
+}
+
+fn was_slow(error: &(dyn Error + 'static)) -> bool {
+    error.is::<TooSlow>() || error.source().is_some_and(was_slow)
 }
 
 /// What the framework says, without its preamble.

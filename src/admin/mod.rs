@@ -1,18 +1,25 @@
 //! Administration over HTTP: routes, the words that they exchange, and problem details.
 //!
-//! Requests of operators enter, through the Unix socket in the data directory; what they ask for is done by the
-//! directory and the registry, and their answers leave as JSON. Nothing is decided here, and no secret leaves.
+//! Requests enter through the Unix socket in the data directory and over HTTPS, each with an entrance that says on whose
+//! behalf they are made; what they ask for is done by the directory and the registry, and their answers leave as JSON.
+//! Nothing is decided here but who may make the request, and no secret leaves.
 
 pub mod api;
 mod apply;
 mod audit;
+mod caller;
+mod door;
 mod explain;
 mod extract;
+mod https;
 mod metrics;
 pub mod problem;
 mod registry;
+mod request;
 mod roles;
+mod routes;
 mod server;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -20,6 +27,9 @@ mod who_can;
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
+pub(crate) use https::{Gate, LISTENER, Peer, Site};
 pub(crate) use metrics::serve_metrics;
 pub(crate) use server::serve;
 
@@ -48,6 +58,8 @@ pub(crate) struct State {
     pub(crate) filter_partial: bool,
     /// What time it is.
     pub(crate) clock: Arc<dyn Clock>,
+    /// Tells that users or rules have changed.
+    pub(crate) moved: watch::Receiver<()>,
 }
 
 /// How a handler gets the state.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -50,18 +50,26 @@ fn about_blank() -> String {
 pub enum Kind {
     /// 400: the request is malformed.
     Malformed,
+    /// 401: no credentials, or wrong ones.
+    Unauthenticated,
     /// 403: whoever asks may not do that.
     Forbidden,
+    /// 403: a page of another site has made a browser ask.
+    CrossSite,
     /// 404: no such user, role, request or route.
     NotFound,
     /// 405: the route has other methods.
     Method,
+    /// 408: the body did not come in time.
+    Timeout,
     /// 409: somebody else was faster; `version` is the current one.
     Version,
     /// 409: it exists, or its state does not admit that.
     Conflict,
     /// 409: broker.toml or the registry owns it.
     Managed,
+    /// 411: a body in chunks, whose length is not told beforehand.
+    Length,
     /// 413: the body is too large.
     TooLarge,
     /// 415: the body is not JSON.
@@ -78,6 +86,10 @@ impl Kind {
     fn parts(self) -> (u16, &'static str, &'static str) {
         match self {
             Self::Malformed => (400, "malformed", "The request is malformed"),
+            Self::Unauthenticated => (401, "unauthenticated", "Not authenticated"),
+            Self::CrossSite => (403, "cross-site", "Asked for by another site"),
+            Self::Timeout => (408, "timeout", "Too slow"),
+            Self::Length => (411, "length", "Length required"),
             Self::Forbidden => (403, "forbidden", "Not permitted"),
             Self::NotFound => (404, "not-found", "Not found"),
             Self::Method => (405, "method", "Method not allowed"),
@@ -132,6 +144,11 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = (status, [(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE))], body).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 15.5.2: a 401 says how to do better. RFC 7617 2.1: the charset.
+            let challenge = HeaderValue::from_static("Basic realm=\"portcullis\", charset=\"UTF-8\"");
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
         if let Some(seconds) = self.extensions.get("retry_after").and_then(Value::as_u64) {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -1,34 +1,29 @@
 //! `/api/client-registry`: what operators ask of the registry and tell it.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
-
 use axum::Extension;
-use axum::body::{Body as ResponseBody, HttpBody};
 use axum::extract::Json;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use hyper::body::Frame;
+use axum::response::Response;
+use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, mpsc, watch};
 
 use super::api::{
-    Deny, Event, GrantTerms, LockStatus, Missed, Page, RequestFilter, RequestId, RequestView, UnlockTerms,
+    Deny, Event, GrantTerms, LockStatus, MAX_PAGE, Missed, RequestFilter, RequestId, RequestPage, RequestView,
+    UnlockTerms,
 };
+use super::caller::{Caller, Standing};
 use super::extract::{Ask, Body, Named, OptionalBody};
 use super::problem::{Kind, Problem};
-use super::server::Caller;
+use super::stream::{self, Over, Stopping, Teller};
 use super::{Answer, Shared};
 use crate::registry::{RegistryError, RegistryErrorKind};
 
-/// Keeps a stream of events from looking dead.
-pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
-
-pub(super) async fn list(state: Shared, _: Caller, Ask(filter): Ask<RequestFilter>) -> Answer<Json<Page<RequestView>>> {
-    Ok(Json(Page { items: state.registry.list(filter.state).await? }))
+pub(super) async fn list(state: Shared, _: Caller, Ask(filter): Ask<RequestFilter>) -> Answer<Json<RequestPage>> {
+    let RequestFilter { state: wanted, after, limit } = filter;
+    let limit = limit.unwrap_or(MAX_PAGE);
+    if limit == 0 || limit > MAX_PAGE {
+        return Err(Problem::new(Kind::Invalid, format!("`limit` is 1 to {MAX_PAGE}")));
+    }
+    Ok(Json(state.registry.page(wanted, after, limit).await?))
 }
 
 pub(super) async fn show(state: Shared, _: Caller, Named(id): Named<RequestId>) -> Answer<Json<RequestView>> {
@@ -69,66 +64,21 @@ pub(super) async fn status(state: Shared, _: Caller) -> Answer<Json<LockStatus>>
     Ok(Json(state.registry.status().await?))
 }
 
-/// Server-sent events, until the client goes or the broker stops.
-pub(super) async fn events(state: Shared, _: Caller, Extension(Stopping(stopping)): Extension<Stopping>) -> Response {
-    let (sender, receiver) = mpsc::channel(16);
-    tokio::spawn(forward(state.registry.watch(), sender, stopping));
-    event_stream(receiver)
+/// Server-sent events, until the client or its right goes, or the broker stops.
+pub(super) async fn events(state: Shared, standing: Standing, Extension(stopping): Extension<Stopping>) -> Response {
+    let (teller, response) = stream::open(&state, &standing, stopping);
+    tokio::spawn(forward(state.registry.watch(), teller));
+    response
 }
 
-/// Server-sent events as a response.
-pub(super) fn event_stream(events: mpsc::Receiver<Bytes>) -> Response {
-    let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
-    (headers, ResponseBody::new(EventStream(events))).into_response()
-}
-
-/// Turns true when the server is to stop.
-#[derive(Clone)]
-pub(super) struct Stopping(pub(super) watch::Receiver<bool>);
-
-async fn forward(
-    mut events: broadcast::Receiver<Event>,
-    out: mpsc::Sender<Bytes>,
-    mut stopping: watch::Receiver<bool>,
-) {
-    // At once, so that the client knows that it is heard.
-    let mut next = Bytes::from_static(b": listening\n\n");
+async fn forward(mut events: broadcast::Receiver<Event>, mut teller: Teller) -> Result<(), Over> {
+    teller.begin().await?;
     loop {
-        if out.send(next).await.is_err() {
-            return;
+        match teller.wait(events.recv()).await? {
+            Ok(event) => teller.tell(&event).await?,
+            Err(RecvError::Lagged(missed)) => teller.tell(&Missed { missed }).await?,
+            Err(RecvError::Closed) => return Ok(()),
         }
-        next = tokio::select! {
-            event = events.recv() => match event {
-                Ok(event) => server_sent(&event),
-                Err(RecvError::Lagged(missed)) => server_sent(&Missed { missed }),
-                Err(RecvError::Closed) => return,
-            },
-            () = tokio::time::sleep(HEARTBEAT) => Bytes::from_static(b":\n\n"),
-            () = out.closed() => return,
-            _ = stopping.wait_for(|stop| *stop) => return,
-        };
-    }
-}
-
-/// JSON has no line ends of its own, so one `data` line holds it.
-pub(super) fn server_sent(event: &impl serde::Serialize) -> Bytes {
-    match serde_json::to_string(event) {
-        Ok(json) => format!("data: {json}\n\n").into(),
-        Err(error) => {
-            tracing::error!(%error, "an event cannot be told");
-            Bytes::from_static(b":\n\n")
-        }
-    }
-}
-
-struct EventStream(mpsc::Receiver<Bytes>);
-
-impl HttpBody for EventStream {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 

@@ -6,9 +6,9 @@ use axum::response::{IntoResponse, Response};
 
 use super::api::{Delete, DryRun, NewRole, Page, Role, RoleUpdate, VersionRead};
 use super::apply::dry_run;
+use super::caller::Caller;
 use super::extract::{Ask, Body, Named};
 use super::problem::{Kind, Problem};
-use super::server::Caller;
 use super::{Answer, Shared, blocking, expected};
 use crate::access::{ManagedBy, RoleName};
 use crate::directory::{Change, Expected};

@@ -20,7 +20,7 @@ use crate::clock::{Duration, SystemClock};
 use crate::directory::{PolicyChange, SessionEffect};
 use crate::metrics::Metrics;
 use crate::pki::CertificateAuthority;
-use crate::registry::{self, Origin};
+use crate::registry::{self, Door, Origin};
 use crate::store::MemoryStore;
 
 struct Fixture {
@@ -95,7 +95,7 @@ impl Fixture {
             registry::Settings::default(),
         );
         let registry = Arc::new(registry.unwrap());
-        let state = State {
+        let state = Arc::new(State {
             directory: directory.clone(),
             live: Arc::new(OneSession),
             registry: registry.clone(),
@@ -104,7 +104,8 @@ impl Fixture {
             keeper: Arc::new(keeper.unwrap()),
             filter_partial: false,
             clock,
-        };
+            moved: watch::channel(()).1,
+        });
         let (stop, stopped) = oneshot::channel();
         let server = serve(UnixListener::bind(&socket).unwrap(), state, async move { _ = stopped.await });
         let server = tokio::spawn(server);
@@ -113,8 +114,13 @@ impl Fixture {
 
     /// What a device gets for sending this.
     async fn register(&self, message: Value) -> Value {
-        let origin =
-            Origin { source: "192.0.2.7".parse().unwrap(), listener: "mqtts".into(), connection: 1, sink: None };
+        let origin = Origin {
+            source: "192.0.2.7".parse().unwrap(),
+            listener: "mqtts".into(),
+            door: Door::Mqtt,
+            connection: 1,
+            sink: None,
+        };
         let answer = self.registry.register(message.to_string().as_bytes(), None, &origin).await;
         serde_json::to_value(&answer).unwrap()
     }
@@ -218,7 +224,7 @@ async fn one_certificate_is_revoked_once_with_its_reason_and_the_others_stand() 
     let pin = move |user: &mut crate::access::User| user.certificates = records;
     broker.directory.update_user(id, Expected::Any, pin, &crate::directory::Actor::System).unwrap();
 
-    let path = "/api/users/station-7/certificates/01:AB/revoke";
+    let path = "/api/users/station-7/certificates/01ab/revoke";
     let late = broker.call("POST", path, json!({ "version": user["version"] })).await;
     assert_eq!(late.status, StatusCode::CONFLICT);
     let revoked = broker.ok("POST", path, json!({ "reason": "left on a train", "version": 2 })).await;

@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::api::{Delete, DryRun, NewPassword, NewUser, Page, Revocation, Secret, UserPatch, UserView, VersionRead};
 use super::apply::dry_run;
+use super::caller::Caller;
 use super::extract::{Ask, Body, Named, NamedCertificate, OptionalBody};
 use super::problem::{Kind, Problem};
-use super::server::Caller;
 use super::{Answer, Shared, State, blocking, expected};
 use crate::access::{Auth, CertificateRecord, ManagedBy, Policy, User, UserId, Username};
 use crate::authn::{HashError, Lane, PasswordHash, Source};

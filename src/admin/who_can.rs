@@ -3,10 +3,10 @@
 use axum::extract::Json;
 
 use super::api::{AbleUser, Action, WhoCan, WhoCanQuestion};
+use super::caller::Caller;
 use super::explain::rules;
 use super::extract::Ask;
 use super::problem::{Kind, Problem};
-use super::server::Caller;
 use super::{Answer, Shared, blocking};
 use crate::mqtt::TopicName;
 

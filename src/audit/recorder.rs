@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::event::{Event, Pattern, Place, Rule, UserRef, Word};
+use crate::access::Policy;
 use crate::metrics::Metrics;
 
 /// Records of failed logins in one interval, and of refusals.
@@ -34,12 +35,25 @@ pub struct FailedLogin {
     pub cause: Word,
 }
 
+impl FailedLogin {
+    /// A user name is told only when it is somebody's: others may be passwords in the wrong field.
+    pub fn new(policy: &Policy, username: Option<&str>, address: IpAddr, listener: &str, cause: &'static str) -> Self {
+        let named = username.and_then(|name| policy.user_named(&name.parse().ok()?));
+        Self {
+            user: named.map(|user| UserRef { id: user.id, username: user.username.clone() }),
+            address: address.to_canonical(),
+            listener: Word::name(listener),
+            cause: cause.into(),
+        }
+    }
+}
+
 /// Something that was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Refused {
     /// `None`: a client that enrols.
     pub user: Option<UserRef>,
-    /// Publish, subscribe, receive, will.
+    /// Publish, subscribe, receive, will; `http_read` and `http_write`.
     pub action: Word,
     /// Why, beyond the rule.
     pub cause: Word,

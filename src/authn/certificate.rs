@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Cause;
 use crate::access::{CertificateRecord, User, Username};
+use crate::pki::PeerCertificate;
 
 /// A client certificate of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,19 @@ pub struct UsernamePattern(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a pattern of usernames: it may hold 1 to 64 letters, digits, `._:@-` and `*`")]
 pub struct UsernamePatternError(String);
+
+/// The chain was checked by TLS, against the broker's own CA.
+impl From<PeerCertificate> for ClientCertificate {
+    fn from(certificate: PeerCertificate) -> Self {
+        Self {
+            username: certificate.username().ok().cloned(),
+            fingerprint: certificate.fingerprint().to_owned(),
+            not_before: certificate.not_before(),
+            not_after: certificate.not_after(),
+            anchor: Anchor::Own,
+        }
+    }
+}
 
 impl ClientCertificate {
     /// Does it prove, now, to be this user? Whether the user's `auth` admits certificates is not asked here, nor whether

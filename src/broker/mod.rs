@@ -56,14 +56,16 @@ pub enum FirstAdmin {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Started {
-    /// Name, address and whether TLS is spoken, of each listener.
-    pub listeners: Vec<(String, SocketAddr, bool)>,
+    /// Name, address and scheme (`mqtt`, `mqtts`, `https`) of each listener.
+    pub listeners: Vec<(String, SocketAddr, &'static str)>,
     /// The trust bundle, for devices: PEM.
     pub trust_bundle: PathBuf,
     /// Was the CA made by this start?
     pub ca_made: bool,
     /// Where the command line reaches the broker.
     pub admin_socket: PathBuf,
+    /// Where the REST API is served over HTTPS.
+    pub admin: Option<SocketAddr>,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
     /// Present at the very first start.
@@ -77,6 +79,8 @@ pub struct Broker {
     shutdown: watch::Sender<bool>,
     /// Everything that is not a connection: listeners, administration, clocks.
     control: Workers,
+    /// Connections of HTTPS.
+    https: Arc<Workers>,
     /// Has the last word in the audit log.
     keeper: Arc<Keeper>,
     /// Taken away at the end.
@@ -108,7 +112,7 @@ impl Broker {
     pub async fn shutdown(self) {
         self.shutdown.send_replace(true);
         let all_gone = async {
-            while self.server.workers.tasks() + self.server.acceptors.tasks() > 0 {
+            while self.server.workers.tasks() + self.server.acceptors.tasks() + self.https.tasks() > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -133,6 +137,7 @@ impl Drop for Broker {
         self.shutdown.send_replace(true);
         remove_socket(&self.admin_socket);
         self.control.stop();
+        self.https.stop();
         self.server.acceptors.stop();
         self.server.workers.stop();
         self.keeper.stop();

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::{Broker, FirstAdmin, StartError, Started, settings, tasks};
 use crate::{
+    admin,
     audit::{AuditKey, Keeper, Recorder},
     authn::{Authenticator, AuthenticatorSettings, Hasher, Lane, PasswordPolicy, Source},
     clock::Clock,
@@ -24,7 +25,7 @@ use crate::{
     directory::{Directory, NewUser},
     files,
     metrics::Metrics,
-    net::{Admission, ClientCertificate, Listener, Server, Sessions, TlsAcceptor, TlsSettings, Workers},
+    net::{Admission, ClientCertificate, Inside, Listener, Server, Sessions, TlsAcceptor, TlsSettings, Workers},
     pki::{CertificateAuthority, Origin, ServerName},
     priority::Priority,
     registry::Registry,
@@ -42,7 +43,8 @@ const BACKLOG: i32 = 4_096;
 pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: bool) -> Result<Broker, StartError> {
     raise_file_limit();
     let sockets = bind_listeners(&config)?;
-    let metrics_socket = bind_metrics(&config)?;
+    let api_socket = bind_optional(&config, "the REST API", "admin.bind", config.admin.bind)?;
+    let metrics_socket = bind_optional(&config, "metrics", "metrics.bind", config.metrics.bind)?;
     make_private_directory(&config.data_dir)?;
     let store = open_store(&config)?;
     let metrics = Arc::new(Metrics::new());
@@ -55,7 +57,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         CertificateAuthority::load_or_create(&config.ca.certificate, &config.ca.key, clock.timestamp())?;
     let ca = Arc::new(ca);
 
-    let bound = listeners(&config, sockets, &ca, clock.timestamp())?;
+    let listening = listeners(&config, sockets, api_socket, &ca, clock.timestamp())?;
     let admin_socket = tasks::bind_admin(&config.admin_socket())?;
 
     let system = |action| move |source| StartError::System { action, source };
@@ -95,10 +97,8 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         std::num::NonZeroUsize::get,
     );
     let started = Started {
-        listeners: bound
-            .iter()
-            .map(|(socket, listener)| (listener.name.clone(), address_of(socket), listener.tls.is_some()))
-            .collect(),
+        listeners: listening.addresses(&config),
+        admin: listening.api.as_ref().map(|(socket, _)| address_of(socket)),
         trust_bundle: config.ca.certificate.clone(),
         ca_made: ca_origin == Origin::Created,
         admin_socket: config.admin_socket(),
@@ -123,12 +123,16 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         settings: settings::net(&config),
     });
     let control = Workers::start("control", 1, None).map_err(system("start a thread"))?;
+    // Of its own: a long answer, or a flood of handshakes, holds up neither messages nor clocks.
+    let https = Arc::new(Workers::start("https", 1, None).map_err(system("start a thread"))?);
     let (shutdown, _) = watch::channel(false);
     tasks::run(tasks::Parts {
         server: &server,
         control: &control,
+        https: &https,
         shutdown: &shutdown,
-        listeners: bound,
+        listening,
+        admin: &config.admin,
         metrics_socket,
         admin_socket,
         hasher,
@@ -136,7 +140,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         keeper: Arc::clone(&keeper),
         initial_password: config.initial_admin_password(),
     });
-    Ok(Broker { server, started, shutdown, control, keeper, admin_socket: config.admin_socket() })
+    Ok(Broker { server, started, shutdown, control, https, keeper, admin_socket: config.admin_socket() })
 }
 
 fn no_random(error: impl std::fmt::Display) -> StartError {
@@ -182,10 +186,11 @@ fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 /// Says it of the line in the configuration that names the address.
 fn not_bound(config: &Config, what: &str, key: &str, address: SocketAddr, source: io::Error) -> StartError {
     let written = config.source.position(key).is_some();
-    let other = match (written, key == "metrics.bind") {
+    let other = match (written, key) {
         (true, _) => "choose another `bind`",
-        (false, true) => "write another `bind`, or \"off\", in `[metrics]`",
-        (false, false) => "name your own `[[listener]]`, with another `bind`",
+        (false, "metrics.bind") => "write another `bind`, or \"off\", in `[metrics]`",
+        (false, "admin.bind") => "write another `bind`, or \"off\", in `[admin]`",
+        (false, _) => "name your own `[[listener]]`, with another `bind`",
     };
     let (why, advice) = match source.kind() {
         io::ErrorKind::AddrInUse => {
@@ -213,9 +218,14 @@ fn bind_listeners(config: &Config) -> Result<Vec<std::net::TcpListener>, StartEr
     bound.collect()
 }
 
-fn bind_metrics(config: &Config) -> Result<Option<std::net::TcpListener>, StartError> {
-    let Some(address) = config.metrics.bind else { return Ok(None) };
-    bind(address).map(Some).map_err(|source| not_bound(config, "metrics", "metrics.bind", address, source))
+fn bind_optional(
+    config: &Config,
+    what: &str,
+    key: &str,
+    address: Option<SocketAddr>,
+) -> Result<Option<std::net::TcpListener>, StartError> {
+    let Some(address) = address else { return Ok(None) };
+    bind(address).map(Some).map_err(|source| not_bound(config, what, key, address, source))
 }
 
 /// A bound socket always has an address.
@@ -223,49 +233,79 @@ fn address_of(socket: &std::net::TcpListener) -> SocketAddr {
     socket.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
 }
 
-/// The sockets, in the order of the configuration, and what is served on them.
+/// Sockets, and what is served on them.
+pub(super) struct Listening {
+    /// In the order of the configuration.
+    pub(super) listeners: Vec<(std::net::TcpListener, Served)>,
+    /// The REST API.
+    pub(super) api: Option<(std::net::TcpListener, TlsAcceptor)>,
+}
+
+/// What a listener of the configuration serves.
+pub(super) enum Served {
+    /// MQTT.
+    Mqtt(Arc<Listener>),
+    /// Enrolment over HTTPS.
+    Enrolment { name: String, tls: TlsAcceptor },
+}
+
+impl Listening {
+    fn addresses(&self, config: &Config) -> Vec<(String, SocketAddr, &'static str)> {
+        let listeners = config.listeners.iter().zip(&self.listeners);
+        listeners
+            .map(|(listener, (socket, _))| (listener.name.clone(), address_of(socket), listener.scheme()))
+            .collect()
+    }
+}
+
 fn listeners(
     config: &Config,
     sockets: Vec<std::net::TcpListener>,
+    api: Option<std::net::TcpListener>,
     ca: &CertificateAuthority,
     now: crate::clock::Timestamp,
-) -> Result<Vec<(std::net::TcpListener, Arc<Listener>)>, StartError> {
-    let certificate = if config.listeners.iter().any(|listener| listener.tls) {
+) -> Result<Listening, StartError> {
+    let certificate = if api.is_some() || config.listeners.iter().any(|listener| listener.tls) {
         Some(ca.server_certificate(&config.tls.certificate, &config.tls.key, &server_names(), now)?)
     } else {
         None
     };
-    config
-        .listeners
-        .iter()
-        .zip(sockets)
-        .map(|(listener, socket)| {
-            let tls = match &certificate {
-                Some(certificate) if listener.tls => Some(
-                    TlsAcceptor::new(&TlsSettings {
-                        chain: certificate.chain(),
-                        key: certificate.key_der(),
-                        client_anchors: ca.anchors(),
-                        client_certificate: match listener.client_certificate {
-                            config::ClientCertificate::Off => ClientCertificate::Off,
-                            config::ClientCertificate::Optional => ClientCertificate::Optional,
-                            config::ClientCertificate::Required => ClientCertificate::Required,
-                        },
-                        tls12: config.tls.min_version == config::TlsVersion::V1_2,
-                    })
-                    .map_err(|source| StartError::Tls { listener: listener.name.clone(), source })?,
-                ),
-                _ => None,
-            };
-            let shared = Listener {
-                name: listener.name.clone(),
-                tls,
-                registration: listener.registration,
-                anonymous: listener.anonymous.clone(),
-            };
-            Ok((socket, Arc::new(shared)))
+    let tls = |name: &str, client_certificate: ClientCertificate, inside: Inside| {
+        let Some(certificate) = &certificate else {
+            // INVARIANT: whoever asks is one of those for which it was read.
+            return Err(StartError::Setting(format!("listener `{name}` has no certificate")));
+        };
+        TlsAcceptor::new(&TlsSettings {
+            chain: certificate.chain(),
+            key: certificate.key_der(),
+            client_anchors: ca.anchors(),
+            client_certificate,
+            tls12: config.tls.min_version == config::TlsVersion::V1_2,
+            inside,
         })
-        .collect()
+        .map_err(|source| StartError::Tls { listener: name.to_owned(), source })
+    };
+    let listener = |listener: &config::Listener| {
+        let name = listener.name.clone();
+        if listener.protocol == config::Protocol::Https {
+            let tls = tls(&name, ClientCertificate::Off, Inside::Http)?;
+            return Ok(Served::Enrolment { name, tls });
+        }
+        let client_certificate = match listener.client_certificate {
+            config::ClientCertificate::Off => ClientCertificate::Off,
+            config::ClientCertificate::Optional => ClientCertificate::Optional,
+            config::ClientCertificate::Required => ClientCertificate::Required,
+        };
+        let tls = listener.tls.then(|| tls(&name, client_certificate, Inside::Mqtt)).transpose()?;
+        let (registration, anonymous) = (listener.registration, listener.anonymous.clone());
+        Ok(Served::Mqtt(Arc::new(Listener { name, tls, registration, anonymous })))
+    };
+    let served = config.listeners.iter().map(listener).collect::<Result<Vec<_>, StartError>>()?;
+    let api = match api {
+        Some(socket) => Some((socket, tls(admin::LISTENER, ClientCertificate::Optional, Inside::Http)?)),
+        None => None,
+    };
+    Ok(Listening { listeners: sockets.into_iter().zip(served).collect(), api })
 }
 
 /// The names by which this machine is reached: what a made certificate holds.

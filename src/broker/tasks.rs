@@ -14,23 +14,29 @@ use tokio::{
     task,
 };
 
-use super::{StartError, remove_socket};
+use super::{
+    StartError, remove_socket,
+    start::{Listening, Served},
+};
 use crate::{
     access::Username,
-    admin,
+    admin::{self, Site},
     audit::Keeper,
     authn::{Hasher, PasswordPolicy},
     clock::Timestamp,
+    config,
     directory::{PolicyChange, PolicyListener},
-    net::{self, Listener, Server, Workers},
+    net::{self, Admission, HttpsListener, HttpsPeer, Listener, Server, Times, TlsAcceptor, Workers},
     session::PartialSubscription,
 };
 
 pub(super) struct Parts<'a> {
     pub(super) server: &'a Arc<Server>,
     pub(super) control: &'a Workers,
+    pub(super) https: &'a Arc<Workers>,
     pub(super) shutdown: &'a watch::Sender<bool>,
-    pub(super) listeners: Vec<(std::net::TcpListener, Arc<Listener>)>,
+    pub(super) listening: Listening,
+    pub(super) admin: &'a config::Admin,
     pub(super) metrics_socket: Option<std::net::TcpListener>,
     pub(super) admin_socket: std::os::unix::net::UnixListener,
     pub(super) hasher: Arc<Hasher>,
@@ -63,6 +69,7 @@ pub(super) fn bind_admin(path: &Path) -> Result<std::os::unix::net::UnixListener
 struct OnPolicyChange {
     server: Weak<Server>,
     expiry: Arc<Notify>,
+    moved: watch::Sender<()>,
     initial_password: PathBuf,
 }
 
@@ -72,6 +79,7 @@ impl PolicyListener for OnPolicyChange {
             server.policy_changed(change);
         }
         self.expiry.notify_one();
+        self.moved.send_replace(());
         if password_of_admin(&change.old) != password_of_admin(&change.new) {
             match fs::remove_file(&self.initial_password) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -91,33 +99,20 @@ fn password_of_admin(policy: &crate::access::Policy) -> Option<&str> {
 pub(super) fn run(parts: Parts<'_>) {
     let Parts { server, control, shutdown, .. } = parts;
     let expiry = Arc::new(Notify::new());
+    let moved = watch::Sender::new(());
     server.directory.set_listener(Arc::new(OnPolicyChange {
         server: Arc::downgrade(server),
         expiry: Arc::clone(&expiry),
+        moved: watch::Sender::clone(&moved),
         initial_password: parts.initial_password,
     }));
-    for (socket, listener) in parts.listeners {
-        for acceptor in server.acceptors.each() {
-            let (shared, listener, stopped) = (Arc::clone(server), Arc::clone(&listener), shutdown.subscribe());
-            // All of them wait at the same socket; whoever is awake takes the next connection.
-            let (socket, thread) = (socket.try_clone(), acceptor.clone());
-            acceptor.spawn(async move {
-                match socket.and_then(TcpListener::from_std) {
-                    Ok(socket) => net::listen(socket, listener, shared, thread, stopped).await,
-                    Err(error) => {
-                        tracing::error!(listener = listener.name, %error, "the listener could not be started")
-                    }
-                }
-            });
-        }
-    }
     control.spawn(Arc::clone(server).look_after_sessions(shutdown.subscribe()));
     control.spawn(expire_rules(Arc::clone(server), expiry, shutdown.subscribe()));
     control.spawn(tick_registry(Arc::clone(server), shutdown.subscribe()));
     control.spawn(keep_audit(Arc::clone(&parts.keeper), shutdown.subscribe()));
     control.spawn(save_last_seen(Arc::clone(server), shutdown.subscribe()));
 
-    let admin = admin::State {
+    let state = Arc::new(admin::State {
         directory: Arc::clone(&server.directory),
         live: Arc::clone(server) as _,
         registry: Arc::clone(&server.registry),
@@ -126,12 +121,31 @@ pub(super) fn run(parts: Parts<'_>) {
         keeper: parts.keeper,
         filter_partial: server.settings.session.partial_subscription == PartialSubscription::Filter,
         clock: Arc::clone(&server.clock),
-    };
+        moved: moved.subscribe(),
+    });
+    let https = Https { server, control, workers: parts.https, shutdown, admin: parts.admin };
+    if let Some((socket, tls)) = parts.listening.api {
+        let gate = Arc::new(admin::Gate {
+            authenticator: Arc::clone(&server.authenticator),
+            recorder: Arc::clone(&server.recorder),
+            metrics: Arc::clone(&server.metrics),
+        });
+        let site = Site::api(&state, gate, parts.admin.registration, shutdown.subscribe());
+        https.serve(admin::LISTENER, socket, tls, site);
+    }
+    for (socket, served) in parts.listening.listeners {
+        match served {
+            Served::Mqtt(listener) => serve_mqtt(&socket, &listener, server, shutdown),
+            Served::Enrolment { name, tls } => {
+                https.serve(&name, socket, tls, Site::enrolment(&state, Arc::clone(&server.metrics)));
+            }
+        }
+    }
     let (socket, mut stopped) = (parts.admin_socket, shutdown.subscribe());
     control.spawn(async move {
         let served = async {
             let socket = UnixListener::from_std(socket)?;
-            admin::serve(socket, admin, async move { drop(stopped.wait_for(|stop| *stop).await) }).await
+            admin::serve(socket, state, async move { drop(stopped.wait_for(|stop| *stop).await) }).await
         };
         if let Err(error) = served.await {
             tracing::error!(%error, "the admin socket has failed");
@@ -146,6 +160,59 @@ pub(super) fn run(parts: Parts<'_>) {
                     admin::serve_metrics(socket, metrics, stop).await;
                 }
                 Err(error) => tracing::error!(%error, "the metrics endpoint could not be started"),
+            }
+        });
+    }
+}
+
+/// All acceptors wait at the same socket; whoever is awake takes the next connection.
+fn serve_mqtt(
+    socket: &std::net::TcpListener,
+    listener: &Arc<Listener>,
+    server: &Arc<Server>,
+    shutdown: &watch::Sender<bool>,
+) {
+    for acceptor in server.acceptors.each() {
+        let (listener, shared, stopped) = (Arc::clone(listener), Arc::clone(server), shutdown.subscribe());
+        let (socket, thread) = (socket.try_clone(), acceptor.clone());
+        acceptor.spawn(async move {
+            match socket.and_then(TcpListener::from_std) {
+                Ok(socket) => net::listen(socket, listener, shared, thread, stopped).await,
+                Err(error) => tracing::error!(listener = listener.name, %error, "the listener could not be started"),
+            }
+        });
+    }
+}
+
+/// What all listeners of HTTPS have in common.
+struct Https<'a> {
+    server: &'a Arc<Server>,
+    control: &'a Workers,
+    workers: &'a Arc<Workers>,
+    shutdown: &'a watch::Sender<bool>,
+    admin: &'a config::Admin,
+}
+
+impl Https<'_> {
+    fn serve(&self, name: &str, socket: std::net::TcpListener, tls: TlsAcceptor, site: Site) {
+        let listener = Arc::new(HttpsListener {
+            name: name.to_owned(),
+            tls,
+            admission: Admission::new(self.admin.connections, self.admin.connections_per_address),
+            times: Times::default(),
+            workers: Arc::clone(self.workers),
+            metrics: Arc::clone(&self.server.metrics),
+        });
+        let named: Arc<str> = name.into();
+        let service = move |peer: HttpsPeer| {
+            let HttpsPeer { address, certificate } = peer;
+            site.service(admin::Peer { address: address.ip(), certificate, listener: Arc::clone(&named) })
+        };
+        let stopped = self.shutdown.subscribe();
+        self.control.spawn(async move {
+            match TcpListener::from_std(socket) {
+                Ok(socket) => net::serve_https(socket, listener, service, stopped).await,
+                Err(error) => tracing::error!(listener = listener.name, %error, "the listener could not be started"),
             }
         });
     }

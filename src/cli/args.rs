@@ -11,7 +11,10 @@ use portcullis::admin::api::{Action, Hash, RequestId, StateFilter};
 use portcullis::authn::{UsernamePattern, UsernamePatternError};
 use portcullis::clock::Timestamp;
 use portcullis::config::parse_duration;
+use portcullis::device::Address;
+use portcullis::mqtt::ClientId;
 use portcullis::registry::Network;
+use serde_json::Value;
 
 /// An MQTT broker with access control built in.
 ///
@@ -39,6 +42,9 @@ pub(crate) enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Be a device: make a key, enrol, renew
+    #[command(subcommand)]
+    Device(DeviceCommand),
     #[command(flatten)]
     Remote(Remote),
 }
@@ -47,6 +53,69 @@ pub(crate) enum Command {
 pub(crate) enum ConfigCommand {
     /// Say what is wrong with the configuration, or what it means
     Check,
+}
+
+/// What runs on a device, which has no configuration and no admin socket.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeviceCommand {
+    /// Make a key where there is none, ask for a certificate, show the pairing code, and wait for the decision
+    Enrol {
+        #[command(flatten)]
+        device: DeviceArguments,
+        /// What the device tells about itself, shown to the operator
+        #[arg(long, value_name = "JSON", value_parser = json)]
+        context: Option<Value>,
+        /// A role that the device would like; the operator decides. May be repeated
+        #[arg(long = "role", value_name = "ROLE")]
+        roles: Vec<RoleName>,
+        /// How long to wait for the decision
+        #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
+        wait: Duration,
+    },
+    /// Put another key and certificate in the place of the old ones
+    Renew {
+        #[command(flatten)]
+        device: DeviceArguments,
+        /// Only when two thirds of the certificate's life are over
+        #[arg(long)]
+        if_due: bool,
+        /// How long to try
+        #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
+        wait: Duration,
+    },
+    /// Enrol, then renew whenever it is due, until interrupted
+    Keep {
+        #[command(flatten)]
+        device: DeviceArguments,
+        /// What the device tells about itself, shown to the operator
+        #[arg(long, value_name = "JSON", value_parser = json)]
+        context: Option<Value>,
+        /// A role that the device would like; the operator decides. May be repeated
+        #[arg(long = "role", value_name = "ROLE")]
+        roles: Vec<RoleName>,
+        /// How long to wait for the decision
+        #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
+        wait: Duration,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArguments {
+    /// The name that it asks for
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Username,
+    /// As in mqtts://broker.example:8883
+    #[arg(long, value_name = "URL")]
+    pub(crate) broker: Address,
+    /// The trust bundle of the broker [default: ca.pem in the directory]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Where NAME.key, NAME.pem and ca.pem are kept
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) directory: PathBuf,
+    /// The client identifier of the connections that renew [default: NAME~renewal]
+    #[arg(long, value_name = "ID", value_parser = client_id)]
+    pub(crate) client_id: Option<ClientId>,
 }
 
 /// What the running broker does.
@@ -529,6 +598,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text)
         .filter(|duration| duration.as_secs() > 0 && duration.subsec_nanos() == 0)
         .ok_or_else(|| "write whole seconds with the units s, m, h, d, as in 5m or 1h30m".to_owned())
+}
+
+fn json(text: &str) -> Result<Value, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
+fn client_id(text: &str) -> Result<ClientId, String> {
+    ClientId::try_from(text).map_err(|error| error.to_string())
 }
 
 fn username_pattern(text: &str) -> Result<UsernamePattern, UsernamePatternError> {

@@ -109,14 +109,16 @@ pub(crate) fn check(outcome: Result<Config, ConfigError>, shell: &mut Shell<'_>)
     fields.add("data", config.data_dir.display().to_string());
     fields.add("certificate", config.tls.certificate.display().to_string());
     fields.add("authority", config.ca.certificate.display().to_string());
-    fields.add("metrics", config.metrics.bind.map_or_else(|| "off".to_owned(), |bind| bind.to_string()));
+    let address = |bind: Option<std::net::SocketAddr>| bind.map_or_else(|| "off".to_owned(), |bind| bind.to_string());
+    fields.add("REST API", address(config.admin.bind));
+    fields.add("metrics", address(config.metrics.bind));
     fields.add("roles", config.roles.len().to_string());
     fields.add("users", config.users.len().to_string());
     Ok(write!(shell.out, "\n{fields}")?)
 }
 
 fn listeners(config: &Config, bold: bool) -> String {
-    let mut table = Table::new(bold, &["LISTENER", "ADDRESS", "TLS", "CERTIFICATE", "WITHOUT CREDENTIALS"]);
+    let mut table = Table::new(bold, &["LISTENER", "ADDRESS", "PROTOCOL", "CERTIFICATE", "WITHOUT CREDENTIALS"]);
     for listener in &config.listeners {
         let certificate = match listener.client_certificate {
             ClientCertificate::Off => "off",
@@ -131,7 +133,7 @@ fn listeners(config: &Config, bold: bool) -> String {
         table.row([
             listener.name.clone(),
             listener.bind.to_string(),
-            if listener.tls { "yes" } else { "no" }.to_owned(),
+            listener.scheme().to_owned(),
             certificate.to_owned(),
             without,
         ]);

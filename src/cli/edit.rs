@@ -67,6 +67,8 @@ pub(crate) async fn role(arguments: RoleEdit, client: &Client, shell: &mut Shell
 
 pub(crate) async fn revoke(arguments: UserRevoke, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
     let UserRevoke { username, serial, reason } = arguments;
+    // openssl and others write it in upper case, with colons.
+    let serial = serial.replace(':', "").to_ascii_lowercase();
     let path = format!("{}/certificates/{}/revoke", user_path(&username)?, segment(&serial)?);
     let user: UserView = client.post(&path, &Revocation { reason, version: None }).await?;
     shell.print(&user, |user| {

@@ -9,6 +9,7 @@ mod audit;
 mod client;
 mod commands;
 mod configuration;
+mod device;
 mod edit;
 mod offline;
 mod output;
@@ -26,6 +27,7 @@ use clap::Parser;
 use portcullis::admin::api::Secret;
 use portcullis::admin::problem::Problem;
 use portcullis::config::{Config, ConfigError};
+use portcullis::device::DeviceError;
 
 use args::{Arguments, Command, ConfigCommand, Remote, UserCommand};
 use client::Client;
@@ -55,6 +57,9 @@ pub(crate) enum Failure {
     /// The store could not be changed.
     #[error("{0}")]
     Offline(String),
+    /// The device has no certificate, or no new one.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// Nobody reads what we write.
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
@@ -147,6 +152,7 @@ fn execute(arguments: Arguments, shell: &mut Shell<'_>) -> Result<(), Failure> {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::serve(load(path)?, shell),
         Command::Config(ConfigCommand::Check) => configuration::check(load(path), shell),
+        Command::Device(command) => device::run(command, shell),
         Command::Remote(Remote::User(UserCommand::Passwd(passwd))) if passwd.offline => {
             offline::set_password(&load(path)?, &passwd.username, passwd.password_stdin, shell)
         }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use portcullis::access::RoleName;
 use portcullis::admin::api::{
-    Deny, Event, EventKind, GrantTerms, LockStatus, Missed, Page, RequestId, RequestState, RequestView, StateFilter,
-    UnlockTerms,
+    Deny, Event, EventKind, GrantTerms, LockStatus, Missed, Page, RequestId, RequestPage, RequestState, RequestView,
+    StateFilter, UnlockTerms,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -48,8 +48,15 @@ fn request_path(id: RequestId) -> Result<String, Failure> {
 }
 
 async fn list(state: StateArgument, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
-    let query = Option::<StateFilter>::from(state).map(|state| format!("?state={}", word(&state))).unwrap_or_default();
-    let requests: Page<RequestView> = client.get(&format!("{BASE}/requests{query}")).await?;
+    let filter = Option::<StateFilter>::from(state).map(|state| format!("state={}", word(&state))).unwrap_or_default();
+    let mut requests = Page { items: Vec::new() };
+    let mut query = filter.clone();
+    loop {
+        let page: RequestPage = client.get(&format!("{BASE}/requests?{query}")).await?;
+        requests.items.extend(page.items);
+        let Some(next) = page.next else { break };
+        query = format!("{filter}&after={next}");
+    }
     let bold = shell.bold;
     shell.print(&requests, |requests| {
         let header = ["ID", "USERNAME", "PAIRING CODE", "STATE", "AUTH", "SOURCE", "LISTENER", "FIRST SEEN", "POLLS"];

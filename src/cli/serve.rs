@@ -49,9 +49,11 @@ pub(crate) fn serve(config: Config, shell: &mut Shell<'_>) -> Result<(), Failure
 fn tell(started: &Started, shell: &mut Shell<'_>) -> std::io::Result<()> {
     let (out, program) = (&mut *shell.out, printable(shell.program));
     writeln!(out, "Portcullis {}", env!("CARGO_PKG_VERSION"))?;
-    for (name, address, tls) in &started.listeners {
-        let scheme = if *tls { "mqtts" } else { "mqtt" };
+    for (name, address, scheme) in &started.listeners {
         writeln!(out, "  {name:<14} {scheme}://{address}")?;
+    }
+    if let Some(address) = started.admin {
+        writeln!(out, "  {:<14} https://{address}/api", "REST API")?;
     }
     if let Some(address) = started.metrics {
         writeln!(out, "  {:<14} http://{address}/metrics", "metrics")?;

@@ -4,17 +4,25 @@ use std::net::SocketAddr;
 
 use toml::de::DeValue;
 
-use super::model::{ClientCertificate, Config, ConfiguredUser, Listener};
+use super::model::{ClientCertificate, Config, ConfiguredUser, Listener, Protocol};
 use super::reader::{Item, Report, Section, Wrong, boolean, one_of, parsed, socket_address, text};
 use crate::access::{Auth, Username};
 
 /// The listeners of the file, each with its place there, or the default ones when it names none.
 pub(super) fn read(root: &Section<'_>, config: &Config) -> Vec<(String, Listener)> {
     let sections = root.sections("listener");
+    let others =
+        [("metrics are", "metrics.bind", config.metrics.bind), ("the REST API is", "admin.bind", config.admin.bind)];
+    if let (Some(metrics), Some(admin)) = (config.metrics.bind, config.admin.bind)
+        && overlap(metrics, admin)
+    {
+        let found = format!("metrics are served on {metrics} (`metrics.bind`)");
+        root.report.key("admin.bind", found, "give one of the two another port");
+    }
     let mut listeners: Vec<(String, Listener)> = Vec::new();
     for section in &sections {
         if let Some(listener) = listener(section) {
-            conflicts(section, &listener, &listeners, config.metrics.bind);
+            conflicts(section, &listener, &listeners, &others);
             listeners.push((section.path.clone(), listener));
         }
     }
@@ -39,7 +47,9 @@ fn listener(section: &Section<'_>) -> Option<Listener> {
     section.require("bind", "\"0.0.0.0:8883\"");
     let name = section.get("name", name);
     let bind = section.get("bind", socket_address);
-    let tls = section.get("tls", boolean).unwrap_or(false);
+    let protocol = protocol(section);
+    let https = protocol == Protocol::Https;
+    let tls = section.get("tls", boolean).unwrap_or(https);
     let choices = &[
         ("off", ClientCertificate::Off),
         ("optional", ClientCertificate::Optional),
@@ -48,18 +58,6 @@ fn listener(section: &Section<'_>) -> Option<Listener> {
     let client_certificate = section.get("client_certificate", one_of(choices)).unwrap_or_default();
     let registration = section.get("registration", boolean).unwrap_or(false);
     let anonymous = section.get("anonymous", |item| parsed::<Username>(item, "the name of a user of this file"));
-    if let Some(item) = section.item("protocol") {
-        match item.value {
-            DeValue::String(text) if text == "mqtt" => {}
-            DeValue::String(text) if text == "websocket" => {
-                let found = format!("`{} = \"websocket\"` is not available yet", item.key);
-                report.at(Some(item.span), found, "write \"mqtt\" or leave the key out");
-            }
-            _ => {
-                section.get("protocol", one_of(&[("mqtt", ())]));
-            }
-        }
-    }
     for key in ["path", "origins"] {
         section.not_yet(key, "it belongs to the protocol \"websocket\", which comes later: leave it out");
     }
@@ -67,6 +65,10 @@ fn listener(section: &Section<'_>) -> Option<Listener> {
 
     let key = |key: &str| section.full(key);
     let bind = bind?;
+    if https {
+        check_https(section, tls, client_certificate, registration, anonymous.as_ref());
+        return Some(Listener { name: name?, bind, protocol, tls, client_certificate, registration, anonymous });
+    }
     if client_certificate != ClientCertificate::Off && !tls {
         let found = "client certificates are part of TLS, and this listener has none";
         report.key(&key("client_certificate"), found, "add `tls = true`, or leave `client_certificate` out");
@@ -95,20 +97,65 @@ fn listener(section: &Section<'_>) -> Option<Listener> {
         let found = format!("clients without credentials are admitted on {bind}");
         report.warn(&key("anonymous"), found, "bind it to 127.0.0.1 unless everybody in reach may be this user");
     }
-    Some(Listener { name: name?, bind, tls, client_certificate, registration, anonymous })
+    Some(Listener { name: name?, bind, protocol, tls, client_certificate, registration, anonymous })
+}
+
+fn protocol(section: &Section<'_>) -> Protocol {
+    let Some(item) = section.item("protocol") else { return Protocol::default() };
+    if matches!(item.value, DeValue::String(text) if text == "websocket") {
+        let found = format!("`{} = \"websocket\"` is not available yet", item.key);
+        section.report.at(Some(item.span), found, "write \"mqtt\" or leave the key out");
+        return Protocol::default();
+    }
+    section.get("protocol", one_of(&[("mqtt", Protocol::Mqtt), ("https", Protocol::Https)])).unwrap_or_default()
+}
+
+/// Such a listener is for devices that have nothing yet.
+fn check_https(
+    section: &Section<'_>,
+    tls: bool,
+    client_certificate: ClientCertificate,
+    registration: bool,
+    anonymous: Option<&Username>,
+) {
+    let key = |key: &str| section.full(key);
+    let report = section.report;
+    if !tls {
+        report.key(&key("tls"), "the protocol \"https\" is TLS", "write `tls = true`, or leave the key out");
+    }
+    if !registration {
+        let found = "a listener with the protocol \"https\" serves enrolment, and nothing else";
+        report.key(&key("protocol"), found, "add `registration = true`; for the REST API write `bind` in `[admin]`");
+    }
+    if client_certificate != ClientCertificate::Off {
+        let found = "a device that enrols over HTTPS has no certificate yet";
+        report.key(&key("client_certificate"), found, "leave it out");
+    }
+    if anonymous.is_some() {
+        let found = "a listener with the protocol \"https\" has no users";
+        report.key(&key("anonymous"), found, "remove `anonymous`");
+    }
 }
 
 fn name(item: &Item<'_>) -> Result<String, Wrong> {
     let name = text(item)?;
+    if name == "admin" {
+        return Err(Wrong::expected("another name: \"admin\" is the listener of the REST API"));
+    }
     let fits = (1..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
     if fits { Ok(name) } else { Err(Wrong::expected("1 to 32 letters, digits, `_` or `-`")) }
 }
 
-/// Two of one name, or two that want the same port.
-fn conflicts(section: &Section<'_>, listener: &Listener, others: &[(String, Listener)], metrics: Option<SocketAddr>) {
+/// Two of one name, or two that want the same port; `others` are what else listens, and the key that says where.
+fn conflicts(
+    section: &Section<'_>,
+    listener: &Listener,
+    before: &[(String, Listener)],
+    others: &[(&str, &str, Option<SocketAddr>)],
+) {
     let report = section.report;
     let line = |path: &str, key: &str| report.line(&format!("{path}.{key}"));
-    for (path, other) in others {
+    for (path, other) in before {
         if other.name == listener.name {
             let found =
                 format!("the listener of line {} has the name \"{}\" already", line(path, "name"), listener.name);
@@ -119,9 +166,11 @@ fn conflicts(section: &Section<'_>, listener: &Listener, others: &[(String, List
             report.key(&section.full("bind"), found, "give each listener an address or a port of its own");
         }
     }
-    if metrics.is_some_and(|metrics| overlap(metrics, listener.bind)) {
-        let found = format!("metrics are served on {} (`metrics.bind`)", listener.bind);
-        report.key(&section.full("bind"), found, "give one of the two another port");
+    for (what, key, address) in others {
+        if address.is_some_and(|address| overlap(address, listener.bind)) {
+            let found = format!("{what} served on {} (`{key}`)", listener.bind);
+            report.key(&section.full("bind"), found, "give one of the two another port");
+        }
     }
 }
 

@@ -63,6 +63,8 @@ pub struct Listener {
     pub name: String,
     /// Port 0 lets the system choose.
     pub bind: SocketAddr,
+    /// What is spoken there.
+    pub protocol: Protocol,
     /// TLS, with the certificate of [`Tls`].
     pub tls: bool,
     /// Whether clients are asked for a certificate; only with TLS.
@@ -71,6 +73,16 @@ pub struct Listener {
     pub registration: bool,
     /// The user whose identity clients without credentials take; never together with `registration`.
     pub anonymous: Option<Username>,
+}
+
+/// What is spoken on a listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// MQTT 3.1.1 and 5.0.
+    #[default]
+    Mqtt,
+    /// HTTP/1.1 over TLS: enrolment, and nothing else of the API.
+    Https,
 }
 
 /// Whether a TLS listener asks its clients for a certificate.
@@ -263,16 +275,26 @@ pub enum Durability {
 }
 
 /// Section `[admin]`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Admin {
+    /// Where the REST API is served over HTTPS; `None`: on the Unix socket only.
+    pub bind: Option<SocketAddr>,
+    /// May devices enrol there too?
+    pub registration: bool,
+    /// Connections to it at a time, and to each listener with the protocol `https`: 1 to 100,000.
+    pub connections: usize,
+    /// The same of one source address (/64 for IPv6), 1 to 100,000.
+    pub connections_per_address: usize,
     /// The password of the user `admin`, from the file that `admin_password_file` names.
     pub password: Option<SecretString>,
 }
 
 impl PartialEq for Admin {
     fn eq(&self, other: &Self) -> bool {
-        self.password.as_ref().map(ExposeSecret::expose_secret)
-            == other.password.as_ref().map(ExposeSecret::expose_secret)
+        let plain = |admin: &Self| (admin.bind, admin.registration, admin.connections, admin.connections_per_address);
+        plain(self) == plain(other)
+            && self.password.as_ref().map(ExposeSecret::expose_secret)
+                == other.password.as_ref().map(ExposeSecret::expose_secret)
     }
 }
 
@@ -445,12 +467,22 @@ impl Config {
 }
 
 impl Listener {
+    /// How addresses of it are written: `mqtt`, `mqtts` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        match (self.protocol, self.tls) {
+            (Protocol::Https, _) => "https",
+            (Protocol::Mqtt, true) => "mqtts",
+            (Protocol::Mqtt, false) => "mqtt",
+        }
+    }
+
     /// The listeners when the file names none: TLS with enrolment for the world, plaintext for this machine.
     pub fn defaults() -> Vec<Self> {
         vec![
             Self {
                 name: "mqtts".to_owned(),
                 bind: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8883),
+                protocol: Protocol::Mqtt,
                 tls: true,
                 client_certificate: ClientCertificate::Optional,
                 registration: true,
@@ -459,6 +491,7 @@ impl Listener {
             Self {
                 name: "local".to_owned(),
                 bind: loopback(1883),
+                protocol: Protocol::Mqtt,
                 tls: false,
                 client_certificate: ClientCertificate::Off,
                 registration: false,
@@ -501,6 +534,18 @@ impl Default for Password {
     fn default() -> Self {
         let argon2 = Argon2 { memory_kib: 19_456, iterations: 2, parallelism: 1 };
         Self { min: 12, lower: 0, upper: 0, numeric: 0, symbol: 0, argon2, workers: 1, queue: 256 }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            bind: Some(loopback(8443)),
+            registration: true,
+            connections: 512,
+            connections_per_address: 32,
+            password: None,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The sections that occur once: data_dir, [tls], [ca], [registry], [access], [password], [limits], [store], [admin],
 //! [audit], [metrics], [log].
 
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub(super) fn read(root: &Section<'_>, base: &Path) -> Config {
         password: password(&root.section("password"), default.password),
         limits: limits(&root.section("limits"), default.limits),
         store: store(&root.section("store"), default.store),
-        admin: admin(&root.section("admin"), base),
+        admin: admin(&root.section("admin"), base, &default.admin),
         audit: audit(&root.section("audit"), default.audit),
         metrics: metrics(&root.section("metrics"), default.metrics),
         log: log(&root.section("log"), default.log),
@@ -235,11 +236,28 @@ fn store(section: &Section<'_>, default: Store) -> Store {
     store
 }
 
-fn admin(section: &Section<'_>, base: &Path) -> Admin {
-    section.not_yet("bind", "for now the broker is administered over the Unix socket in `data_dir`: leave it out");
-    let password = files::password(section, "admin_password_file", base);
+fn admin(section: &Section<'_>, base: &Path, default: &Admin) -> Admin {
+    let admin = Admin {
+        bind: section.get("bind", address_or_off).unwrap_or(default.bind),
+        registration: section.get("registration", boolean).unwrap_or(default.registration),
+        connections: section.get("connections", count(1..=100_000)).unwrap_or(default.connections),
+        connections_per_address: section
+            .get("connections_per_address", count(1..=100_000))
+            .unwrap_or(default.connections_per_address),
+        password: files::password(section, "admin_password_file", base),
+    };
     section.finish();
-    Admin { password }
+    admin
+}
+
+/// An address, or `"off"`.
+fn address_or_off(item: &Item<'_>) -> Result<Option<SocketAddr>, Wrong> {
+    match item.value {
+        DeValue::String(text) if text == "off" => Ok(None),
+        _ => socket_address(item)
+            .map(Some)
+            .map_err(|wrong| Wrong { expected: format!("\"off\" or {}", wrong.expected), ..wrong }),
+    }
 }
 
 fn audit(section: &Section<'_>, default: Audit) -> Audit {
@@ -254,13 +272,7 @@ fn audit(section: &Section<'_>, default: Audit) -> Audit {
 }
 
 fn metrics(section: &Section<'_>, default: Metrics) -> Metrics {
-    let bind = section.get("bind", |item| match item.value {
-        DeValue::String(text) if text == "off" => Ok(None),
-        _ => socket_address(item)
-            .map(Some)
-            .map_err(|wrong| Wrong { expected: format!("\"off\" or {}", wrong.expected), ..wrong }),
-    });
-    let metrics = Metrics { bind: bind.unwrap_or(default.bind) };
+    let metrics = Metrics { bind: section.get("bind", address_or_off).unwrap_or(default.bind) };
     if let Some(address) = metrics.bind.filter(|address| !address.ip().is_loopback()) {
         let found = format!("metrics are served to anybody who reaches {address}");
         section.report.warn(

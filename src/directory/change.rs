@@ -25,6 +25,8 @@ pub enum Actor {
         id: UserId,
         /// Its name at the time.
         username: Username,
+        /// Where it acts from, for the audit log; `None`: within the program that embeds the broker.
+        from: Option<Place>,
     },
     /// broker.toml.
     Config,
@@ -38,7 +40,7 @@ impl Actor {
         match self {
             Self::System => (Who::System, None),
             Self::Local { uid } => (Who::Local { uid: *uid }, Some(Place::Machine)),
-            Self::User { id, username } => (Who::User { id: *id, username: username.clone() }, None),
+            Self::User { id, username, from } => (Who::User { id: *id, username: username.clone() }, from.clone()),
             Self::Config => (Who::Config, Some(Place::Configuration)),
             Self::Registry => (Who::Registry, None),
         }

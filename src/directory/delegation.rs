@@ -68,7 +68,7 @@ pub(super) fn check(
     actor: &Actor,
     now: Timestamp,
 ) -> Result<(), DirectoryError> {
-    let Actor::User { id, username } = actor else { return Ok(()) };
+    let Actor::User { id, username, .. } = actor else { return Ok(()) };
     let refuse =
         |subject: Option<Subject>, excess| Err(DirectoryError::NotHeld { actor: username.clone(), subject, excess });
     let lives = before.user(*id).is_some_and(|user| user.expires_at.is_none_or(|end| end > now));

@@ -35,8 +35,8 @@
 //! | `retain` | may RETAIN be set? On allow only | yes |
 //! | `not_after` | end of the rule, as in `2027-01-31T12:00:00Z`; on allow only | none |
 //!
-//! In JSON `readWrite` and `mqttPublishPrefix` are admitted too. Rules with the context `http` can be written and explained to
-//! programs, but the REST API is reached only through the Unix socket for now, where every caller has every right.
+//! In JSON `readWrite` and `mqttPublishPrefix` are admitted too. Rules with the context `http` are
+//! for the [REST API](super::rest) over HTTPS; at the Unix socket every caller has every right.
 //!
 //! # The decision
 //!
@@ -181,7 +181,7 @@
 //!
 //! # Nobody hands out what they do not hold
 //!
-//! A user of the broker who makes changes (today through [`crate::directory`], with [`crate::directory::Actor::User`]) may give only what
+//! A user of the broker who makes changes (over [HTTPS](super::rest), or through [`crate::directory`] with [`crate::directory::Actor::User`]) may give only what
 //! its own rules cover, and administer only those who hold no more. The machine's owner at the Unix socket, broker.toml and holders of
 //! `admin` are not bound by it.
 //!

@@ -50,6 +50,7 @@
 //! | registry operations under way of one connection | 4; one more is answered with 429 |
 //! | `register`, `whoami`, `ca` messages | 16 KiB; `context` 4 KiB; 32 roles and 32 permissions asked for; `id` 128 bytes |
 //! | connections that are told one request's decision | 8, the latest ones |
+//! | requests over HTTPS | [rest](super::rest) lists their bounds |
 //! | denied requests | kept for 24 hours, at most 4 for each name |
 //! | failed passwords of one source address | 20 at once, then one in 6 seconds |
 //! | failed passwords for one user name, from sources that never proved to be that user | 10 at once, then one in 30 seconds |

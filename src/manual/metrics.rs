@@ -7,7 +7,7 @@
 //! | series | labels | |
 //! |---|---|---|
 //! | `portcullis_build_info` | `version` | always 1 |
-//! | `portcullis_connections_open` | `listener` | connections that are open |
+//! | `portcullis_connections_open` | `listener` | connections that are open; the listener of the REST API is `admin` |
 //! | `portcullis_connections_total` | `listener` | connections accepted, after the TLS handshake |
 //! | `portcullis_connections_refused_total` | `reason` | ended before a successful CONNACK: `connections`, `connections_per_address`, `accept_failed`, `handshake`, `connect_missing`, `protocol`, `client_identifier`, `bad_credentials`, `not_authorized`, `busy`, `abandoned` (the client hung up before its login was decided), `shutting_down`, `other` |
 //! | `portcullis_connections_ended_total` | `reason` | ended after it: `client`, `lost`, `keep_alive`, `taken_over`, `expired`, `protocol`, `publish_refused`, `packet_too_large`, `access`, `operator`, `shutting_down`, `other` |
@@ -21,7 +21,8 @@
 //! | `portcullis_answers_total` | `outcome` | messages to a Response Topic that only a request permitted: `delivered`, `no_requester` |
 //! | `portcullis_quota_exceeded_total` | `quota` | what the quota of a user did not admit: `connections`, `sessions`, `publish_messages`, `publish_bytes`, `subscriptions`, `retained_messages`, `retained_bytes`, `queue` |
 //! | `portcullis_messages_dropped_total` | `cause` | did not reach a subscriber who was entitled: `queue_full`, `expired`, `too_large` |
-//! | `portcullis_refusals_total` | `action` | by the rules: `publish`, `subscribe`, `receive`, `will` |
+//! | `portcullis_refusals_total` | `action` | by the rules: `publish`, `subscribe`, `receive`, `will`, `http` |
+//! | `portcullis_http_requests_total` | `outcome` | requests over HTTPS: `ok`, `unauthenticated` (401), `forbidden` (403), `busy` (429), `timeout` (408), `refused` (other 4xx), `failed` (5xx) |
 //! | `portcullis_sessions`, `portcullis_subscriptions` | | with and without a connection; every few seconds |
 //! | `portcullis_retained_messages`, `portcullis_retained_bytes` | | every few seconds |
 //! | `portcullis_policy_version` | | number of the snapshot in force; begins anew with each start |

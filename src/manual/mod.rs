@@ -10,7 +10,8 @@
 //! | [`access`] | users, roles, permissions; what a refused client sees |
 //! | [`registry`] | how a device becomes a user; messages, states, certificates |
 //! | [`mqtt`] | what of MQTT 3.1.1 and 5.0 is supported, and where the broker decides for itself |
-//! | [`operating`] | command line, REST over the Unix socket, log, backups, signals, exit codes |
+//! | [`operating`] | command line, log, backups, signals, exit codes |
+//! | [`rest`] | the REST API over HTTPS and the Unix socket: who gets in, routes, refusals, enrolment over HTTPS |
 //! | [`audit`] | the audit log: what is in it, verifying, retention |
 //! | [`metrics`] | every series and what to watch |
 //! | [`security`] | threats, what stands against each, and the test that says so |
@@ -25,6 +26,7 @@ pub mod metrics;
 pub mod mqtt;
 pub mod operating;
 pub mod registry;
+pub mod rest;
 pub mod security;
 pub mod start;
 pub mod troubleshooting;

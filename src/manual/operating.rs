@@ -1,10 +1,10 @@
-//! Running the broker: command line, REST, log, backups, signals.
+//! Running the broker: command line, log, backups, signals.
 //!
 //! # The command line
 //!
 //! The same binary is server and command line. It reaches the running broker through the Unix socket in the data directory, which
 //! it finds by the configuration (`--config FILE`, else `broker.toml` in the current directory, else `./data`), or by `--socket PATH`. Whoever may open the
-//! socket (mode 0600: the user who runs the broker, and root) may do everything; the log names them `local:<uid>`.
+//! socket (mode 0600: the user who runs the broker, and root) may do everything; the log names them `local:<uid>`. What it does is done through the [REST API](super::rest), which any other program can use too.
 //!
 //! | command | |
 //! |---|---|
@@ -39,53 +39,6 @@
 //! | 1 | refused or failed; `explain`: no; `audit verify`: not whole |
 //! | 2 | wrong usage |
 //! | 3 | no broker is reached |
-//!
-//! # REST, on the Unix socket
-//!
-//! The command line speaks HTTP/1.1 and JSON. So can any other program of the same user. A change names the `version` that it was
-//! made from:
-//!
-//! ```text
-//! $ curl -s --unix-socket data/admin.sock http://localhost/api/users/pump-7 | jq -c '{version, roles}'
-//! {"version":1,"roles":["line"]}
-//! $ curl -s --unix-socket data/admin.sock -X PATCH -H 'Content-Type: application/json' \
-//!     -d '{"version":1,"roles":["line","observer"]}' http://localhost/api/users/pump-7 | jq -c '{version, roles}'
-//! {"version":2,"roles":["line","observer"]}
-//! ```
-//!
-//! | route | methods |
-//! |---|---|
-//! | `/api/users` | GET, POST |
-//! | `/api/users/{name}` | GET, PATCH, DELETE (`?version=N`) |
-//! | `/api/users/{name}/password` | PUT |
-//! | `/api/users/{name}/enable`, `/api/users/{name}/disable` | POST |
-//! | `/api/users/{name}/certificates/{serial}/revoke` | POST |
-//! | `/api/roles` | GET, POST |
-//! | `/api/roles/{name}` | GET, PUT, DELETE (`?version=N`) |
-//! | `/api/client-registry/requests` | GET (`?state=pending`, `granted`, `denied`) |
-//! | `/api/client-registry/requests/{id}` | GET |
-//! | `/api/client-registry/requests/{id}/grant`, `.../deny` | POST |
-//! | `/api/client-registry/unlock`, `/api/client-registry/lock` | POST |
-//! | `/api/client-registry/status` | GET |
-//! | `/api/client-registry/events` | GET, server-sent events |
-//! | `/api/audit` | GET (`?after=N`, `?last=N`, `&limit=N`) |
-//! | `/api/audit/head` | GET |
-//! | `/api/audit/events` | GET, server-sent events |
-//! | `/api/audit/verify` | POST |
-//! | `/api/explain` | POST |
-//! | `/api/who-can` | GET (`?action=publish&topic=T`) |
-//! | `/api/apply`, `/api/rollback` | POST |
-//! | `/api/history` | GET (`?limit=N`) |
-//!
-//! Every change of users and roles takes `?dry_run=true`: nothing is changed, and the answer says what would be, live sessions included.
-//!
-//! The bodies are the types of [`crate::admin::api`]. Errors are problem details (RFC 9457, `application/problem+json`):
-//!
-//! ```json
-//! {"type": "urn:portcullis:problem:not-found", "title": "Not found", "status": 404, "detail": "there is no user `pump-9`"}
-//! ```
-//!
-//! The routes are not served over TCP. `/metrics` is, on an address of its own: see [metrics](super::metrics).
 //!
 //! # Users and roles in broker.toml
 //!

@@ -33,6 +33,10 @@
 //!
 //! Users may use the same operations; no rule is needed for them.
 //!
+//! # Over HTTPS
+//!
+//! The same `register` and `ca` as `POST` and `GET` below `/api/client-registry/`: see [rest](super::rest).
+//!
 //! # Operations
 //!
 //! Publish JSON to `$registry/<operation>`, with any QoS.
@@ -110,6 +114,36 @@
 //! assert_eq!(PairingCode::of_key(csr.key()).to_string(), "VBBH-X7Y4-GP7B-SXBH");
 //! # Ok::<(), portcullis::pki::CsrError>(())
 //! ```
+//!
+//! # A ready client
+//!
+//! `portcullis device` is a device: it needs neither broker.toml nor the admin socket, only the broker's address and its trust bundle.
+//!
+//! ```sh
+//! portcullis device enrol pump-7 --broker mqtts://broker.plant.example --ca ca.pem --directory /var/lib/pump
+//! ```
+//!
+//! It makes a P-256 key where there is none (`NAME.key`, mode 0600; a key of any admitted kind that is there already is used), asks, shows the
+//! pairing code, which it computes from its own key, and waits for the decision: 24 hours, or what `--wait` says. Then it writes the certificate
+//! (`NAME.pem`, with what lies between it and the root) and the trust bundle (`ca.pem`). Broken connections, a locked registry and a broker that is busy are tried
+//! again; a refusal ends it. Started again it goes on where it was: with the same key, so that no answer is lost. Exit codes: 0 when there is a good
+//! certificate, 1 otherwise.
+//!
+//! `device renew` puts a new key and certificate in the place of the old ones, with `--if-due` only when two thirds of the certificate's life are over;
+//! `device keep` enrols and then renews for ever, as a service:
+//!
+//! ```text
+//! [Service]
+//! User=pump
+//! ExecStart=/usr/bin/portcullis device keep pump-7 --broker mqtts://broker.plant.example --directory /var/lib/pump
+//! Restart=on-failure
+//! RestartSec=60
+//! ```
+//!
+//! A renewal connects with the new certificate before that takes the old one's place, and whenever the power fails the directory holds a
+//! key and a certificate that fit. It holds no connection between renewals, and connects as client `NAME~renewal` (`--client-id` says otherwise), so that it does not
+//! take over the session of the device itself. Programs find the same in [`device`](crate::device);
+//! `examples/enrol.py`, `enrol.mjs`, `enrol.sh` and `enrol.rs` do it with other people's clients.
 //!
 //! # The operator
 //!

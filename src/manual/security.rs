@@ -12,7 +12,8 @@
 //! | guessing passwords | failures limited by source and by name; argon2id | `guessing_is_slowed_down`, `guessing_slows_down_for_known_and_unknown_users_alike_and_locks_nobody_out` |
 //! | finding out which users exist | same answer, same work for unknown users | `a_wrong_password_and_an_unknown_user_look_the_same` |
 //! | locking somebody out by failing in their name | sources that proved to be the user before are spared | `an_attacker_behind_the_same_address_does_not_lock_out_a_user_at_home_there`, `a_flood_of_a_million_sources_leaves_memory_bounded` |
-//! | burning the processor with logins | argon2 on threads of its own, bounded queue, "server busy" | `a_full_queue_tells_known_and_unknown_users_alike_that_it_is_busy` |
+//! | burning the processor with logins | argon2 on threads of its own, bounded queue, "server busy"; who hangs up gets no more of it, and is charged for what it got | `a_full_queue_tells_known_and_unknown_users_alike_that_it_is_busy`, `who_hangs_up_before_argon2_begins_costs_nothing_and_is_not_charged`, `who_hangs_up_when_argon2_has_begun_is_charged`, `a_login_whose_client_has_hung_up_is_dropped` |
+//! | holding up messages by a storm of connections | accept, handshake, CONNECT, login and the end of a connection on threads of their own, which have the lower priority (Linux) | `benches/live storm` |
 //! | a certificate used for another name, revoked, expired, or of a deleted user | checked against the user at every CONNECT | `a_certificate_speaks_for_no_other_name`, `a_certificate_without_a_user_off_record_revoked_or_expired_is_refused` |
 //! | a certificate that was forged with the CA's key | only certificates on the user's record log in | `an_issued_certificate_must_be_on_record_for_that_user` |
 //! | a certificate of another CA | TLS handshake fails | `certificates_that_are_refused`, `rustls_admits_what_we_issue_in_its_time_and_from_our_ca_alone` |
@@ -38,6 +39,19 @@
 //! | a Will that outlives the right | checked when it is published | `a_will_that_the_rules_no_longer_permit_is_not_published` |
 //! | a new user inherits from an old name | the id is the identity | `a_later_user_of_the_same_name_inherits_nothing`, `a_later_user_of_the_same_name_inherits_nothing_of_a_granted_request` |
 //! | nobody can administer any more | the last administrator cannot be removed | `the_last_administrator_stays` |
+//!
+//! # Over HTTPS
+//!
+//! | threat | what stands against it | tests |
+//! |---|---|---|
+//! | finding out what there is, or who | one answer to all who have not proven who they are | `a_stranger_learns_nothing_but_that_it_is_one`, `guessing_is_slow_for_known_and_unknown_users_alike` |
+//! | a path that a rule does not know and a route does | the rule sees the decoded segments that the route takes, each in one spelling | `rules_decide_on_the_segments_of_the_path_and_a_refusal_is_counted_and_recorded`, `a_name_in_a_path_has_one_spelling`, `paths_are_decoded_once_and_what_could_mean_another_path_is_refused` |
+//! | going on with a right that is gone | nothing is remembered from request to request; each event of a stream is asked for | `a_change_of_the_user_counts_at_the_next_request_of_the_same_connection`, `a_stream_ends_with_the_right_to_it`, `a_certificate_of_the_own_ca_is_a_login_until_it_is_revoked` |
+//! | getting more by administering | the same delegation as everywhere | `who_administers_hands_out_no_more_than_it_holds` |
+//! | a page that uses an operator's browser | other origins refused, JSON only, no CORS, no cookies | `pages_of_other_sites_change_nothing`, `what_is_no_registration_is_refused_and_pages_of_other_sites_cannot_make_one` |
+//! | two requests in what a proxy takes for one | bodies have a Content-Length; chunks are refused and the connection closed | `bytes_that_two_servers_could_read_in_two_ways_are_refused_and_the_connection_closed` |
+//! | holding connections, sending slowly, reading slowly | bounds and times at every stage, on a thread that carries no messages | `who_is_slow_is_closed_at_every_stage`, `a_body_that_trickles_ends_with_its_time`, `a_peer_that_does_not_read_is_given_up`, `connections_have_a_bound_in_all_and_for_each_source`, `heads_and_bodies_beyond_their_size_are_refused` |
+//! | reaching the API through the door for devices | a listener of its own, with enrolment alone | `nothing_of_the_api_is_on_the_listener_for_enrolment` |
 //!
 //! # Who did it?
 //!
@@ -94,5 +108,7 @@
 //!   and buffers of each connection. Lower `limits.queue_total_bytes`, `limits.sessions`, `limits.connections` and `limits.retained_bytes` to what yours has.
 //! - The metrics endpoint asks for no credentials.
 //! - The plaintext listener on loopback trusts the machine: other users of it can try passwords there, and root can read along.
+//! - A client that logs in for the first time, or from an address that it never came from, while its very name is guessed at from many addresses, waits: one wrong
+//!   password in 30 seconds is all that such a name has for strangers. Where it has logged in before, it is spared; with a certificate it is not concerned.
 //! - After a restart every password login costs one argon2 hash, about 55 a second for each worker with the defaults. Use certificates for fleets.
 //! - While the registry is open, whoever reaches the listener can put a request on record under any free name.

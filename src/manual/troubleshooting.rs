@@ -30,6 +30,15 @@
 //! | `the user ... would get the allow rule ..., but may choose its client identifier freely` | set the user's `client_id`, or use `${username}` in the rule |
 //! | `the request ... is denied already` | the device may ask again after 24 hours, or now with a new key |
 //!
+//! # Over HTTPS
+//!
+//! | answer | what to do |
+//! |---|---|
+//! | 401 although the password is right | the user's `auth` does not admit passwords, its name holds a `:`, or the certificate that is presented names somebody else: `audit tail` tells the cause |
+//! | 403 `forbidden` with `no rule lets ...` | `portcullis explain NAME http METHOD PATH`; then `user edit` or a role |
+//! | 403 `cross-site` | the page that asks is of another origin than the API; there is no way to allow one |
+//! | 411 | the client sends the body in chunks: make it send `Content-Length` |
+//!
 //! # On the device
 //!
 //! | what it sees | why | what to do |

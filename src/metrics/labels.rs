@@ -59,11 +59,16 @@ labels! {
     }
     /// What was refused for want of a right.
     RefusedAction "action" {
-        Publish = "publish", Subscribe = "subscribe", Receive = "receive", Will = "will",
+        Publish = "publish", Subscribe = "subscribe", Receive = "receive", Will = "will", Http = "http",
     }
     /// What became of an answer that only a request permitted.
     Answer "outcome" {
         Delivered = "delivered", NoRequester = "no_requester",
+    }
+    /// How a request over HTTPS ended.
+    HttpOutcome "outcome" {
+        Ok = "ok", Unauthenticated = "unauthenticated", Forbidden = "forbidden", Busy = "busy", Timeout = "timeout",
+        Refused = "refused", Failed = "failed",
     }
     /// The states that the registry answers with.
     RegistryOutcome "state" {

@@ -25,7 +25,8 @@ pub struct TopicName(ByteString);
 pub struct TopicFilter(ByteString);
 
 /// The client identifier: 0 to 65,535 bytes of UTF-8 without NUL. `[MQTT-3.1.3-4]`
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// The default is empty: the broker draws one. `[MQTT-3.1.3-6]`
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(ByteString);
 
 /// Why a string is not a topic name, topic filter or client identifier.

@@ -166,7 +166,7 @@ async fn hung_up(server: &Server, transport: &mut Transport, input: &mut BytesMu
             Err(_) => return,
         }
     }
-    future::pending().await
+    future::pending::<()>().await;
 }
 
 enum NoConnect {

@@ -12,8 +12,18 @@ use tokio::{
     time::{sleep, timeout_at},
 };
 
-use super::{Server, admission::Turned, arrival, tls::TlsAcceptor, transport::Transport, workers::Worker};
-use crate::{access::Username, metrics::ConnectionRefusal};
+use super::{
+    Server,
+    admission::{Admission, Place, Turned},
+    arrival,
+    tls::TlsAcceptor,
+    transport::Transport,
+    workers::Worker,
+};
+use crate::{
+    access::Username,
+    metrics::{ConnectionRefusal, Metrics},
+};
 
 /// What a connection has to know of the listener it came through.
 #[derive(Debug)]
@@ -39,17 +49,32 @@ pub(crate) async fn run(
     acceptor: Worker,
     mut shutdown: watch::Receiver<bool>,
 ) {
+    let stop = shutdown.clone();
+    accept(socket, &listener.name, &server.metrics, &mut shutdown, |stream, peer| {
+        admit(stream, peer, &listener, &server, &acceptor, &stop);
+    })
+    .await;
+}
+
+/// Hands over each connection that comes, until shutdown.
+pub(super) async fn accept(
+    socket: TcpListener,
+    name: &str,
+    metrics: &Metrics,
+    shutdown: &mut watch::Receiver<bool>,
+    admit: impl Fn(TcpStream, SocketAddr),
+) {
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             _ = shutdown.wait_for(|stop| *stop) => return,
         };
         match accepted {
-            Ok((stream, peer)) => admit(stream, peer, &listener, &server, &acceptor, &shutdown),
+            Ok((stream, peer)) => admit(stream, peer),
             Err(error) if belongs_to_one_connection(&error) => {}
             Err(error) => {
-                server.metrics.accept_failed();
-                tracing::warn!(listener = listener.name, %error, "no further connection can be accepted; trying again");
+                metrics.accept_failed();
+                tracing::warn!(listener = name, %error, "no further connection can be accepted; trying again");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -64,6 +89,23 @@ fn belongs_to_one_connection(error: &io::Error) -> bool {
     )
 }
 
+/// A place for a connection; without one it is closed, and counted.
+pub(super) fn place(admission: &Arc<Admission>, peer: SocketAddr, metrics: &Metrics) -> Option<Place> {
+    let turned = |turned| {
+        metrics.connections_refused.inc(match turned {
+            Turned::Full => ConnectionRefusal::Connections,
+            Turned::Address => ConnectionRefusal::ConnectionsPerAddress,
+        });
+    };
+    admission.admit(peer.ip()).map_err(turned).ok()
+}
+
+/// The socket as the reactor of another thread can take it over.
+pub(super) fn detach(stream: TcpStream) -> Option<std::net::TcpStream> {
+    let failed = |error| tracing::debug!(%error, "a new connection could not be handed over");
+    stream.into_std().map_err(failed).ok()
+}
+
 fn admit(
     stream: TcpStream,
     peer: SocketAddr,
@@ -72,16 +114,7 @@ fn admit(
     acceptor: &Worker,
     shutdown: &watch::Receiver<bool>,
 ) {
-    let place = match server.admission.admit(peer.ip()) {
-        Ok(place) => place,
-        Err(turned) => {
-            server.metrics.connections_refused.inc(match turned {
-                Turned::Full => ConnectionRefusal::Connections,
-                Turned::Address => ConnectionRefusal::ConnectionsPerAddress,
-            });
-            return;
-        }
-    };
+    let Some(place) = place(&server.admission, peer, &server.metrics) else { return };
     let (listener, shared, shutdown) = (Arc::clone(listener), Arc::clone(server), shutdown.clone());
     acceptor.spawn(async move {
         let deadline = tokio::time::Instant::now() + shared.settings.connect_timeout;

@@ -9,7 +9,7 @@ use super::{Server, admission::Place, listener::Listener};
 use crate::{
     access::{Authority, Policy},
     audit,
-    authn::{Anchor, ClientCertificate, Credentials, Identity, Source},
+    authn::{ClientCertificate, Credentials, Identity, Source},
     clock::{Instant, Timestamp},
     metrics::AuthenticationOutcome,
     mqtt::{ClientId, Connect, ReasonCode},
@@ -163,16 +163,10 @@ pub(super) async fn admit(
     })
 }
 
-/// Takes a failed login down. A user name is told only when it is somebody's: others may be passwords in the wrong field.
+/// Takes a failed login down.
 fn record_failure(server: &Server, listener: &Listener, peer: SocketAddr, connect: &Connect, cause: &'static str) {
-    let policy = server.directory.policy();
-    let named = connect.username.as_deref().and_then(|name| policy.user_named(&name.parse().ok()?));
-    let login = audit::FailedLogin {
-        user: named.map(|user| audit::UserRef { id: user.id, username: user.username.clone() }),
-        address: peer.ip().to_canonical(),
-        listener: audit::Word::name(&listener.name),
-        cause: cause.into(),
-    };
+    let (policy, username) = (server.directory.policy(), connect.username.as_deref());
+    let login = audit::FailedLogin::new(&policy, username, peer.ip(), &listener.name, cause);
     server.recorder.login_failed(login, server.clock.timestamp());
 }
 
@@ -211,11 +205,5 @@ fn client_certificate(der: &[u8]) -> Result<Arc<ClientCertificate>, Rejection> {
         tracing::info!(%error, "a client certificate cannot be read");
         rejection(ReasonCode::BadUserNameOrPassword, "the client certificate cannot be read")
     })?;
-    Ok(Arc::new(ClientCertificate {
-        username: certificate.username().ok().cloned(),
-        fingerprint: certificate.fingerprint().to_owned(),
-        not_before: certificate.not_before(),
-        not_after: certificate.not_after(),
-        anchor: Anchor::Own,
-    }))
+    Ok(Arc::new(certificate.into()))
 }

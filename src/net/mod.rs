@@ -12,6 +12,7 @@ mod arrival;
 mod backlog;
 mod connection;
 mod effects;
+mod https;
 mod link;
 mod listener;
 mod login;
@@ -29,9 +30,10 @@ use tokio::sync::watch;
 pub use self::tls::TlsError;
 pub(crate) use self::{
     admission::Admission,
+    https::{HttpsListener, HttpsPeer, Times, run as serve_https},
     listener::{Listener, run as listen},
     sessions::{SessionCell, Sessions},
-    tls::{ClientCertificate, TlsAcceptor, TlsSettings},
+    tls::{ClientCertificate, Inside, TlsAcceptor, TlsSettings},
     workers::Workers,
 };
 use self::{

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::{Server, sessions::SessionCell};
 use crate::{
-    registry::{Answer, AnswerSink, Caller, Origin, ReturnPath},
+    registry::{Answer, AnswerSink, Caller, Door, Origin, ReturnPath},
     session::{RegistryAnswer, RegistryOperation, RegistryRequest},
 };
 
@@ -71,6 +71,7 @@ impl Asker {
         let origin = Origin {
             source: self.source,
             listener: Arc::clone(&self.listener),
+            door: Door::Mqtt,
             connection: self.connection,
             sink: Some((Arc::downgrade(&sink), path.clone())),
         };

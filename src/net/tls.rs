@@ -18,7 +18,10 @@ use rustls::{
     server::{NoServerSessionStorage, WebPkiClientVerifier},
     version::{TLS12, TLS13},
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 /// Plaintext per record: the most that TLS admits, so at most this much is beyond recall at any time. RFC 8446 5.1
 const RECORD: usize = 16_384;
@@ -47,6 +50,18 @@ pub(crate) struct TlsSettings<'a> {
     pub(crate) client_certificate: ClientCertificate,
     /// Admit TLS 1.2 beside 1.3?
     pub(crate) tls12: bool,
+    /// What is spoken inside.
+    pub(crate) inside: Inside,
+}
+
+/// What is spoken inside of TLS. A client may name it in the handshake (ALPN), so that it cannot be led to a listener of
+/// another protocol (RFC 7301); one that names nothing is served just the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inside {
+    /// MQTT.
+    Mqtt,
+    /// HTTP/1.1.
+    Http,
 }
 
 /// Why a listener cannot serve TLS.
@@ -101,8 +116,12 @@ impl TlsAcceptor {
         // One is all that a client that reconnects needs.
         config.send_tls13_tickets = 1;
         config.max_early_data_size = 0;
-        // The ALPN name that IANA registers for MQTT; a client without ALPN is served just the same.
-        config.alpn_protocols = vec![b"mqtt".to_vec()];
+        // The names that IANA registers.
+        let protocol: &[u8] = match settings.inside {
+            Inside::Mqtt => b"mqtt",
+            Inside::Http => b"http/1.1",
+        };
+        config.alpn_protocols = vec![protocol.to_vec()];
         Ok(Self(Arc::new(config)))
     }
 
@@ -110,6 +129,20 @@ impl TlsAcceptor {
         let mut tls = ServerConnection::new(Arc::clone(&self.0)).map_err(io::Error::other)?;
         tls.set_buffer_limit(Some(RECORD));
         Ok(TlsStream { tcp, tls: Box::new(tls) })
+    }
+}
+
+impl TlsAcceptor {
+    /// Runs the handshake to its end, for a protocol that encrypts ahead of the socket: not for MQTT. The stream, and the
+    /// peer's end-entity certificate (DER), verified against the anchors.
+    pub(super) async fn accept_stream(
+        &self,
+        tcp: TcpStream,
+    ) -> io::Result<(impl AsyncRead + AsyncWrite + Unpin + Send + 'static, Option<Vec<u8>>)> {
+        let stream = tokio_rustls::TlsAcceptor::from(Arc::clone(&self.0)).accept(tcp).await?;
+        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let certificate = certificate.map(|certificate| certificate.to_vec());
+        Ok((stream, certificate))
     }
 }
 

@@ -6,8 +6,9 @@
 //!
 //! Never: a name, pending or taken, passes to another proof.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -157,7 +158,8 @@ enum Comparison {
 pub(super) struct Core {
     limits: Limits,
     lock: Lock,
-    requests: HashMap<RequestId, Request>,
+    /// In the order of their names, which is that of their arrival.
+    requests: BTreeMap<RequestId, Request>,
     /// INVARIANT: each pending or granted request is here under its name, and no name has two.
     holders: HashMap<Username, RequestId>,
     /// INVARIANT: each key of a holder is here, and no key has two.
@@ -177,7 +179,7 @@ impl Core {
         Self {
             limits,
             lock: Lock::default(),
-            requests: HashMap::new(),
+            requests: BTreeMap::new(),
             holders: HashMap::new(),
             keys: HashMap::new(),
             denied: HashMap::new(),
@@ -193,11 +195,10 @@ impl Core {
         self.requests.get(&id)
     }
 
-    /// Every request, oldest first.
-    pub(super) fn requests(&self) -> Vec<&Request> {
-        let mut requests: Vec<_> = self.requests.values().collect();
-        requests.sort_by_key(|request| (request.first_seen, request.id));
-        requests
+    /// The requests after this one, oldest first; `None`: all.
+    pub(super) fn requests(&self, after: Option<RequestId>) -> impl Iterator<Item = &Request> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.requests.range((start, Bound::Unbounded)).map(|(_, request)| request)
     }
 
     pub(super) fn pending(&self) -> usize {
@@ -306,8 +307,8 @@ impl Core {
             has_password: ask.tag.is_some(),
             password_hash: facts.fresh_hash.clone().filter(|_| ask.tag.is_some()),
             pairing_code: drawn.pairing_code,
-            // Door 1 answers 202 with the code at every version of the protocol.
-            pairing_shown: matches!(ask.door, Door::Mqtt),
+            // Both answer 202 with the code, door 1 at every version of the protocol.
+            pairing_shown: matches!(ask.door, Door::Mqtt | Door::Rest),
             source: ask.source,
             listener: ask.listener.to_owned(),
             door: ask.door,

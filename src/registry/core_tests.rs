@@ -362,7 +362,7 @@ impl Simulation {
     }
 
     fn chosen(&self, index: u8) -> Option<RequestId> {
-        let requests = self.core.requests();
+        let requests: Vec<_> = self.core.requests(None).collect();
         requests.get(usize::from(index) % requests.len().max(1)).map(|request| request.id)
     }
 
@@ -477,7 +477,7 @@ impl Simulation {
             Op::Restart => self.restart(),
         }
         self.core.check();
-        let live: BTreeMap<_, _> = self.core.requests().into_iter().map(|it| (it.id, it.state.clone())).collect();
+        let live: BTreeMap<_, _> = self.core.requests(None).map(|it| (it.id, it.state.clone())).collect();
         let stored: BTreeMap<_, _> = self.disk.values().map(|it| (it.id, it.state.clone())).collect();
         assert_eq!(live, stored, "memory and store hold the same");
         // What the model does not know to be forgotten: a fifth denial of one name, and users that are gone.

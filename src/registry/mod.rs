@@ -23,7 +23,9 @@ mod settings;
 pub use answer::Answer;
 pub use lock::{MAX_UNLOCK, Network, NetworkError, UnlockTerms};
 pub use message::{MAX_CONTEXT, MAX_ID, MAX_PAYLOAD, MAX_WISHES};
-pub use operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError, RegistryErrorKind, StateFilter};
+pub use operator::{
+    Event, EventKind, GrantTerms, LockStatus, RegistryError, RegistryErrorKind, RequestPage, StateFilter,
+};
 pub use rates::RateLimit;
 pub use request::{Door, RequestId, RequestView, State};
 pub use service::Registry;

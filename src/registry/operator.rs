@@ -48,6 +48,17 @@ pub enum StateFilter {
     Denied,
 }
 
+/// Some of the requests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RequestPage {
+    /// Oldest first.
+    pub items: Vec<RequestView>,
+    /// There are more, after this one; absent: there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<RequestId>,
+}
+
 /// How the door stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]

@@ -40,6 +40,8 @@ impl FromStr for RequestId {
 pub enum Door {
     /// A message to `$registry/register`.
     Mqtt,
+    /// `POST /api/client-registry/register`.
+    Rest,
 }
 
 /// What has become of a request. One that lapses is forgotten and has no state.

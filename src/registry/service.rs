@@ -17,9 +17,9 @@ use super::commit::{Asker, Inner, POLL, REQUESTS, Shared};
 use super::core::{Ask, Core, Drawn, Facts, Limits, Step, Verdict, is_orphan};
 use super::lock::{Lock, UnlockTerms};
 use super::message::{RegisterMessage, parse_question};
-use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError, StateFilter};
+use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError, RequestPage, StateFilter};
 use super::rates::Rates;
-use super::request::{Details, Door, Request, RequestId, RequestView, State};
+use super::request::{Details, Request, RequestId, RequestView, State};
 use super::settings::{Caller, Origin, PasswordHasher, Settings};
 use crate::audit::{self, Note};
 use crate::authn::{Busy, HashError, Source};
@@ -243,7 +243,7 @@ impl Registry {
             tag: message.password.as_ref().map(|password| inner.tag(password)),
             source: origin.source,
             listener: &origin.listener,
-            door: Door::Mqtt,
+            door: origin.door,
         };
         let policy = inner.directory.policy();
         let mut state = inner.state.lock();
@@ -328,22 +328,37 @@ impl Registry {
 
     // Operators. All of these block on the disk in a thread made for it.
 
-    /// Requests, oldest first.
+    /// All requests, oldest first.
     pub async fn list(&self, filter: Option<StateFilter>) -> Result<Vec<RequestView>, RegistryError> {
+        Ok(self.page(filter, None, usize::MAX).await?.items)
+    }
+
+    /// At most so many requests, oldest first, of those after the one that an earlier page ended with.
+    pub async fn page(
+        &self,
+        filter: Option<StateFilter>,
+        after: Option<RequestId>,
+        limit: usize,
+    ) -> Result<RequestPage, RegistryError> {
         self.blocking(move |inner| {
-            let requests: Vec<Request> = {
+            let (requests, more) = {
                 let state = inner.state.lock();
                 let policy = inner.directory.policy();
-                let wanted = |request: &&&Request| match filter {
+                let wanted = |request: &&Request| match filter {
                     _ if is_orphan(request, &*policy) => false,
                     None => true,
                     Some(StateFilter::Pending) => matches!(request.state, State::Pending),
                     Some(StateFilter::Granted) => matches!(request.state, State::Granted { .. }),
                     Some(StateFilter::Denied) => matches!(request.state, State::Denied { .. }),
                 };
-                state.core.requests().iter().filter(wanted).map(|request| (*request).clone()).collect()
+                let mut wanted = state.core.requests(after).filter(wanted);
+                let requests: Vec<Request> = wanted.by_ref().take(limit).cloned().collect();
+                (requests, wanted.next().is_some())
             };
-            requests.iter().map(|request| Ok(RequestView::new(request, inner.details(request.id)?))).collect()
+            let next = requests.last().filter(|_| more).map(|request| request.id);
+            let view = |request: &Request| Ok(RequestView::new(request, inner.details(request.id)?));
+            let items = requests.iter().map(view).collect::<Result<_, RegistryError>>()?;
+            Ok(RequestPage { items, next })
         })
         .await
     }

@@ -10,7 +10,7 @@ use crate::access::{Auth, Context, Effect, ManagedBy, Operation, Permission, Rol
 use crate::clock::ManualClock;
 use crate::directory::{Expected, NewUser};
 use crate::pki::{CertificateAuthority, PeerCertificate};
-use crate::registry::{AnswerSink, Hashing, RateLimit, RegistryErrorKind, ReturnPath};
+use crate::registry::{AnswerSink, Door, Hashing, RateLimit, RegistryErrorKind, ReturnPath};
 use crate::store::{Fault, FaultyStore};
 
 const CSR: &str = include_str!("../pki/testdata/p256.csr.pem");
@@ -146,7 +146,7 @@ fn origin(sink: Option<&Arc<Inbox>>) -> Origin {
         correlation_data: Some("17".into()),
     };
     let sink = sink.map(|inbox| (Arc::downgrade(&(Arc::clone(inbox) as Arc<dyn AnswerSink>)), path));
-    Origin { source: "192.0.2.1".parse().unwrap(), listener: "mqtts".into(), connection: 1, sink }
+    Origin { source: "192.0.2.1".parse().unwrap(), listener: "mqtts".into(), door: Door::Mqtt, connection: 1, sink }
 }
 
 fn with_csr() -> Value {
@@ -502,7 +502,7 @@ async fn only_administrators_decide() {
     stage.send(with_csr()).await;
     let id = stage.only().await;
     let user = stage.directory.create_user(NewUser::named("somebody".parse().unwrap()), &Actor::System).unwrap();
-    let actor = Actor::User { id: user.id, username: user.username.clone() };
+    let actor = Actor::User { id: user.id, username: user.username.clone(), from: None };
     let refused = stage.registry.grant(id, Stage::terms(), actor.clone()).await.unwrap_err();
     assert_eq!(refused.kind(), RegistryErrorKind::Forbidden);
     assert!(stage.registry.deny(id, String::new(), actor.clone()).await.is_err());
@@ -524,4 +524,38 @@ async fn who_has_no_identity_and_what_does_not_exist_yet_is_told_so() {
             "message": "`renew` is not available in this version; `register`, `whoami` and `ca` are",
         })
     );
+}
+
+#[tokio::test]
+async fn requests_come_in_pages_that_miss_none_and_repeat_none() {
+    let stage = Stage::new();
+    stage.unlock().await;
+    for n in 0..7 {
+        let message = json!({"username": format!("meter-{n}"), "password": format!("a password of its own {n}")});
+        assert_eq!(stage.send(message).await.status, 202);
+    }
+    let all = stage.registry.list(None).await.unwrap();
+    let names: Vec<_> = all.iter().map(|request| request.username.to_string()).collect();
+    assert_eq!(names, (0..7).map(|n| format!("meter-{n}")).collect::<Vec<_>>(), "oldest first");
+    stage.registry.deny(all[1].id, "no".into(), Actor::System).await.unwrap();
+    stage.registry.deny(all[6].id, "no".into(), Actor::System).await.unwrap();
+    let (mut after, mut found, mut pages) = (None, Vec::new(), 0);
+    loop {
+        let page = stage.registry.page(Some(StateFilter::Pending), after, 2).await.unwrap();
+        assert!(page.items.len() <= 2);
+        found.extend(page.items.iter().map(|request| request.id));
+        pages += 1;
+        // What happens between two pages moves nothing.
+        if pages == 1 {
+            stage.registry.deny(all[0].id, "no".into(), Actor::System).await.unwrap();
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let expected: Vec<_> = [0, 2, 3, 4, 5].iter().map(|&n: &usize| all[n].id).collect();
+    assert_eq!((found, pages), (expected, 3));
+    let none = stage.registry.page(None, Some(all[6].id), 10).await.unwrap();
+    assert!(none.items.is_empty() && none.next.is_none());
 }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::answer::Answer;
 use super::rates::RateLimit;
+use super::request::Door;
 use crate::access::UserId;
 use crate::authn::{Busy, HashError, Hasher, Lane, PasswordPolicy, Source};
 use crate::clock::Duration;
@@ -104,6 +105,8 @@ pub struct Origin {
     pub source: IpAddr,
     /// Name of the listener.
     pub listener: Arc<str>,
+    /// Which way.
+    pub door: Door,
     /// Number of the connection, unique in a run of the broker.
     pub connection: u64,
     /// Whom to tell the decision when it falls.

@@ -141,6 +141,9 @@ bind = "127.0.0.1:{tcp}"
 
 [metrics]
 bind = "off"
+
+[admin]
+bind = "127.0.0.1:{api}"
 """
 
 
@@ -149,9 +152,9 @@ class Broker:
 
     def __init__(self, more=""):
         self.directory = directory()
-        self.tls, self.tcp = free_port(), free_port()
+        self.tls, self.tcp, self.api = free_port(), free_port(), free_port()
         self.config = self.directory / "broker.toml"
-        self.config.write_text(LISTENERS.format(tls=self.tls, tcp=self.tcp) + more)
+        self.config.write_text(LISTENERS.format(tls=self.tls, tcp=self.tcp, api=self.api) + more)
         self.log = self.directory / "log"
         self.process = None
 

@@ -79,7 +79,7 @@ fresh() { # a directory of its own with this broker.toml
   echo "$directory"
 }
 small() { # a configuration with one plain listener on PORT
-  printf '[[listener]]\nname = "local"\nbind = "127.0.0.1:%s"\n[metrics]\nbind = "off"\n' "$1"
+  printf '[[listener]]\nname = "local"\nbind = "127.0.0.1:%s"\n[metrics]\nbind = "off"\n[admin]\nbind = "off"\n' "$1"
 }
 
 # --- The README ------------------------------------------------------------------------------------------------------
@@ -94,10 +94,10 @@ ln -s "$CARGO_TARGET_DIR" "$clone/target"
 check "no certificate, key or data is in git" is "$(git -C "$clone" ls-files certs data)" certs/README.md
 
 tls=8883 tcp=1883
-if taken 8883 || taken 1883 || taken 9464; then
+if taken 8883 || taken 1883 || taken 9464 || taken 8443; then
   tls=$(free_port) tcp=$(free_port)
   echo "note: the ports of the shipped broker.toml are in use here; the clone gets others"
-  sed -i "s/:8883\"/:$tls\"/; s/:1883\"/:$tcp\"/; s/^#bind = \"127.0.0.1:9464\"/bind = \"127.0.0.1:$(free_port)\"/" "$clone/broker.toml"
+  sed -i "s/:8883\"/:$tls\"/; s/:1883\"/:$tcp\"/; s/^#bind = \"127.0.0.1:9464\"/bind = \"127.0.0.1:$(free_port)\"/; s/^#bind = \"127.0.0.1:8443\"/bind = \"127.0.0.1:$(free_port)\"/" "$clone/broker.toml"
 fi
 (cd "$clone" && cargo build --release --quiet) || exit 1
 
@@ -274,7 +274,7 @@ stop TERM
 check "the shipped broker.toml is right" ends_with 0 "$clone" "$binary" config check
 
 chapter "without a configuration"
-if taken 8883 || taken 1883 || taken 9464; then
+if taken 8883 || taken 1883 || taken 9464 || taken 8443; then
   echo "note: left out, the default ports are in use here"
 else
   for kind in "an empty broker.toml" "no broker.toml"; do

@@ -8,9 +8,11 @@ comes with another certificate, another key or another password stays outside.
 import base64
 import datetime
 import hashlib
+import http.client
 import json
 import re
 import signal
+import ssl
 import subprocess
 
 from harness import (V311, V5, VERSION_NAMES, Broker, Client, binary, chapter, check, equal, main, openssl, run, spawn)
@@ -22,8 +24,8 @@ TAKEN = (0, 0x10)  # success, and success without anybody who listens
 BAD_CREDENTIALS, NOT_AUTHORIZED = 0x86, 0x87
 
 
-def rule(operation, resource, **more):
-    return json.dumps({"context": "mqtt", "operation": operation, "resource": resource, **more})
+def rule(operation, resource, context="mqtt", **more):
+    return json.dumps({"context": context, "operation": operation, "resource": resource, **more})
 
 
 class Device:
@@ -340,6 +342,78 @@ def restart(broker, directory):
     check(gone.connect() in (BAD_CREDENTIALS, NOT_AUTHORIZED), "deleted, its certificate opens nothing", gone.connack)
 
 
+def by_curl(broker, method, path, *arguments, user="ops", body=None):
+    """Status, headers and JSON of what curl gets from the API."""
+    data = () if body is None else ("-H", "Content-Type: application/json", "--data-binary", "@-")
+    login = () if user is None else ("-u", f"{user}:{STRONG}")
+    done = run("curl", "-sS", "-i", "--cacert", broker.ca, *login, "-X", method, *data, *arguments,
+               f"https://localhost:{broker.api}{path}", input=json.dumps(body).encode() if body is not None else b"")
+    head, _, text = done.stdout.decode().partition("\r\n\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:])
+    return int(head.split()[1]), headers, json.loads(text) if "json" in headers.get("content-type", "") else text
+
+
+def over_https(broker, directory):
+    chapter("enrolment over HTTPS, by Python's http.client; the operator by curl")
+    rules = [rule("read_write", "/api/client-registry/#", context="http"), rule("read", "/api/roles/station", context="http")]
+    broker.cli("user", "add", "ops", "--password-stdin", *(word for text in rules for word in ("--permission", text)), input=STRONG)
+    device = Device(directory, "station-11")
+    context = ssl.create_default_context(cafile=str(broker.ca))
+
+    def ask(method, path, body=None):
+        connection = http.client.HTTPSConnection("localhost", broker.api, context=context, timeout=30)
+        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+        response = connection.getresponse()
+        text = response.read().decode()
+        connection.close()
+        return response.status, response.headers, text
+
+    def register():
+        body = json.dumps({"username": device.name, "csr": device.csr.read_text()})
+        status, headers, text = ask("POST", "/api/client-registry/register", body)
+        return status, headers, json.loads(text)
+
+    status, headers, answer = register()
+    equal((status, answer["state"], headers["Retry-After"]), (423, "locked", str(answer["retry_after"])), "locked: 423 with Retry-After")
+    status, _, answer = by_curl(broker, "POST", "/api/client-registry/unlock", body={"for": 120, "listener": "admin"})
+    equal((status, answer["locked"]), (200, False), "curl unlocks the listener of the API, by password")
+    status, headers, answer = register()
+    equal((status, answer["pairing_code"]), (202, device.pairing_code()), "pending: 202 with the pairing code")
+    status, _, listed = by_curl(broker, "GET", "/api/client-registry/requests?state=pending")
+    found = [item for item in listed["items"] if item["username"] == device.name]
+    equal([(item["door"], item["pairing_code"]) for item in found], [("rest", device.pairing_code())], "the operator sees door and code")
+    path = f"/api/client-registry/requests/{found[0]['id']}/grant"
+    status, _, problem = by_curl(broker, "POST", path, body={"roles": ["station"]})
+    equal((status, problem["type"]), (403, "urn:portcullis:problem:forbidden"), "who does not hold the role cannot grant it")
+    status, _, granted = by_curl(broker, "POST", path, body={})
+    equal((status, granted["by"]), (200, "user:ops"), "it grants what it holds: nothing")
+    broker.cli("user", "edit", device.name, "--role", "station")
+    status, _, answer = register()
+    equal((status, answer["username"]), (201, device.name), "the device collects its certificate")
+    device.certificate.write_text(answer["certificate"] + answer["chain"])
+    with Client(broker, device.name, tls=True, certificate=device.certificate, key=device.key) as client:
+        equal(client.connect(), 0, "and connects over MQTT with it")
+        check(client.publish(f"plant/{device.name}/t", "21") in TAKEN, "and works")
+        equal(client.ask("register", username=device.name, csr=device.csr.read_text())["certificate"], answer["certificate"],
+              "the request of door 3 is polled at door 1")
+    equal(ask("GET", "/api/client-registry/ca")[2], broker.ca.read_text(), "the trust bundle is the CA's")
+
+    certificate = ("--cert", device.certificate, "--key", device.key)
+    equal(by_curl(broker, "GET", "/api/users", *certificate, user=None)[0], 403, "the certificate is a login to the API, without rights there")
+    equal(by_curl(broker, "GET", "/api/roles/station")[0], 200, "a rule of the context `http` is a right")
+    status, _, problem = by_curl(broker, "GET", "/api/roles/admin")
+    equal((status, problem["status"]), (403, 403), "without one it is 403, with problem details")
+    equal(by_curl(broker, "GET", "/api/roles/x/../admin", "--path-as-is")[0], 400, "a path with dots is 400")
+    status, headers, _ = by_curl(broker, "GET", "/api/roles", user=None)
+    equal((status, headers.get("www-authenticate")), (401, 'basic realm="portcullis", charset="utf-8"'), "without credentials it is 401")
+    equal(by_curl(broker, "POST", "/api/client-registry/lock", "-H", "Transfer-Encoding: chunked", body={})[0], 411, "chunks are 411")
+    equal(by_curl(broker, "POST", "/api/client-registry/lock", "-H", "Origin: https://evil.example", body={})[0], 403, "another origin is 403")
+    broker.cli("user", "disable", "ops")
+    equal(by_curl(broker, "GET", "/api/client-registry/status")[0], 403, "a disabled user is out at once")
+    done = run("curl", "-sS", f"http://127.0.0.1:{broker.api}/api/users", expect=None)
+    check(b"HTTP" not in done.stdout and done.returncode != 0, "plaintext is not spoken", done)
+
+
 def story():
     broker = Broker()
     said = broker.start()
@@ -352,6 +426,7 @@ def story():
     work(broker, device)
     impostors(broker, device, directory)
     other_requests(broker, device, directory)
+    over_https(broker, directory)
     restart(broker, directory)
     equal(broker.stop(signal.SIGINT), 0, "Ctrl-C ends the broker with exit code 0")
     log = broker.log.read_text()

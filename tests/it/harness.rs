@@ -30,9 +30,11 @@ const COMMON: &str = r"
 argon2 = { memory_kib = 8, iterations = 1, parallelism = 1 }
 ";
 
-const UNMEASURED: &str = "[metrics]\nbind = \"off\"\n";
+const UNMEASURED: &str = "[metrics]\nbind = \"off\"\n[admin]\nbind = \"off\"\n";
 
-const MEASURED: &str = "[metrics]\nbind = \"127.0.0.1:0\"\n";
+const MEASURED: &str = "[metrics]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"off\"\n";
+
+const REST: &str = "[metrics]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n";
 
 const PLAIN: &str = r#"
 [[listener]]
@@ -75,6 +77,12 @@ impl Harness {
     /// As [`Harness::start`], with a metrics endpoint.
     pub(crate) async fn start_measured(directory: TempDir) -> Self {
         Self::start_as(directory, &format!("{IN_MEMORY}{COMMON}{MEASURED}{PLAIN}"), Arc::new(SystemClock)).await
+    }
+
+    /// As [`Harness::start`], with the REST API and metrics; `config` goes on in the section `[admin]`.
+    pub(crate) async fn start_rest(config: &str) -> Self {
+        let text = format!("{IN_MEMORY}{COMMON}{REST}{config}\n{PLAIN}");
+        Self::start_as(TempDir::new().unwrap(), &text, Arc::new(SystemClock)).await
     }
 
     /// As [`Harness::start`], with users that another start in the same directory finds again.

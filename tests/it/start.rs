@@ -28,21 +28,22 @@ async fn an_address_in_use_is_told_with_its_line_and_nothing_is_left_behind() {
     let directory = tempfile::tempdir().unwrap();
     let parse = |text: &str| Config::parse(text, directory.path()).unwrap();
 
-    let config =
-        parse(&format!("{free}[[listener]]\nname = \"mqtts\"\nbind = \"{address}\"\n[metrics]\nbind = \"off\"\n"));
+    let config = parse(&format!(
+        "{free}[[listener]]\nname = \"mqtts\"\nbind = \"{address}\"\n[metrics]\nbind = \"off\"\n[admin]\nbind = \"off\"\n"
+    ));
     assert_eq!(
         failure(&config, &address).await,
         "broker.toml:7:8: listener `mqtts` cannot listen on ADDRESS: another program listens there; \
          stop that program, or choose another `bind`"
     );
-    let config = parse(&format!("[metrics]\nbind = \"{address}\"\n{free}"));
+    let config = parse(&format!("[metrics]\nbind = \"{address}\"\n[admin]\nbind = \"off\"\n{free}"));
     assert_eq!(
         failure(&config, &address).await,
         "broker.toml:2:8: metrics cannot listen on ADDRESS: another program listens there; \
          stop that program, or choose another `bind`"
     );
     // What the file leaves at its default has no line.
-    let mut config = parse("[metrics]\nbind = \"off\"\n");
+    let mut config = parse("[metrics]\nbind = \"off\"\n[admin]\nbind = \"off\"\n");
     config.listeners.truncate(1);
     config.listeners[0].bind = taken.local_addr().unwrap();
     assert_eq!(
@@ -62,7 +63,7 @@ async fn an_address_in_use_is_told_with_its_line_and_nothing_is_left_behind() {
 async fn an_address_of_another_machine_is_told_as_such() {
     let directory = tempfile::tempdir().unwrap();
     // RFC 5737: no machine has it.
-    let text = "[[listener]]\nname = \"mqtt\"\nbind = \"192.0.2.1:18830\"\ntls = true\n[metrics]\nbind = \"off\"\n";
+    let text = "[[listener]]\nname = \"mqtt\"\nbind = \"192.0.2.1:18830\"\ntls = true\n[metrics]\nbind = \"off\"\n[admin]\nbind = \"off\"\n";
     let config = Config::parse(text, directory.path()).unwrap();
     assert_eq!(
         failure(&config, "192.0.2.1:18830").await,

@@ -1,0 +1,71 @@
+//! Door 3 of the client registry: enrolment over HTTPS, for whoever has no credentials yet.
+//!
+//! Enters: the messages of devices. Leaves: the registry's answers, with its status as that of HTTP. The state machine is
+//! the registry's, which also has the limits; a request that came in here can be polled over MQTT, and the other way round.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State as Extract};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+
+use super::State;
+use super::https::Peer;
+use super::problem::Problem;
+use super::routes::no_method;
+use crate::registry::{Answer, Door, MAX_PAYLOAD, Origin};
+
+/// RFC 8555 9.1.
+const PEM_CHAIN: &str = "application/pem-certificate-chain";
+
+/// The routes, without a fallback.
+pub(super) fn routes(state: Arc<State>) -> Router {
+    Router::new()
+        .route("/api/client-registry/register", post(register))
+        .route("/api/client-registry/ca", get(ca))
+        .method_not_allowed_fallback(no_method)
+        .layer(DefaultBodyLimit::max(MAX_PAYLOAD))
+        .with_state(state)
+}
+
+/// Registers, or polls.
+async fn register(
+    Extract(state): Extract<Arc<State>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => return Problem::from(rejection).into_response(),
+    };
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    told(&state.registry.register(&body, content_type, &origin(&peer)).await)
+}
+
+/// The trust bundle.
+async fn ca(Extract(state): Extract<Arc<State>>, Extension(peer): Extension<Peer>) -> Response {
+    let answer = state.registry.ca(&[], None, &origin(&peer));
+    match &answer.ca {
+        Some(bundle) => ([(CONTENT_TYPE, PEM_CHAIN)], bundle.clone()).into_response(),
+        None => told(&answer),
+    }
+}
+
+/// Nobody is there to be told a decision later: a device polls.
+fn origin(peer: &Peer) -> Origin {
+    Origin { source: peer.address, listener: Arc::clone(&peer.listener), door: Door::Rest, connection: 0, sink: None }
+}
+
+fn told(answer: &Answer) -> Response {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = (status, [(CONTENT_TYPE, "application/json")], answer.to_json()).into_response();
+    if let Some(seconds) = answer.retry_after {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}

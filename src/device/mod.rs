@@ -1,0 +1,26 @@
+//! The other side of the registry: a device that makes a key, enrols, waits for the decision, and renews its certificate.
+//!
+//! ```text
+//!   Device --register--> pending --(the operator decides)--> certificate --two thirds of its life--> renew --> certificate
+//! ```
+//!
+//! Enters: a name, the address of a broker, the CA to trust and a directory. Leaves: three files in that directory: key
+//! (mode 0600), certificate and trust bundle, each whole or not at all whenever the power fails. The private key never
+//! leaves it. Everything here blocks: a device has one thing to do, and a program with more gives it a thread.
+//!
+//! What the broker knows of a device is in [`registry`](crate::registry); this module speaks to it over MQTT 5 alone, as
+//! a device of anybody else would.
+
+mod address;
+mod connection;
+mod credentials;
+mod enrolment;
+mod error;
+mod key;
+mod renewal;
+mod tls;
+
+pub use address::{Address, AddressError};
+pub use credentials::Credentials;
+pub use enrolment::{Device, Progress};
+pub use error::DeviceError;

@@ -1,0 +1,90 @@
+"""The examples that enrol a device, and the ready client of the binary, as a reader would run them.
+
+Each runs against a real broker: it finds the registry locked or open, shows a pairing code that the operator sees too,
+waits, and is granted. Then its key is its owner's alone, and mosquitto's client logs in with what it wrote.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+from harness import REPOSITORY, WAIT, Broker, binary, chapter, check, directory, equal, main, run, spawn
+
+EXAMPLES = REPOSITORY / "examples"
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
+ROLE = '{"context":"mqtt","operation":"read_write","resource":"plant/${username}/#"}'
+
+
+def commands(broker):
+    url, ca = f"mqtts://localhost:{broker.tls}", str(broker.ca)
+    ready = [binary(), "device", "enrol", "--broker", url, "--ca", ca]
+    return {
+        "py-1": [sys.executable, EXAMPLES / "enrol.py", "py-1", url, ca],
+        "mjs-1": ["node", EXAMPLES / "enrol.mjs", "mjs-1", url, ca],
+        "shell-1": ["sh", EXAMPLES / "enrol.sh", "shell-1", "localhost", str(broker.tls), ca],
+        "rust-1": [TARGET / "debug" / "examples" / "enrol", "rust-1", url, ca],
+        "ready-1": [*ready, "ready-1"],
+    }
+
+
+def pending(broker, name):
+    deadline = time.monotonic() + WAIT
+    while time.monotonic() < deadline:
+        found = [item for item in broker.cli("registry", "list")["items"] if item["username"] == name]
+        if found:
+            return found[0]
+        time.sleep(0.1)
+    return None
+
+
+def enrol(broker, name, command):
+    chapter(name)
+    place = directory()
+    log = place / "said"
+    with open(log, "wb") as said:
+        process = spawn(*command, cwd=place, stdout=said, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                        env={**os.environ, "POLL": "1"})
+    request = pending(broker, name)
+    if not check(request is not None, "asks to be registered", log.read_text()):
+        return
+    deadline = time.monotonic() + WAIT
+    while request["pairing_code"] not in log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    check(request["pairing_code"] in log.read_text(), "shows the pairing code that the operator sees", log.read_text())
+    broker.cli("registry", "grant", request["id"], "--role", "line")
+    try:
+        equal(process.wait(timeout=WAIT), 0, "is granted, and ends with 0")
+    except subprocess.TimeoutExpired:
+        check(False, "is granted, and ends", log.read_text())
+        return
+    check("granted" in log.read_text(), "says so", log.read_text())
+    key, certificate = place / f"{name}.key", place / f"{name}.pem"
+    equal(oct(key.stat().st_mode & 0o777), "0o600", "keeps its key to itself")
+    login = ["mosquitto_pub", "-h", "localhost", "-p", broker.tls, "--cafile", broker.ca, "--cert", certificate,
+             "--key", key, "-V", "5", "-q", "1", "-m", "1"]
+    equal(run(*login, "-t", f"plant/{name}/speed", expect=None).returncode, 0, "publishes where it may")
+    refused = run(*login, "-t", "plant/other/speed", expect=None)
+    check(b"Not authorized" in refused.stderr + refused.stdout, "and not where it may not", refused)
+
+
+def story():
+    broker = Broker()
+    broker.start()
+    broker.cli("role", "add", "line", "--permission", ROLE)
+
+    chapter("a registry that is locked")
+    place = directory()
+    done = run(*commands(broker)["ready-1"], "--wait", "1s", "--directory", place, expect=1)
+    check(b"the registry is locked" in done.stdout + done.stderr, "the ready client says so, and gives up in time", done)
+    equal(oct((place / "ready-1.key").stat().st_mode & 0o777), "0o600", "its key is made and kept")
+
+    broker.cli("registry", "unlock", "--for", "1h")
+    for name, command in commands(broker).items():
+        enrol(broker, name, command)
+    equal(broker.stop(), 0, "SIGTERM: exit code 0")
+
+
+if __name__ == "__main__":
+    main(story)

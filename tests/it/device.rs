@@ -1,0 +1,184 @@
+//! The ready client of the registry against a real broker: enrolment, refusals, and who it takes for the broker.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use portcullis::{
+    device::{Credentials, Device, DeviceError, Progress},
+    directory::Actor,
+    registry::{GrantTerms, RequestView, StateFilter, UnlockTerms},
+};
+use tempfile::TempDir;
+use tokio::task;
+
+use crate::{
+    certificates::{ANY_TLS, Identity, roots, tls_client},
+    client::{Client, PATIENCE, Tls, V5, connect},
+    harness::Harness,
+};
+
+const LISTENERS: &str = r#"
+[[listener]]
+name = "plain"
+bind = "127.0.0.1:0"
+[[listener]]
+name = "tls"
+bind = "127.0.0.1:0"
+tls = true
+client_certificate = "optional"
+registration = true
+[[listener]]
+name = "closed"
+bind = "127.0.0.1:0"
+tls = true
+"#;
+
+/// Long enough for what happens; whoever waits so long has failed.
+const LONG: Duration = Duration::from_secs(60);
+
+async fn start(config: &str) -> Harness {
+    Harness::start_with_listeners(&format!("{LISTENERS}{config}")).await
+}
+
+fn device_at(harness: &Harness, listener: &str, directory: &Path) -> Device {
+    let address = format!("mqtts://localhost:{}", harness.address(listener).port());
+    let trust = fs::read(&harness.broker.started().trust_bundle).unwrap();
+    let files = Credentials::new(directory, "pump-7".parse().unwrap());
+    Device::new(address.parse().unwrap(), &trust, files).unwrap()
+}
+
+/// Runs it on a thread of its own; gives what it came to, and every step.
+async fn enrolled(device: Device, patience: Duration) -> (Result<jiff::Timestamp, DeviceError>, Vec<String>) {
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&steps);
+    let outcome = task::spawn_blocking(move || {
+        device.enrol(patience, &mut |progress| told.lock().unwrap().push(word(&progress).to_owned()))
+    });
+    let outcome = outcome.await.unwrap();
+    let mut steps = std::mem::take(&mut *steps.lock().unwrap());
+    steps.dedup();
+    (outcome, steps)
+}
+
+fn word(progress: &Progress) -> &'static str {
+    match progress {
+        Progress::Locked(_) => "locked",
+        Progress::Pending { .. } => "pending",
+        Progress::Later { .. } => "later",
+        Progress::Granted { .. } => "granted",
+        Progress::Enrolled { .. } => "enrolled",
+        _ => "other",
+    }
+}
+
+async fn unlock(harness: &Harness) {
+    harness.handle().registry().unlock(UnlockTerms::default(), Actor::System).await.unwrap();
+}
+
+/// The request of the device, as soon as it is there.
+async fn request(harness: &Harness) -> RequestView {
+    let asked = async {
+        loop {
+            let pending = harness.handle().registry().list(Some(StateFilter::Pending)).await.unwrap();
+            if let Some(request) = pending.into_iter().next() {
+                return request;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked).await.expect("the device asks")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_enrols_and_its_files_are_good_for_a_login() {
+    let harness = start("").await;
+    let directory = TempDir::new().unwrap();
+    let device = device_at(&harness, "tls", directory.path());
+
+    let (outcome, steps) = enrolled(device.clone(), Duration::ZERO).await;
+    assert!(
+        matches!(&outcome, Err(DeviceError::GivenUp { last, .. }) if last == "the registry is locked"),
+        "{outcome:?}"
+    );
+    assert_eq!(steps, ["locked"]);
+    let key = fs::read(device.files().key()).unwrap();
+    assert_eq!(fs::metadata(device.files().key()).unwrap().permissions().mode() & 0o777, 0o600);
+
+    unlock(&harness).await;
+    let waiting = task::spawn(enrolled(device.clone().with_context(serde_json::json!({ "model": "P100" })), LONG));
+    let asked = request(&harness).await;
+    assert_eq!(asked.context, Some(serde_json::json!({ "model": "P100" })));
+    harness.handle().registry().grant(asked.id, GrantTerms::default(), Actor::System).await.unwrap();
+    let (outcome, steps) = waiting.await.unwrap();
+    let not_after = outcome.unwrap();
+    assert_eq!(steps, ["pending", "granted"]);
+    assert_eq!(fs::read(device.files().key()).unwrap(), key, "the key of the first attempt");
+
+    // A second start has nothing to do, and a lost certificate is collected again.
+    let (outcome, steps) = enrolled(device.clone(), LONG).await;
+    assert_eq!((outcome.unwrap(), steps), (not_after, vec!["enrolled".to_owned()]));
+    fs::remove_file(device.files().certificate()).unwrap();
+    let (outcome, steps) = enrolled(device.clone(), LONG).await;
+    assert_eq!((outcome.unwrap(), steps), (not_after, vec!["granted".to_owned()]));
+
+    // Somebody else's TLS library takes the files as they are.
+    let chain = pem(&fs::read(device.files().certificate()).unwrap());
+    let identity =
+        Identity { chain: chain.into_iter().map(Into::into).collect(), key: pem(&key).remove(0).try_into().unwrap() };
+    let config = tls_client(roots(&device.files().trust()), ANY_TLS, Some(identity));
+    let mut client = Client::over(Tls::connect(harness.address("tls"), config).await.unwrap(), V5);
+    let connack = client.connect(&connect(V5, "app")).await;
+    assert!(!connack.reason_code.is_error(), "{connack:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_turned_down_is_told_why_and_asks_no_more() {
+    let harness = start("").await;
+    unlock(&harness).await;
+    let directory = TempDir::new().unwrap();
+    let device = device_at(&harness, "tls", directory.path());
+    let waiting = task::spawn(enrolled(device.clone(), LONG));
+    let asked = request(&harness).await;
+    harness.handle().registry().deny(asked.id, "not ordered".into(), Actor::System).await.unwrap();
+    let (outcome, _) = waiting.await.unwrap();
+    let error = outcome.unwrap_err();
+    assert!(matches!(&error, DeviceError::Refused { status: 403, .. }), "{error}");
+    assert!(error.to_string().contains("not ordered"), "{error}");
+    assert!(!device.files().certificate().exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_speaks_to_nobody_but_its_broker() {
+    let harness = start("").await;
+    let elsewhere = start("").await;
+    let directory = TempDir::new().unwrap();
+    // The CA of another broker.
+    let trust = fs::read(&elsewhere.broker.started().trust_bundle).unwrap();
+    let address = format!("mqtts://localhost:{}", harness.address("tls").port());
+    let files = Credentials::new(directory.path(), "pump-7".parse().unwrap());
+    let device = Device::new(address.parse().unwrap(), &trust, files).unwrap();
+    let (outcome, _) = enrolled(device, LONG).await;
+    let error = outcome.unwrap_err();
+    assert!(matches!(&error, DeviceError::Connection(why) if why.contains("trust bundle")), "{error}");
+
+    // A listener that admits no strangers.
+    let (outcome, _) = enrolled(device_at(&harness, "closed", directory.path()), LONG).await;
+    assert!(matches!(outcome, Err(DeviceError::Connection(_))), "{outcome:?}");
+    assert!(
+        Device::new(
+            "mqtts://localhost".parse().unwrap(),
+            b"no PEM",
+            device_at(&harness, "tls", directory.path()).files().clone()
+        )
+        .is_err()
+    );
+}
+
+fn pem(text: &[u8]) -> Vec<Vec<u8>> {
+    x509_parser::pem::Pem::iter_from_buffer(text).map(|block| block.unwrap().contents).collect()
+}

@@ -1,0 +1,287 @@
+//! Enrolment over HTTPS (door 3), on the listener of the API and on one of its own, and its way to MQTT and back.
+
+use std::net::SocketAddr;
+
+use portcullis::{
+    access::Auth,
+    directory::Actor,
+    mqtt::ReasonCode,
+    pki::{PairingCode, VerifiedCsr},
+    registry::{Door, GrantTerms, RequestId, StateFilter, UnlockTerms},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    certificates::{ANY_TLS, identity, request, roots, tls_client},
+    client::{Client, Q1, Tls, V5, connect, text_of},
+    harness::{Harness, PASSWORD},
+    https::{Https, Reply, api, basic, config},
+};
+
+const REGISTER: &str = "/api/client-registry/register";
+
+const LISTENERS: &str = r#"
+[[listener]]
+name = "mqtts"
+bind = "127.0.0.1:0"
+tls = true
+client_certificate = "optional"
+registration = true
+[[listener]]
+name = "enrol"
+bind = "127.0.0.1:0"
+protocol = "https"
+registration = true
+"#;
+
+async fn start(config: &str) -> Harness {
+    let harness = Harness::start_rest(&format!("{config}\n{LISTENERS}")).await;
+    harness.user_with("operator", |user| user.roles = vec!["admin".parse().unwrap()]);
+    harness
+}
+
+async fn to(harness: &Harness, address: SocketAddr) -> Https {
+    Https::connect(address, config(harness, None)).await
+}
+
+async fn register(https: &mut Https, message: &Value) -> Reply {
+    let reply = https.send("POST", REGISTER, &[("content-type", "application/json")], message.to_string()).await;
+    if reply.header("content-type") == "application/json" {
+        assert_eq!(reply.body["status"], reply.status.as_u16());
+        let seconds = reply.body["retry_after"].as_u64().map(|seconds| seconds.to_string());
+        assert_eq!(reply.header("retry-after"), seconds.unwrap_or_default(), "{}", reply.body);
+    }
+    reply
+}
+
+async fn unlock(harness: &Harness, terms: UnlockTerms) {
+    harness.handle().registry().unlock(terms, Actor::System).await.unwrap();
+}
+
+async fn pending(harness: &Harness) -> RequestId {
+    harness.handle().registry().list(Some(StateFilter::Pending)).await.unwrap()[0].id
+}
+
+async fn grant(harness: &Harness, id: RequestId) {
+    harness.handle().registry().grant(id, GrantTerms::default(), Actor::System).await.unwrap();
+}
+
+/// The same message through door 1.
+async fn over_mqtt(harness: &Harness, message: &Value) -> Value {
+    let tls = Tls::connect(harness.address("mqtts"), config(harness, None)).await.unwrap();
+    let mut device = Client::over(tls, V5);
+    assert_eq!(device.connect(&connect(V5, "")).await.reason_code, ReasonCode::Success);
+    device.subscribe("$registry/register/response", Q1).await;
+    device.publish("$registry/register", &message.to_string(), Q1).await;
+    serde_json::from_str(text_of(&device.expect_publish().await)).unwrap()
+}
+
+#[tokio::test]
+async fn a_device_enrols_over_https_polls_through_either_door_and_connects_with_its_certificate() {
+    let harness = start("").await;
+    for (n, address) in [api(&harness), harness.address("enrol")].into_iter().enumerate() {
+        let name = format!("pump-{n}");
+        let (key, csr) = request(&name);
+        let message = json!({ "username": name, "csr": csr, "context": { "model": "P100" }, "id": 7 });
+        let mut https = to(&harness, address).await;
+        let locked = register(&mut https, &message).await;
+        assert_eq!((locked.status.as_u16(), &locked.body["state"]), (423, &json!("locked")));
+        unlock(&harness, UnlockTerms::default()).await;
+        let waits = register(&mut https, &message).await;
+        assert_eq!(
+            (waits.status.as_u16(), &waits.body["state"], &waits.body["id"]),
+            (202, &json!("pending"), &json!(7))
+        );
+        let code = PairingCode::of_key(VerifiedCsr::from_pem(csr.as_bytes()).unwrap().key()).to_string();
+        assert_eq!(waits.body["pairing_code"], code.as_str());
+        harness.handle().registry().lock(Actor::System).await.unwrap();
+        // Polled through both doors, shut or not.
+        assert_eq!(register(&mut https, &message).await.status, 202);
+        assert_eq!(over_mqtt(&harness, &message).await["pairing_code"], code.as_str());
+
+        let id = pending(&harness).await;
+        let shown = harness.handle().registry().show(id).await.unwrap();
+        assert_eq!((shown.door, shown.pairing_shown, shown.polls), (Door::Rest, true, 2));
+        assert_eq!(shown.listener, if n == 0 { "admin" } else { "enrol" });
+        // The code was shown, so nothing more is asked of the operator.
+        grant(&harness, id).await;
+
+        let granted = register(&mut https, &message).await;
+        assert_eq!((granted.status.as_u16(), &granted.body["username"]), (201, &json!(name)));
+        let pem = granted.body["certificate"].as_str().unwrap().to_owned();
+        assert_eq!(
+            register(&mut https, &message).await.body["certificate"],
+            pem.as_str(),
+            "a lost answer loses nothing"
+        );
+        assert_eq!(over_mqtt(&harness, &message).await["certificate"], pem.as_str());
+
+        let der = rustls::pki_types::pem::PemObject::from_pem_slice(pem.as_bytes());
+        let der: rustls::pki_types::CertificateDer<'_> = der.unwrap();
+        let trust = roots(&harness.broker.started().trust_bundle);
+        let tls = tls_client(trust, ANY_TLS, Some(identity(&der, &key)));
+        let mut device = Client::over(Tls::connect(harness.address("mqtts"), tls).await.unwrap(), V5);
+        assert_eq!(device.connect(&connect(V5, "c")).await.reason_code, ReasonCode::Success);
+        let policy = harness.users().policy();
+        assert_eq!(policy.user_named(&name.parse().unwrap()).unwrap().auth, Auth::Certificate);
+    }
+}
+
+#[tokio::test]
+async fn a_request_of_door_1_is_polled_at_door_3_and_nobody_takes_it_over() {
+    let harness = start("").await;
+    unlock(&harness, UnlockTerms::default()).await;
+    let (_, csr) = request("pump-7");
+    let message = json!({ "username": "pump-7", "csr": csr });
+    assert_eq!(over_mqtt(&harness, &message).await["status"], 202);
+    let mut https = to(&harness, harness.address("enrol")).await;
+    assert_eq!(register(&mut https, &message).await.status, 202);
+    let (_, other) = request("pump-7");
+    let taken = register(&mut https, &json!({ "username": "pump-7", "csr": other })).await;
+    assert_eq!((taken.status.as_u16(), &taken.body["error"]), (409, &json!("name_pending")));
+    let taken = register(&mut https, &json!({ "username": "operator", "password": PASSWORD })).await;
+    assert_eq!((taken.status.as_u16(), &taken.body["error"]), (409, &json!("name_taken")));
+    let reserved = register(&mut https, &json!({ "username": "System", "password": PASSWORD })).await;
+    assert_eq!((reserved.status.as_u16(), &reserved.body["error"]), (400, &json!("username_reserved")));
+    let id = pending(&harness).await;
+    harness.handle().registry().deny(id, "not ordered".into(), Actor::System).await.unwrap();
+    let denied = register(&mut https, &message).await;
+    assert_eq!((denied.status.as_u16(), &denied.body["reason"]), (403, &json!("not ordered")));
+    assert_eq!(over_mqtt(&harness, &message).await["status"], 403);
+}
+
+#[tokio::test]
+async fn an_unlock_for_one_listener_opens_no_other() {
+    let harness = start("").await;
+    unlock(&harness, UnlockTerms { listener: Some("enrol".into()), ..UnlockTerms::default() }).await;
+    let message = |name: &str| json!({ "username": name, "csr": request(name).1 });
+    assert_eq!(over_mqtt(&harness, &message("pump-1")).await["status"], 423);
+    assert_eq!(register(&mut to(&harness, api(&harness)).await, &message("pump-2")).await.status, 423);
+    assert_eq!(register(&mut to(&harness, harness.address("enrol")).await, &message("pump-3")).await.status, 202);
+}
+
+/// Whoever reaches the listener for enrolment reaches nothing else, with whatever credentials.
+#[tokio::test]
+async fn nothing_of_the_api_is_on_the_listener_for_enrolment() {
+    let harness = start("").await;
+    let mut https = to(&harness, harness.address("enrol")).await;
+    let operator = basic("operator", PASSWORD);
+    for (method, path, status) in [
+        ("GET", "/", 404),
+        ("GET", "/api", 404),
+        ("GET", "/api/users", 404),
+        ("POST", "/api/users", 404),
+        ("GET", "/api/client-registry/requests", 404),
+        ("POST", "/api/client-registry/unlock", 404),
+        ("GET", "/api/client-registry/events", 404),
+        ("GET", "/metrics", 404),
+        ("GET", "/api/client-registry/%72egister", 404),
+        ("GET", "/api/client-registry/x/../requests", 400),
+        ("GET", REGISTER, 405),
+        ("PUT", REGISTER, 405),
+        ("DELETE", "/api/client-registry/ca", 405),
+    ] {
+        let reply = https.send(method, path, &[("authorization", &operator)], "").await;
+        assert_eq!(reply.problem().0, status, "{method} {path}");
+    }
+    assert_eq!(https.send("GET", REGISTER, &[], "").await.header("allow"), "POST");
+    let ca = https.send("GET", "/api/client-registry/ca", &[], "").await;
+    assert_eq!((ca.status.as_u16(), ca.header("content-type")), (200, "application/pem-certificate-chain"));
+    let bundle = std::fs::read_to_string(&harness.broker.started().trust_bundle).unwrap();
+    assert_eq!(ca.body, json!(bundle));
+    let mut at_the_api = to(&harness, api(&harness)).await;
+    assert_eq!(at_the_api.send("GET", "/api/client-registry/ca", &[], "").await.body, json!(bundle));
+    assert_eq!(at_the_api.send("GET", "/api/users", &[], "").await.problem().0, 401);
+}
+
+#[tokio::test]
+async fn enrolment_at_the_listener_of_the_api_can_be_turned_off() {
+    let harness = start("registration = false").await;
+    unlock(&harness, UnlockTerms::default()).await;
+    let message = json!({ "username": "pump-7", "csr": request("pump-7").1 });
+    let mut https = to(&harness, api(&harness)).await;
+    assert_eq!(register(&mut https, &message).await.problem(), (401, "unauthenticated"));
+    assert_eq!(https.send("GET", "/api/client-registry/ca", &[], "").await.problem(), (401, "unauthenticated"));
+    let operator = basic("operator", PASSWORD);
+    let reply = https.send("GET", "/api/client-registry/ca", &[("authorization", &operator)], "").await;
+    assert_eq!(reply.problem(), (404, "not-found"));
+    assert_eq!(register(&mut to(&harness, harness.address("enrol")).await, &message).await.status, 202);
+}
+
+#[tokio::test]
+async fn what_is_no_registration_is_refused_and_pages_of_other_sites_cannot_make_one() {
+    let harness = start("").await;
+    unlock(&harness, UnlockTerms::default()).await;
+    let mut https = to(&harness, harness.address("enrol")).await;
+    for (message, status, error) in [
+        (json!([]), 400, "malformed"),
+        (json!({}), 400, "malformed"),
+        (json!({ "username": "a/b", "password": PASSWORD }), 400, "username"),
+        (json!({ "username": "pump-7" }), 400, "no_proof"),
+        (json!({ "username": "pump-7", "password": "short" }), 400, "weak_password"),
+        (json!({ "username": "pump-7", "csr": request("pump-8").1 }), 400, "common_name"),
+        (json!({ "username": "pump-7", "password": PASSWORD, "context": "x".repeat(5000) }), 413, "too_large"),
+    ] {
+        let reply = register(&mut https, &message).await;
+        assert_eq!((reply.status.as_u16(), &reply.body["error"]), (status, &json!(error)), "{message}");
+    }
+    let json = ("content-type", "application/json");
+    let message = json!({ "username": "pump-7", "password": PASSWORD }).to_string();
+    for (headers, kind) in [
+        (vec![("content-type", "text/plain")], (415, "media-type")),
+        (vec![], (415, "media-type")),
+        (vec![json, ("origin", "https://evil.example")], (403, "cross-site")),
+        (vec![json, ("sec-fetch-site", "cross-site")], (403, "cross-site")),
+    ] {
+        assert_eq!(https.send("POST", REGISTER, &headers, message.clone()).await.problem(), kind, "{headers:?}");
+    }
+    let large = "x".repeat(64 * 1024);
+    assert_eq!(https.send("POST", REGISTER, &[json], large).await.problem(), (413, "too-large"));
+    assert!(harness.handle().registry().list(None).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_source_that_asks_too_often_is_told_when_to_come_back_through_every_door() {
+    let harness = start("[registry]\nrequests_per_minute = 5").await;
+    let mut https = to(&harness, harness.address("enrol")).await;
+    let message = json!({ "username": "pump-7", "csr": request("pump-7").1 });
+    let mut statuses = Vec::new();
+    for _ in 0..7 {
+        statuses.push(register(&mut https, &message).await.status.as_u16());
+    }
+    assert_eq!(statuses, [423, 423, 423, 423, 423, 429, 429]);
+    let ca = https.send("GET", "/api/client-registry/ca", &[], "").await;
+    assert_eq!((ca.status.as_u16(), &ca.body["error"]), (429, &json!("rate")));
+    assert!(ca.header("retry-after").parse::<u64>().unwrap() > 0);
+    let mut other = to(&harness, api(&harness)).await;
+    assert_eq!(register(&mut other, &message).await.status, 429);
+    assert_eq!(over_mqtt(&harness, &message).await["status"], 429);
+    // Operators are not devices.
+    assert_eq!(other.call("operator", "GET", "/api/client-registry/status", &Value::Null).await.status, 200);
+}
+
+/// The operator does over HTTPS what it does at the socket.
+#[tokio::test]
+async fn an_operator_decides_over_https() {
+    let harness = start("").await;
+    harness.role("line", vec![]);
+    let mut operator = to(&harness, api(&harness)).await;
+    let mut device = to(&harness, harness.address("enrol")).await;
+    let open =
+        operator.call("operator", "POST", "/api/client-registry/unlock", &json!({ "for": 60, "count": 1 })).await;
+    assert_eq!((open.status.as_u16(), &open.body["locked"]), (200, &json!(false)));
+    let message = json!({ "username": "pump-7", "csr": request("pump-7").1, "roles": ["admin"] });
+    assert_eq!(register(&mut device, &message).await.status, 202);
+    let list = operator.call("operator", "GET", "/api/client-registry/requests?state=pending", &Value::Null).await;
+    let item = &list.body["items"][0];
+    assert_eq!((&item["door"], &item["requested_roles"]), (&json!("rest"), &json!(["admin"])));
+    let path = format!("/api/client-registry/requests/{}", item["id"].as_str().unwrap());
+    let granted = operator.call("operator", "POST", &format!("{path}/grant"), &json!({ "roles": ["line"] })).await;
+    assert_eq!((granted.status.as_u16(), &granted.body["by"]), (200, &json!("user:operator")), "{}", granted.body);
+    let again = operator.call("operator", "POST", &format!("{path}/deny"), &json!({ "reason": "late" })).await;
+    assert_eq!(again.problem(), (409, "conflict"));
+    let policy = harness.users().policy();
+    let user = policy.user_named(&"pump-7".parse().unwrap()).unwrap();
+    assert_eq!(user.roles, vec!["line".parse().unwrap()], "what it asks for is not what it gets");
+    assert_eq!(register(&mut device, &message).await.status, 201);
+}
