@@ -164,12 +164,12 @@ fn make_private_directory(path: &Path) -> Result<(), StartError> {
 }
 
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
-    let Some(durability) = settings::durability(config) else { return Ok(Arc::new(MemoryStore::new())) };
     let path = config.store_directory();
-    match SledStore::open(&path, durability) {
-        Ok(store) => Ok(Arc::new(store)),
-        Err(source) => Err(StartError::Store { path, source }),
-    }
+    let opened = match settings::durability(config) {
+        Some(durability) => SledStore::open(&path, durability).map(|store| Arc::new(store) as Arc<dyn Store>),
+        None => MemoryStore::in_directory(&path).map(|store| Arc::new(store) as Arc<dyn Store>),
+    };
+    opened.map_err(|source| StartError::Store { path, source })
 }
 
 /// A listening socket that no runtime owns yet.

@@ -1,10 +1,12 @@
-//! A store that forgets: for tests and for brokers that need no memory. No file, no clock, no failure.
+//! A store that forgets: for tests and for brokers that need no memory. No file but a lock, no clock, no failure.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::path::Path;
 
 use parking_lot::RwLock;
 
+use super::lock::DirectoryLock;
 use super::{Batch, KeyRange, Record, Store, StoreError};
 
 /// Ordered bytes, as every implementation that keeps them in memory holds them.
@@ -12,26 +14,38 @@ pub(super) type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Records in memory.
 #[derive(Debug, Default)]
-pub struct MemoryStore(RwLock<Records>);
+pub struct MemoryStore {
+    records: RwLock<Records>,
+    _lock: Option<DirectoryLock>,
+}
 
 impl MemoryStore {
     /// No records.
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// No records; while it lives, no other store opens in this directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] when another process has it open, [`StoreError::Access`] for what the operating system
+    /// refuses.
+    pub fn in_directory(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Ok(Self { records: RwLock::default(), _lock: Some(DirectoryLock::take(path.as_ref())?) })
+    }
 }
 
 impl Store for MemoryStore {
     fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.0.read().get(key).cloned())
+        Ok(self.records.read().get(key).cloned())
     }
 
     fn scan(&self, range: &KeyRange, limit: usize) -> Result<Vec<Record>, StoreError> {
-        Ok(scan(&self.0.read(), range, limit))
+        Ok(scan(&self.records.read(), range, limit))
     }
 
     fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        apply(&mut self.0.write(), batch);
+        apply(&mut self.records.write(), batch);
         Ok(())
     }
 

@@ -11,6 +11,7 @@
 
 mod batch;
 mod error;
+mod lock;
 mod memory;
 pub mod schema;
 mod sled;

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use super::lock::{DirectoryLock, set_mode};
 use super::{Batch, KeyRange, Record, Store, StoreError, schema};
 
 /// Bytes of a log segment. INVARIANT: about 20 records of [`super::MAX_VALUE`] and their keys stay below a quarter.
@@ -54,19 +55,8 @@ pub struct SledStore {
     synced: Condvar,
     /// The log, for `fdatasync`.
     log: File,
-    /// Keeps a second broker out; dropped last.
-    _lock: Lock,
-}
-
-/// The lock of the broker, beside sled's own, which lingers: this one is taken at once or not at all.
-struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Closing would not do: a child process that is just being started holds the same open file for a moment.
-        // An error has no consequence but that moment.
-        let _ = self.0.unlock();
-    }
+    /// Dropped last.
+    _lock: DirectoryLock,
 }
 
 /// How far commits have come. INVARIANT: `synced <= applied`; at most one thread flushes.
@@ -90,8 +80,7 @@ impl SledStore {
     }
 
     pub(super) fn open_with(path: &Path, durability: Durability, segment: usize) -> Result<Self, StoreError> {
-        make_directory(path)?;
-        let lock = lock(path)?;
+        let lock = DirectoryLock::take(path)?;
         let flush_every = match durability {
             Durability::Sync => RECLAIM,
             Durability::Interval(every) => every.max(Duration::from_millis(1)),
@@ -258,33 +247,6 @@ impl std::fmt::Debug for SledStore {
     }
 }
 
-fn make_directory(path: &Path) -> Result<(), StoreError> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::DirBuilderExt;
-        builder.mode(0o700);
-    }
-    builder.create(path).map_err(|error| StoreError::access("cannot make the directory", path, error))?;
-    set_mode(path, 0o700)
-}
-
-fn lock(path: &Path) -> Result<Lock, StoreError> {
-    let file_path = path.join("lock");
-    let file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&file_path)
-        .map_err(|error| StoreError::access("cannot open", &file_path, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Lock(file)),
-        Err(fs::TryLockError::WouldBlock) => Err(StoreError::Locked(path.to_owned())),
-        Err(fs::TryLockError::Error(error)) => Err(StoreError::access("cannot lock", file_path, error)),
-    }
-}
-
 fn open_tree(path: &Path, config: &sled::Config) -> Result<sled::Db, StoreError> {
     let damaged = |reason: String| StoreError::Damaged { path: path.to_owned(), reason };
     let deadline = Instant::now() + LINGER;
@@ -326,21 +288,6 @@ fn restrict(path: &Path) -> Result<(), StoreError> {
             set_mode(&entry.path(), 0o600)?;
         }
     }
-    Ok(())
-}
-
-#[cfg(unix)]
-fn set_mode(path: &Path, mode: u32) -> Result<(), StoreError> {
-    use std::os::unix::fs::PermissionsExt;
-    match fs::set_permissions(path, fs::Permissions::from_mode(mode)) {
-        // An old snapshot file that sled removes in the background.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.map_err(|error| StoreError::access("cannot set the mode of", path, error)),
-    }
-}
-
-#[cfg(not(unix))]
-fn set_mode(_path: &Path, _mode: u32) -> Result<(), StoreError> {
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use super::{Batch, Durability, SledStore, Store, StoreError, Table};
+use super::{Batch, Durability, MemoryStore, SledStore, Store, StoreError, Table};
 
 const ROUNDS: Table<u64, u64> = Table::new("rounds", 1);
 const PADDING: Table<u64, String> = Table::new("padding", 1);
@@ -45,7 +45,12 @@ fn a_second_broker_is_refused_and_the_first_goes_on() {
     assert!(matches!(error, StoreError::Locked(_)));
     assert!(error.to_string().contains("in use by another process") && error.to_string().contains("store"));
     first.commit(round(1)).unwrap();
+    // One that keeps nothing is a broker too, with the same sockets and keys in its directory.
+    assert!(matches!(MemoryStore::in_directory(&path), Err(StoreError::Locked(_))));
     drop(first);
+    let memory = MemoryStore::in_directory(&path).unwrap();
+    assert!(matches!(SledStore::open(&path, Durability::Sync), Err(StoreError::Locked(_))));
+    drop(memory);
     assert_eq!(found_round(&SledStore::open(&path, Durability::Sync).unwrap()), 1);
 }
 

@@ -20,6 +20,21 @@ fn is_empty(directory: &Path) -> bool {
     directory.read_dir().unwrap().next().is_none()
 }
 
+/// Whatever the store keeps: the second one would take the first one's admin socket away.
+#[tokio::test]
+async fn a_second_broker_in_a_directory_is_refused_and_the_first_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "metrics.bind = 'off'\nstore.durability = 'memory'\nlistener = [{ name = 'a', bind = '127.0.0.1:0' }]";
+    let config = Config::parse(text, directory.path()).unwrap();
+    let socket = config.admin_socket();
+    let first = Broker::builder(config.clone()).bind().await.unwrap();
+    let error = Broker::builder(config.clone()).bind().await.err().expect("the directory is taken");
+    assert!(error.to_string().contains("in use by another process"), "{error}");
+    assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    first.shutdown().await;
+    Broker::builder(config).bind().await.unwrap().shutdown().await;
+}
+
 #[tokio::test]
 async fn an_address_in_use_is_told_with_its_line_and_nothing_is_left_behind() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
