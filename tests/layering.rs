@@ -207,6 +207,33 @@ fn libraries_stay_in_their_rooms() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
+/// Files that decide by a secret that a client sends, and how often they compare one.
+const SECRETS: &[(&str, usize)] = &[("authn/phc.rs", 1), ("authn/proofs.rs", 1), ("registry/core.rs", 1)];
+
+/// What a secret is called in them.
+const SECRET_WORDS: &[&str] = &["password", "secret", "tag", "output", "computed", "digest", "proof"];
+
+/// The time that a comparison takes must not tell how much of a guess was right: such files compare by `ct_eq`, and no
+/// secret with `==`.
+#[test]
+fn secrets_are_compared_in_constant_time() {
+    let mut broken = Vec::new();
+    let files = every_file();
+    for (name, times) in SECRETS {
+        let (_, code) = files.iter().find(|(file, _)| file == name).expect("the file is there");
+        if code.matches(".ct_eq(").count() != *times {
+            broken.push(format!("{name} is to compare {times} secrets with ct_eq"));
+        }
+        for line in code.lines().filter(|line| line.contains("==") || line.contains("!=")) {
+            let said = |word: &&&str| line.split(|c: char| !c.is_alphanumeric()).any(|piece| piece == **word);
+            if let Some(word) = SECRET_WORDS.iter().find(said) {
+                broken.push(format!("{name} compares `{word}`: {}", line.trim()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
 #[test]
 fn the_reader_of_uses_sees_groups_and_paths() {
     let code = "use crate::{access::{Policy, Role}, mqtt::QoS};\nlet x = crate::clock::SystemClock;";

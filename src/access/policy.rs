@@ -207,9 +207,12 @@ impl Policy {
     }
 
     /// What the user may do under that client identifier; `None` when it does not exist, is disabled or has expired,
-    /// or when its `client_id` pattern does not admit the identifier.
+    /// when its `client_id` pattern does not admit the identifier, or when nobody may have it: with `+` or `#` in it.
     pub fn authority(&self, user: UserId, client_id: &ClientId) -> Option<Authority> {
         let entry = self.users.get(&user)?;
+        if client_id.as_str().contains(['+', '#']) {
+            return None;
+        }
         if let Some(pattern) = &entry.client_id
             && !pattern.matches(&entry.user.username, client_id.as_str())
         {

@@ -38,6 +38,7 @@ use crate::authn::{Hasher, PasswordPolicy};
 use crate::clock::Clock;
 use crate::directory::{Directory, DirectoryError, Expected, LiveSessions};
 use crate::registry::Registry;
+use crate::session;
 use problem::{Kind, Problem};
 
 /// What administration is done with.
@@ -54,8 +55,8 @@ pub(crate) struct State {
     pub(crate) password_policy: PasswordPolicy,
     /// Looks after the audit log.
     pub(crate) keeper: Arc<Keeper>,
-    /// Is `access.partial_subscription` "filter"?
-    pub(crate) filter_partial: bool,
+    /// What holds for every session.
+    pub(crate) session: session::Settings,
     /// What time it is.
     pub(crate) clock: Arc<dyn Clock>,
     /// Tells that users or rules have changed.

@@ -102,7 +102,7 @@ impl Fixture {
             hasher: hasher.clone(),
             password_policy,
             keeper: Arc::new(keeper.unwrap()),
-            filter_partial: false,
+            session: crate::session::Settings::default(),
             clock,
             moved: watch::channel(()).1,
         });
@@ -321,6 +321,11 @@ async fn what_is_refused_is_told_as_a_problem() {
         ("POST", "/api/explain", json!({ "username": "nobody", "action": "publish", "topic": "a" })),
         ("POST", "/api/explain", json!({ "username": "historian", "action": "publish", "topic": "a/#" })),
         ("POST", "/api/explain", json!({ "username": "historian", "action": "publish", "topic": "a", "qos": 3 })),
+        (
+            "POST",
+            "/api/explain",
+            json!({ "username": "historian", "action": "publish", "topic": "a", "client_id": "" }),
+        ),
     ] {
         text.push(broker.no(method, path, body).await);
     }
@@ -444,6 +449,9 @@ async fn explanations_say_which_rule_decided() {
         json!({ "action": "subscribe", "topic": "other" }),
         json!({ "action": "publish", "topic": "plant/t", "client_id": "station-7-b" }),
         json!({ "action": "publish", "topic": "plant/t", "client_id": "foreign" }),
+        json!({ "action": "publish", "topic": "plant/t", "client_id": "station-7#" }),
+        json!({ "action": "publish", "topic": format!("plant{}", "/".repeat(127)) }),
+        json!({ "action": "subscribe", "topic": format!("plant/station-7{}", "/".repeat(127)) }),
     ] {
         text.push(ask(question).await);
     }

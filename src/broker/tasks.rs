@@ -27,7 +27,6 @@ use crate::{
     config,
     directory::{PolicyChange, PolicyListener},
     net::{self, Admission, HttpsListener, HttpsPeer, Listener, Server, Times, TlsAcceptor, Workers},
-    session::PartialSubscription,
 };
 
 pub(super) struct Parts<'a> {
@@ -119,7 +118,7 @@ pub(super) fn run(parts: Parts<'_>) {
         hasher: parts.hasher,
         password_policy: parts.password_policy,
         keeper: parts.keeper,
-        filter_partial: server.settings.session.partial_subscription == PartialSubscription::Filter,
+        session: server.settings.session.clone(),
         clock: Arc::clone(&server.clock),
         moved: moved.subscribe(),
     });

@@ -59,10 +59,20 @@ pub(crate) fn issue(certs: &Path, common_name: &str) -> (Identity, IssuedCertifi
 
 /// A client certificate of the broker's CA with another end.
 pub(crate) fn issue_until(certs: &Path, common_name: &str, end: Timestamp) -> Identity {
+    sign(parameters(common_name), end, &stolen(certs))
+}
+
+/// A client certificate of the broker's CA with this subject: its key is in the wrong hands.
+pub(crate) fn forge(certs: &Path, subject: DistinguishedName) -> Identity {
+    let mut leaf = CertificateParams::default();
+    leaf.distinguished_name = subject;
+    sign(leaf, Timestamp::now() + Duration::from_hours(1), &stolen(certs))
+}
+
+fn stolen(certs: &Path) -> rcgen::Issuer<'static, KeyPair> {
     let pem = fs::read_to_string(certs.join("ca.pem")).unwrap();
     let key = KeyPair::from_pem(&fs::read_to_string(certs.join("ca.key")).unwrap()).unwrap();
-    let issuer = rcgen::Issuer::from_ca_cert_pem(&pem, key).unwrap();
-    sign(common_name, end, &issuer)
+    rcgen::Issuer::from_ca_cert_pem(&pem, key).unwrap()
 }
 
 /// A client certificate of a CA that the broker does not know.
@@ -70,12 +80,12 @@ pub(crate) fn issue_elsewhere(common_name: &str) -> Identity {
     let key = KeyPair::generate().unwrap();
     let mut authority = parameters("Portcullis CA");
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
-    sign(common_name, Timestamp::now() + Duration::from_hours(1), &rcgen::Issuer::new(authority, key))
+    let issuer = rcgen::Issuer::new(authority, key);
+    sign(parameters(common_name), Timestamp::now() + Duration::from_hours(1), &issuer)
 }
 
-fn sign(common_name: &str, end: Timestamp, issuer: &rcgen::Issuer<'_, KeyPair>) -> Identity {
+fn sign(mut leaf: CertificateParams, end: Timestamp, issuer: &rcgen::Issuer<'_, KeyPair>) -> Identity {
     let key = KeyPair::generate().unwrap();
-    let mut leaf = parameters(common_name);
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     leaf.not_before = rcgen::date_time_ymd(2020, 1, 1);
     leaf.not_after = (std::time::UNIX_EPOCH + Duration::from_secs(end.as_second().try_into().unwrap())).into();
