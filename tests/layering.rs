@@ -69,7 +69,7 @@ const IMPURE_WORDS: &[&str] = &[
 /// Words that only the named places may say (a place is a file or a folder).
 const RESERVED: &[(&str, &[&str])] = &[
     ("sled::", &["store/sled.rs"]),
-    ("rustls::", &["net/tls.rs", "authn/certificate.rs", "pki/signer.rs", "device/tls.rs"]),
+    ("rustls::", &["net/tls.rs", "authn/certificate.rs", "pki/signer.rs", "device/tls.rs", "cli/elsewhere.rs"]),
     ("axum", &["admin"]),
     ("miette", &["cli", "main.rs"]),
 ];

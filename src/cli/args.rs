@@ -31,8 +31,33 @@ pub(crate) struct Arguments {
     /// The admin socket of the running broker [default: admin.sock in its data directory]
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArguments,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
+}
+
+/// A broker elsewhere, and who we are there.
+#[derive(Debug, Default, Args)]
+pub(crate) struct RemoteArguments {
+    /// The REST API of a broker, as in https://broker.example:8443, instead of the admin socket
+    #[arg(long, global = true, value_name = "URL", help_heading = "A broker elsewhere")]
+    pub(crate) url: Option<String>,
+    /// With --url: the trust bundle of the broker
+    #[arg(long, global = true, value_name = "FILE", help_heading = "A broker elsewhere")]
+    pub(crate) ca: Option<PathBuf>,
+    /// With --url: the user to act as
+    #[arg(long, global = true, value_name = "NAME", help_heading = "A broker elsewhere")]
+    pub(crate) user: Option<Username>,
+    /// With --url and --user: the file whose first line is the password
+    #[arg(long, global = true, value_name = "FILE", help_heading = "A broker elsewhere")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// With --url: a client certificate (PEM, its chain after it)
+    #[arg(long, global = true, value_name = "FILE", help_heading = "A broker elsewhere")]
+    pub(crate) cert: Option<PathBuf>,
+    /// With --url and --cert: its key (PEM)
+    #[arg(long, global = true, value_name = "FILE", help_heading = "A broker elsewhere")]
+    pub(crate) key: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

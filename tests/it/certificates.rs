@@ -47,14 +47,19 @@ pub(crate) fn identity(certificate: &[u8], key: &KeyPair) -> Identity {
 
 /// A client certificate of the broker's CA, as the registry would make it; it is on nobody's record.
 pub(crate) fn issue(certs: &Path, common_name: &str) -> (Identity, IssuedCertificate) {
+    let (key, csr) = request(common_name);
+    let issued = issue_for(certs, &csr);
+    (identity(issued.der(), &key), issued)
+}
+
+/// The same, for a CSR.
+pub(crate) fn issue_for(certs: &Path, csr: &str) -> IssuedCertificate {
     let now = Timestamp::now();
     let ca = CertificateAuthority::load(&certs.join("ca.pem"), &certs.join("ca.key"), now).unwrap();
-    let (key, csr) = request(common_name);
     let csr = VerifiedCsr::from_pem(csr.as_bytes()).unwrap();
     let serial = ca.draw_serial().unwrap();
     let prepared = PreparedCertificate::client(&csr, ca.issuer(), serial, now, Duration::from_hours(24)).unwrap();
-    let issued = ca.sign(prepared).unwrap();
-    (identity(issued.der(), &key), issued)
+    ca.sign(prepared).unwrap()
 }
 
 /// A client certificate of the broker's CA with another end.
