@@ -16,6 +16,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("clock", 0),
     ("files", 0),
     ("mqtt", 0),
+    ("priority", 0),
     ("metrics", 2),
     ("access", 1),
     ("pki", 2),
