@@ -120,7 +120,7 @@ async fn fill(registry: &Registry) -> Result<(), Failure> {
                 source: std::net::IpAddr::from([192, 0, 2, 1]),
                 listener: "enrol".into(),
                 door: Door::Rest,
-                connection: 0,
+                binding: portcullis::registry::Binding::Connection(0),
                 sink: None,
             };
             for n in (worker..PENDING).step_by(AT_ONCE) {

@@ -53,12 +53,14 @@ impl House {
         let certificates = serials.iter().map(|serial| CertificateRecord {
             serial: (*serial).to_owned(),
             fingerprint: serial.repeat(16),
+            key: None,
             not_before: now,
             not_after: now + DAY * days,
             revoked_at: None,
             reason: None,
             comment: None,
             issuer: Some(self.ca.issuer().id()),
+            replaces: None,
         });
         let new = NewUser { certificates: certificates.collect(), ..NewUser::named(name.parse().unwrap()) };
         self.directory.create_user(new, &Actor::System).unwrap().id

@@ -89,6 +89,7 @@ pub mod metrics;
 pub mod mqtt;
 pub mod net;
 pub mod pki;
+mod priority;
 pub mod registry;
 pub mod router;
 pub mod session;

@@ -28,7 +28,7 @@ mod labels;
 
 pub use labels::{
     Answer, AuthenticationOutcome, ConnectionEnd, ConnectionRefusal, DropCause, HttpOutcome, Label, RefusedAction,
-    RegistryBadInput, RegistryOutcome,
+    RegistryBadInput, RegistryOutcome, RenewalOutcome,
 };
 
 /// The Content-Type of [`Metrics::encode`].
@@ -99,6 +99,8 @@ pub struct Metrics {
     pub registry_requests: Counters<RegistryOutcome>,
     pub registry_bad_input: Counters<RegistryBadInput>,
     pub registry_pending: Gauge,
+    pub registry_renewals: Counters<RenewalOutcome>,
+    pub registry_invitations: Counter,
     pub sessions: Gauge,
     pub subscriptions: Gauge,
     pub retained_messages: Gauge,
@@ -141,6 +143,8 @@ impl Metrics {
             registry_requests: Counters::new(),
             registry_bad_input: Counters::new(),
             registry_pending: Gauge::default(),
+            registry_renewals: Counters::new(),
+            registry_invitations: Counter::default(),
             sessions: Gauge::default(),
             subscriptions: Gauge::default(),
             retained_messages: Gauge::default(),
@@ -248,6 +252,8 @@ impl Metrics {
         r.register("registry_requests", "Answers of the client registry by state", self.registry_requests.clone());
         r.register("registry_bad_input", "Malformed requests to the client registry", self.registry_bad_input.clone());
         r.register("registry_pending", "Requests that wait for a decision", self.registry_pending.0.clone());
+        r.register("registry_renewals", "Requests for a new certificate by outcome", self.registry_renewals.clone());
+        r.register("registry_invitations", "Invitations to renew a certificate", self.registry_invitations.0.clone());
     }
 
     /// A connection has come up on the listener with this name, which the operator gave: it counts as open until the guard
@@ -634,7 +640,9 @@ mod tests {
         portcullis_quota_exceeded_total counter
         portcullis_refusals_total counter
         portcullis_registry_bad_input_total counter
+        portcullis_registry_invitations_total counter
         portcullis_registry_pending gauge
+        portcullis_registry_renewals_total counter
         portcullis_registry_requests_total counter
         portcullis_retained_bytes gauge
         portcullis_retained_messages gauge

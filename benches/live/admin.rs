@@ -32,6 +32,17 @@ impl Rest {
         Ok(Self { path: path.to_owned(), stream: BufReader::new(stream) })
     }
 
+    /// Waits for the socket to appear: a broker listens before it has read its users.
+    pub(crate) fn wait_for(path: &Path) -> Result<Self> {
+        let started = std::time::Instant::now();
+        loop {
+            match Self::open(path) {
+                Err(_) if started.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(50)),
+                outcome => return outcome,
+            }
+        }
+    }
+
     pub(crate) fn another(&self) -> Result<Self> {
         Self::open(&self.path)
     }
@@ -76,13 +87,13 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(crate) fn open(address: SocketAddr, login: (&str, &str)) -> Result<Self> {
+    pub(crate) fn open(address: SocketAddr, client_id: &str, login: (&str, &str)) -> Result<Self> {
         let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         stream.set_read_timeout(Some(PATIENCE)).map_err(|error| error.to_string())?;
         let mut control = Self { stream, buffer: Vec::new() };
         let mut out = Vec::new();
-        words::connect(&mut out, false, "control", login, true);
+        words::connect(&mut out, false, client_id, Some(login), true);
         wire::subscribe(&mut out, 1, "$CONTROL/dynamic-security/v1/response", 1);
         control.stream.write_all(&out).map_err(|error| error.to_string())?;
         while control.packet(|packet| matches!(packet, Packet::Suback { code: 0 | 1 }))?.is_none() {}

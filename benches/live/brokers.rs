@@ -12,9 +12,11 @@ use std::process::Command;
 use argon2::password_hash::PasswordHasher as _;
 use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::pbkdf2;
+use rustls::RootCertStore;
 use serde_json::{Value, json};
 
 use crate::admin::{Control, Rest};
+use crate::certificates;
 use crate::process::{Process, absolute, free_port};
 
 type Result<T> = std::result::Result<T, String>;
@@ -86,6 +88,10 @@ pub(crate) struct Programs {
 pub(crate) struct Broker {
     pub(crate) process: Process,
     pub(crate) address: SocketAddr,
+    /// Where it speaks TLS.
+    pub(crate) tls: SocketAddr,
+    /// Whom its clients trust.
+    pub(crate) roots: RootCertStore,
     pub(crate) admin: Admin,
 }
 
@@ -98,42 +104,49 @@ impl Plan<'_> {
     pub(crate) fn start(&self, subject: Subject) -> Result<Broker> {
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().map_err(|error| error.to_string())?));
+        let tls = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().map_err(|error| error.to_string())?));
         let path = directory.path().to_owned();
+        let roots = certificates::make(&path)?;
         let written = |what: std::io::Result<()>| what.map_err(|error| error.to_string());
         let mut command;
         if subject == Subject::Portcullis {
-            written(fs::write(path.join("broker.toml"), self.toml(address.port())?))?;
+            written(fs::write(path.join("broker.toml"), self.toml(address.port(), tls.port())?))?;
             command = Command::new(absolute(&self.programs.portcullis));
             command.arg("serve").arg("--config").arg(path.join("broker.toml"));
         } else {
-            written(fs::write(path.join("mosquitto.conf"), self.conf(address.port(), &path)))?;
+            written(fs::write(path.join("mosquitto.conf"), self.conf(address.port(), tls.port(), &path)))?;
             written(fs::write(path.join("security.json"), self.security().to_string()))?;
             command = Command::new(absolute(&self.programs.mosquitto));
             command.arg("-c").arg(path.join("mosquitto.conf"));
         }
         let process =
-            Process::start(subject.name(), command, directory, &[address]).map_err(|error| error.to_string())?;
+            Process::start(subject.name(), command, directory, &[address, tls]).map_err(|error| error.to_string())?;
         let admin = match subject {
             Subject::Portcullis => {
-                let mut rest = Rest::open(&path.join("data/admin.sock"))?;
+                let mut rest = Rest::wait_for(&path.join("data/admin.sock"))?;
                 self.populate(&mut rest)?;
                 Admin::Rest(rest)
             }
             Subject::MosquittoModify | Subject::MosquittoRemove => Admin::Control {
-                control: Control::open(address, ("admin", "admin"))?,
+                control: Control::open(address, "control", ("admin", "admin"))?,
                 modify: subject == Subject::MosquittoModify,
             },
         };
-        Ok(Broker { process, address, admin })
+        Ok(Broker { process, address, tls, roots, admin })
     }
 
-    fn toml(&self, port: u16) -> Result<String> {
+    /// broker.toml for this broker.
+    pub(crate) fn toml(&self, port: u16, tls: u16) -> Result<String> {
         let argon2 = match self.cost {
             Cost::Least => "[password]\nargon2 = { memory_kib = 8, iterations = 1, parallelism = 1 }\n",
             Cost::Default => "",
         };
         let mut text = format!(
-            "[[listener]]\nname = \"plain\"\nbind = \"127.0.0.1:{port}\"\n\n[limits]\nconnections_per_address = 100000\n\
+            "[[listener]]\nname = \"plain\"\nbind = \"127.0.0.1:{port}\"\n\n\
+             [[listener]]\nname = \"tls\"\nbind = \"127.0.0.1:{tls}\"\ntls = true\nregistration = true\n\
+             client_certificate = \"optional\"\n\n[tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\n\n\
+             [ca]\ncertificate = \"ca.pem\"\nkey = \"ca.key\"\n\n[registry]\nrequests_per_minute = 100000\n\n\
+             [limits]\nconnections_per_address = 100000\n\
              \n[store]\ndurability = \"{}\"\n\n[metrics]\nbind = \"off\"\n\n[admin]\nbind = \"off\"\n\n[log]\nlevel = \"error\"\n\n{argon2}",
             self.programs.durability,
         );
@@ -165,7 +178,7 @@ impl Plan<'_> {
     }
 
     /// Makes roles and users through the API, the users over several connections: commits share their `fsync`.
-    fn populate(&self, rest: &mut Rest) -> Result<()> {
+    pub(crate) fn populate(&self, rest: &mut Rest) -> Result<()> {
         let fixed: Vec<&str> = self.people.iter().filter(|who| who.fixed).flat_map(|who| who.roles).copied().collect();
         for role in self.roles.iter().filter(|(name, ..)| !fixed.contains(name)) {
             rest.call("POST", "/api/roles", Some(&json!({ "name": role.0, "permissions": permissions(role) })))?;
@@ -191,14 +204,16 @@ impl Plan<'_> {
         })
     }
 
-    fn conf(&self, port: u16, path: &Path) -> String {
+    fn conf(&self, port: u16, tls: u16, path: &Path) -> String {
         // `user root` keeps it from giving up the rights to its files when the driver runs as root.
         format!(
-            "user root\nlistener {port} 127.0.0.1\nallow_anonymous false\nplugin {}\nplugin_opt_config_file {}\n\
+            "user root\nlistener {port} 127.0.0.1\nlistener {tls} 127.0.0.1\ncafile {own}/ca.pem\n\
+             certfile {own}/server.pem\nkeyfile {own}/server.key\nallow_anonymous false\n\
+             plugin {}\nplugin_opt_config_file {own}/security.json\n\
              persistence false\nmax_inflight_messages 100\nmax_queued_messages 10000\nmax_queued_bytes 0\n\
              set_tcp_nodelay true\nlog_dest stderr\nlog_type error\n",
             self.programs.plugin.display(),
-            path.join("security.json").display(),
+            own = path.display(),
         )
     }
 
@@ -279,23 +294,26 @@ impl Admin {
         }
     }
 
-    pub(crate) fn delete(&mut self, name: &str) -> Result<()> {
+    /// What a change of this user has to name.
+    pub(crate) fn version(&mut self, name: &str) -> Result<Value> {
         match self {
-            Self::Rest(rest) => {
-                let version = rest.call("GET", &format!("/api/users/{name}"), None)?["version"].clone();
-                rest.call("DELETE", &format!("/api/users/{name}?version={version}"), None).map(drop)
-            }
+            Self::Rest(rest) => Ok(rest.call("GET", &format!("/api/users/{name}"), None)?["version"].clone()),
+            Self::Control { .. } => Ok(Value::Null),
+        }
+    }
+
+    pub(crate) fn delete(&mut self, name: &str, version: &Value) -> Result<()> {
+        match self {
+            Self::Rest(rest) => rest.call("DELETE", &format!("/api/users/{name}?version={version}"), None).map(drop),
             Self::Control { control, .. } => control.call(&[json!({ "command": "deleteClient", "username": name })]),
         }
     }
 
-    pub(crate) fn set_password(&mut self, name: &str, password: &str) -> Result<()> {
+    pub(crate) fn set_password(&mut self, name: &str, password: &str, version: &Value) -> Result<()> {
         match self {
             Self::Rest(rest) => {
-                let path = format!("/api/users/{name}");
-                let version = rest.call("GET", &path, None)?["version"].clone();
                 let body = json!({ "version": version, "password": password });
-                rest.call("PUT", &format!("{path}/password"), Some(&body)).map(drop)
+                rest.call("PUT", &format!("/api/users/{name}/password"), Some(&body)).map(drop)
             }
             Self::Control { control, .. } => {
                 let command = "setClientPassword";
@@ -304,13 +322,26 @@ impl Admin {
         }
     }
 
-    /// A change of a user that changes nothing for it: a word of its description.
-    pub(crate) fn touch(&mut self, name: &str) -> Result<()> {
+    /// Takes its only role from a user.
+    pub(crate) fn take_role(&mut self, name: &str, role: &str, version: &Value) -> Result<()> {
         match self {
             Self::Rest(rest) => {
-                let path = format!("/api/users/{name}");
-                let version = rest.call("GET", &path, None)?["version"].clone();
-                rest.call("PATCH", &path, Some(&json!({ "version": version, "description": "x" }))).map(drop)
+                let body = json!({ "version": version, "roles": [] });
+                rest.call("PATCH", &format!("/api/users/{name}"), Some(&body)).map(drop)
+            }
+            Self::Control { control, .. } => {
+                control.call(&[json!({ "command": "removeClientRole", "username": name, "rolename": role })])
+            }
+        }
+    }
+
+    /// A change of a user that changes nothing for it: a word of its description.
+    pub(crate) fn touch(&mut self, name: &str) -> Result<()> {
+        let version = self.version(name)?;
+        match self {
+            Self::Rest(rest) => {
+                let body = json!({ "version": version, "description": "x" });
+                rest.call("PATCH", &format!("/api/users/{name}"), Some(&body)).map(drop)
             }
             Self::Control { control, .. } => {
                 control.call(&[json!({ "command": "modifyClient", "username": name, "textdescription": "x" })])

@@ -6,9 +6,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token};
+use rustls::ClientConfig;
 
 use crate::clock::now;
 use crate::link::{Arrived, Link, Scratch};
@@ -33,23 +35,27 @@ pub(crate) enum State {
 #[derive(Clone, Debug)]
 pub(crate) struct Role {
     pub(crate) client_id: String,
-    pub(crate) login: (String, String),
+    /// `None`: a certificate says it all.
+    pub(crate) login: Option<(String, String)>,
     pub(crate) subscribe: Vec<String>,
     pub(crate) v5: bool,
     pub(crate) clean: bool,
     /// The address that it connects from; the system's choice when `None`.
     pub(crate) source: Option<SocketAddr>,
+    /// Where TLS is spoken, and how; plain when `None`.
+    pub(crate) tls: Option<(SocketAddr, Arc<ClientConfig>)>,
 }
 
 impl Role {
     pub(crate) fn new(name: &str, password: &str) -> Self {
         Self {
             client_id: name.to_owned(),
-            login: (name.to_owned(), password.to_owned()),
+            login: Some((name.to_owned(), password.to_owned())),
             subscribe: Vec::new(),
             v5: false,
             clean: true,
             source: None,
+            tls: None,
         }
     }
 }
@@ -103,9 +109,13 @@ impl Crowd {
     /// Starts to connect; answers the place of the client. `place`: one that is free.
     pub(crate) fn open(&mut self, role: &Role, place: Option<usize>) -> io::Result<usize> {
         let index = place.unwrap_or(self.clients.len());
-        let mut link = Link::open(self.address, role.source, None)?;
+        let mut link = match &role.tls {
+            None => Link::open(self.address, role.source, None)?,
+            Some((address, config)) => Link::open(*address, role.source, Some(config))?,
+        };
+        let login = role.login.as_ref().map(|(user, password)| (user.as_str(), password.as_str()));
         self.poll.registry().register(&mut link.stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
-        words::connect(&mut link.out, role.v5, &role.client_id, (&role.login.0, &role.login.1), role.clean);
+        words::connect(&mut link.out, role.v5, &role.client_id, login, role.clean);
         let client = Client {
             link,
             state: State::Connecting,
@@ -205,6 +215,11 @@ impl Crowd {
         // Both fail only for a socket that is gone already.
         let _gone = self.poll.registry().deregister(&mut client.link.stream);
         let _gone = client.link.stream.shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Clients whose TLS session is an earlier one resumed.
+    pub(crate) fn resumed(&self) -> usize {
+        self.clients.iter().filter(|client| client.link.is_resumed()).count()
     }
 
     /// Publishes a message that was due at `due`. A client that is closed, or has too much to write, publishes nothing.

@@ -1,15 +1,21 @@
-//! A user's end: disabled, deleted, or another password, while it talks and while passwords are guessed.
+//! A user's end: disabled, deleted, another password, its certificate revoked; or the end of its rights; while it talks and
+//! while passwords are guessed.
 //!
 //! Each user in turn has two connections (MQTT 5.0 and 3.1.1) that are sent messages all the time and send some
 //! themselves. Then the administrator ends it. Measured from the administrator's request, and from the answer: the last
 //! byte that the user's sockets gave, the end of their streams, and the last message of theirs that somebody else got.
+//! Beside each change stands what it costs at that moment to write 4 KiB to the same disk and sync them (`fsync`): no
+//! change that is durable before it is answered can be quicker.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::brokers::{Broker, Cost, Person, Plan, Programs, Rights, Subject};
+use crate::brokers::{Admin, Broker, Cost, Person, Plan, Programs, Rights, Subject};
 use crate::bystanders::{self, Noticed, Pace, Stage};
+use crate::certificates;
 use crate::clock::now;
 use crate::crowd::{Crowd, Role, State};
 use crate::guesses::{Answers, Attack};
@@ -23,10 +29,23 @@ enum Means {
     Disabled,
     Deleted,
     Password,
+    /// Its only role is taken: it stays connected.
+    Role,
+    /// Its certificate is revoked. The plugin of mosquitto knows no certificates.
+    Certificate,
 }
 
-const MEANS: [(Means, &str); 3] =
-    [(Means::Disabled, "disabled"), (Means::Deleted, "deleted"), (Means::Password, "new password")];
+const MEANS: [(Means, &str); 5] = [
+    (Means::Disabled, "disabled"),
+    (Means::Deleted, "deleted"),
+    (Means::Password, "new password"),
+    (Means::Role, "role taken"),
+    (Means::Certificate, "certificate revoked"),
+];
+
+fn means(subject: Subject) -> &'static [(Means, &'static str)] {
+    if subject == Subject::Portcullis { &MEANS } else { &MEANS[..4] }
+}
 
 pub(crate) struct Sizes {
     /// Users that are ended, by each means.
@@ -99,37 +118,67 @@ fn watch(mut crowd: Crowd, rate: f64, turn: &AtomicUsize, stop: &AtomicBool) -> 
     Ok(ends)
 }
 
+/// What the disk takes for 4 KiB (ns).
+fn sync_a_little(file: &mut File) -> std::io::Result<u64> {
+    let started = now();
+    file.write_all(&[b'x'; 4096])?;
+    file.sync_data()?;
+    Ok(now() - started)
+}
+
 struct Story {
     ends: Vec<End>,
+    /// What a sync cost beside each change (ns).
+    syncs: Vec<u64>,
     noticed: Noticed,
     answers: Answers,
 }
 
 fn story(subject: Subject, programs: &Programs, sizes: &Sizes) -> Result<Story, String> {
-    let users = sizes.users * MEANS.len();
-    let mut people: Vec<Person> = (0..users).map(|user| Person::new(format!("victim-{user}"), &["victim"])).collect();
+    let means = means(subject);
+    let users = sizes.users * means.len();
+    let certified = |user: usize| means[user % means.len()].0 == Means::Certificate;
+    let name = |user: usize| format!("victim-{user}");
+    let mut people: Vec<Person> =
+        (0..users).filter(|user| !certified(*user)).map(|user| Person::new(name(user), &["victim"])).collect();
+    let observer = Person::new("observer-1".to_owned(), &["observer-of-them"]);
+    people.push(Person { name: observer.name.clone(), password: observer.password.clone(), ..observer });
+    people.extend(bystanders::people(sizes.pace.pairs));
+    let rights = [VICTIM, OBSERVER, bystanders::ROLE];
+    let Broker { mut process, address, tls, roots, mut admin } =
+        Plan { programs, cost: Cost::Default, roles: &rights, people: &people }.start(subject)?;
+    let mut serials = Vec::new();
     let mut roles = Vec::new();
-    for (user, person) in people.iter().enumerate() {
+    if let Admin::Rest(rest) = &mut admin {
+        rest.call("POST", "/api/client-registry/unlock", None)?;
+    }
+    for user in 0..users {
+        let device = match &mut admin {
+            Admin::Rest(rest) if certified(user) => {
+                Some(certificates::enrol(rest, tls, &roots, &name(user), VICTIM.0)?)
+            }
+            _ => None,
+        };
         for (index, v5) in [(2 * user, true), (2 * user + 1, false)] {
-            let role = Role::new(&person.name, &person.password);
+            let mut role = Role::new(&name(user), &Person::new(name(user), &[]).password);
+            if let Some(device) = &device {
+                (role.login, role.tls) = (None, Some((tls, Arc::clone(&device.tls))));
+            }
             let client_id = format!("client-{index}");
             roles.push(Role { client_id, subscribe: vec![format!("end/{index}")], v5, ..role });
         }
+        serials.push(device.map(|device| device.serial));
     }
-    let observer = Person::new("observer-1".to_owned(), &["observer-of-them"]);
-    roles.push(Role { subscribe: vec!["from/#".to_owned()], ..Role::new(&observer.name, &observer.password) });
-    people.push(observer);
-    people.extend(bystanders::people(sizes.pace.pairs));
-    let rights = [VICTIM, OBSERVER, bystanders::ROLE];
-    let Broker { mut process, address, mut admin } =
-        Plan { programs, cost: Cost::Default, roles: &rights, people: &people }.start(subject)?;
+    roles.push(Role { subscribe: vec!["from/#".to_owned()], ..Role::new("observer-1", "a secret of observer-1") });
     let mut crowd = Crowd::new(address).map_err(|error| error.to_string())?;
     crowd.connect_all(&roles, Duration::from_mins(5))?;
+    let directory = process.directory().to_owned();
     let stage = Arc::new(Stage::default());
     let noticed = bystanders::start(address, sizes.pace, 3, &stage)?;
     stage.during(2, 1.0);
     stage.during(0, 3.0);
-    let attack = Attack::start(address, sizes.guesses, (0..users).map(|user| format!("victim-{user}")).collect())?;
+    let attack = Attack::start(address, sizes.guesses, (0..users).map(name).collect())?;
+    let mut file = File::create(directory.join("synced")).map_err(|error| error.to_string())?;
     let (turn, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let watching = {
         let (turn, stop, rate) = (Arc::clone(&turn), Arc::clone(&stop), sizes.rate);
@@ -138,22 +187,33 @@ fn story(subject: Subject, programs: &Programs, sizes: &Sizes) -> Result<Story, 
     // The queue of the attacker's guesses fills.
     stage.during(1, 1.0);
     let mut moments = Vec::new();
+    let mut syncs = Vec::new();
     let mut outcome = Ok(());
     for user in 0..users {
         turn.store(user, Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(60));
-        let name = &people[user].name;
+        let name = name(user);
+        let version = admin.version(&name)?;
         let asked = now();
-        outcome = match MEANS[user % MEANS.len()].0 {
-            Means::Disabled => admin.disable(name),
-            Means::Deleted => admin.delete(name),
-            Means::Password => admin.set_password(name, "another secret of it"),
+        outcome = match means[user % means.len()].0 {
+            Means::Disabled => admin.disable(&name),
+            Means::Deleted => admin.delete(&name, &version),
+            Means::Password => admin.set_password(&name, "another secret of it", &version),
+            Means::Role => admin.take_role(&name, VICTIM.0, &version),
+            Means::Certificate => match (&mut admin, &serials[user]) {
+                (Admin::Rest(rest), Some(serial)) => {
+                    rest.call("POST", &format!("/api/users/{name}/certificates/{serial}/revoke"), None).map(drop)
+                }
+                _ => Err(format!("`{name}` has no certificate")),
+            },
         };
         moments.push((asked, now()));
         if outcome.is_err() {
             break;
         }
-        std::thread::sleep(Duration::from_millis(140));
+        std::thread::sleep(Duration::from_millis(120));
+        syncs.push(sync_a_little(&mut file).map_err(|error| error.to_string())?);
+        std::thread::sleep(Duration::from_millis(20));
     }
     let answers = attack.stop()?;
     stop.store(true, Ordering::SeqCst);
@@ -167,7 +227,7 @@ fn story(subject: Subject, programs: &Programs, sizes: &Sizes) -> Result<Story, 
     for (index, end) in ends.iter_mut().enumerate() {
         (end.asked, end.answered) = moments[index / 2];
     }
-    Ok(Story { ends, noticed, answers })
+    Ok(Story { ends, syncs, noticed, answers })
 }
 
 /// Median, 99th percentile and largest of milliseconds after a moment; what came before the moment is negative.
@@ -188,9 +248,16 @@ pub(crate) fn run(subjects: &[Subject], programs: &Programs, sizes: &Sizes) {
         sizes.users, sizes.rate, sizes.guesses,
     );
     let mut rows = vec![
-        ["", "", "asked to answer", "asked to last message to it", "answer to last message to it, at least"]
-            .map(str::to_owned)
-            .to_vec(),
+        [
+            "",
+            "",
+            "fsync beside it",
+            "asked to answer",
+            "asked to last message to it",
+            "answer to last message to it, at least",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     ];
     rows[0].extend(
         ["asked to end of stream", "answer to last message accepted from it", "5.0: DISCONNECT", "still open", ""]
@@ -211,15 +278,18 @@ pub(crate) fn run(subjects: &[Subject], programs: &Programs, sizes: &Sizes) {
                 continue;
             }
         };
-        for (place, (_, name)) in MEANS.iter().enumerate() {
-            let ends = || story.ends.iter().enumerate().filter(move |(index, _)| index / 2 % MEANS.len() == place);
+        let means = means(subject);
+        for (place, (_, name)) in means.iter().enumerate() {
+            let ends = || story.ends.iter().enumerate().filter(move |(index, _)| index / 2 % means.len() == place);
             let codes: Vec<u8> =
                 ends().filter(|(index, _)| index % 2 == 0).filter_map(|(_, end)| end.disconnect).collect();
             let told = format!("{} of {}", codes.iter().filter(|code| **code == 0x87).count(), sizes.users);
             let reached = || ends().filter(|(_, end)| end.last_to != 0);
+            let syncs = story.syncs.iter().skip(place).step_by(means.len());
             rows.push(vec![
                 subject.name().to_owned(),
                 (*name).to_owned(),
+                spread(syncs.map(|took| (*took, 0))),
                 spread(ends().map(|(_, end)| (end.answered, end.asked))),
                 spread(reached().map(|(_, end)| (end.last_to, end.asked))),
                 spread(reached().map(|(_, end)| (end.last_to_not_before, end.answered))),

@@ -20,7 +20,9 @@
 mod admin;
 mod brokers;
 mod bystanders;
+mod certificates;
 mod clock;
+mod commits;
 mod crowd;
 mod end;
 #[path = "../load/figures.rs"]
@@ -62,6 +64,8 @@ enum Scenario {
     Waiting,
     /// Users are disabled, deleted, given another password, one after another.
     End,
+    /// Users are changed, thousands of times per second.
+    Commits,
     /// A fleet comes back at once while passwords are guessed.
     Storm,
     /// Refusals of unknown and known users are timed.
@@ -102,7 +106,13 @@ struct Arguments {
     /// end: users that are ended, by each means.
     #[arg(long, default_value_t = 100)]
     users: usize,
-    /// storm: clients of the fleet; bounded by half the limit of open files, as both ends of a cut meet in the broker.
+    /// commits: connections that change users, each one change at a time.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    writers: u16,
+    /// commits: changes per second of all of them; 0 is as fast as they are answered.
+    #[arg(long, default_value_t = 5000.0)]
+    changes: f64,
+    /// storm: clients of the fleet; bounded by the limit of open files, less 2,000.
     #[arg(long, default_value_t = 20_000)]
     fleet: usize,
     /// end: wrong passwords per second. One core of argon2 checks some 50.
@@ -111,6 +121,9 @@ struct Arguments {
     /// storm: wrong passwords per second.
     #[arg(long, default_value_t = 500.0)]
     guesses: f64,
+    /// storm: the fleet speaks TLS and resumes its sessions.
+    #[arg(long)]
+    tls: bool,
     /// timing: refusals of each kind.
     #[arg(long, default_value_t = 400)]
     refusals: usize,
@@ -169,13 +182,24 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         let (users, guesses) = (arguments.users.clamp(1, 5_000), arguments.load.clamp(1.0, 1e4));
         end::run(&arguments.brokers, &programs, &end::Sizes { users, rate: 500.0, guesses, pace });
     }
+    if wanted(Scenario::Commits) {
+        let sizes = commits::Sizes {
+            writers: usize::from(arguments.writers),
+            rate: arguments.changes.clamp(0.0, 1e6),
+            users: 4,
+            seconds: arguments.seconds.clamp(0.1, 3600.0),
+            pace,
+        };
+        commits::run(&arguments.brokers, &programs, &sizes);
+    }
     if wanted(Scenario::Storm) {
-        let fleet = arguments.fleet.min((files / 2).saturating_sub(1_500)).max(1);
+        let fleet = arguments.fleet.min(files.saturating_sub(2_000)).max(1);
         if fleet < arguments.fleet {
             println!("a fleet of {fleet} instead of {}: a process may open {files} files here", arguments.fleet);
         }
         let (guesses, patience) = (arguments.guesses.clamp(1.0, 1e4), Duration::from_mins(1));
-        storm::run(&arguments.brokers, &programs, &storm::Sizes { fleet, victims: 10, guesses, pace, patience });
+        let sizes = storm::Sizes { fleet, victims: 10, guesses, pace, patience, tls: arguments.tls };
+        storm::run(&arguments.brokers, &programs, &sizes);
     }
     if wanted(Scenario::Timing) {
         timing::run(&arguments.brokers, &programs, arguments.refusals.max(10));

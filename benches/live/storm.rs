@@ -1,7 +1,7 @@
 //! A fleet that comes back all at once, while passwords are guessed.
 //!
-//! The fleet has logged in before. Then every connection is cut in the same moment, and made again: how long until all
-//! of them are back, what the bystanders notice, and how much memory it takes. Then three kinds of users, whose names are
+//! The fleet has logged in before. Then every connection is cut in the same moment, and a second later made again, all at
+//! once: how long until all of them are back, what the bystanders notice, and how much memory it takes. Then three kinds of users, whose names are
 //! being guessed at, log in: one whose proof is remembered, one whose proof has to be checked again but who comes from
 //! where it has logged in before, and one who never was here. Nobody may be locked out.
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::brokers::{Broker, Cost, Person, Plan, Programs, Rights, Subject};
 use crate::bystanders::{self, Noticed, Pace, Stage};
+use crate::certificates;
 use crate::clock::{milliseconds, now};
 use crate::crowd::{Crowd, Role, State};
 use crate::figures::Usage;
@@ -18,6 +19,10 @@ use crate::guesses::{Answers, Attack, address};
 use crate::table::align;
 
 const FLEET: Rights = ("fleet", &["fleet/#"], &["fleet/#"]);
+/// Clients of one source address: it has some 28,000 ports, and those of a cut connection rest for a minute.
+const EACH_ADDRESS: usize = 2_000;
+/// How long the network is gone.
+const OUTAGE: f64 = 1.0;
 /// A client that was refused tries again after this.
 const PAUSE_MS: f64 = 1000.0;
 
@@ -28,6 +33,8 @@ pub(crate) struct Sizes {
     pub(crate) guesses: f64,
     pub(crate) pace: Pace,
     pub(crate) patience: Duration,
+    /// Does the fleet speak TLS? It resumes its sessions then.
+    pub(crate) tls: bool,
 }
 
 /// How one client got in.
@@ -84,10 +91,13 @@ struct Story {
     noticed: Noticed,
     answers: Answers,
     resident: [u64; 3],
+    resumed: usize,
+    /// CPU seconds of the broker, of the cut and of the return.
+    cpu: [f64; 2],
 }
 
 const KINDS: [&str; 3] = ["remembered", "known here, proof gone", "never here before"];
-const PHASES: [&str; 4] = ["before", "guessed at", "fleet comes back", "victims log in"];
+const PHASES: [&str; 5] = ["before", "guessed at", "fleet is cut off", "fleet comes back", "victims log in"];
 
 fn story(subject: Subject, programs: &Programs, sizes: &Sizes) -> Result<Story, String> {
     let mut people: Vec<Person> = (0..sizes.fleet)
@@ -99,6 +109,7 @@ fn story(subject: Subject, programs: &Programs, sizes: &Sizes) -> Result<Story, 
         .map(|(index, person)| Role {
             clean: false,
             subscribe: vec![format!("fleet/{index}")],
+            source: Some(address(0x00DF_0000 + (index / EACH_ADDRESS) as u64)),
             ..Role::new(&person.name, &person.password)
         })
         .collect();
@@ -114,8 +125,13 @@ fn story(subject: Subject, programs: &Programs, sizes: &Sizes) -> Result<Story, 
         }
     }
     let rights = [FLEET, bystanders::ROLE];
-    let Broker { mut process, address, mut admin } =
+    let Broker { mut process, address, tls, roots, mut admin } =
         Plan { programs, cost: Cost::Default, roles: &rights, people: &people }.start(subject)?;
+    if sizes.tls {
+        for (role, config) in roles.iter_mut().zip(certificates::clients(&roots, sizes.fleet)?) {
+            role.tls = Some((tls, config));
+        }
+    }
     let failed = |error: std::io::Error| error.to_string();
     let (mut fleet, mut others) = (Crowd::new(address).map_err(failed)?, Crowd::new(address).map_err(failed)?);
     let places = fleet.connect_all(&roles, Duration::from_mins(5))?;
@@ -140,20 +156,26 @@ fn story(subject: Subject, programs: &Programs, sizes: &Sizes) -> Result<Story, 
     let noticed = bystanders::start(address, sizes.pace, PHASES.len() + 1, &stage)?;
     stage.during(PHASES.len(), 1.0);
     stage.during(0, 5.0);
-    let names = victims.iter().map(|role| role.login.0.clone()).collect();
+    let names = victims.iter().map(|role| role.client_id.clone()).collect();
     let attack = Attack::start(address, sizes.guesses, names)?;
     stage.during(1, 5.0);
+    let cpu_before = Usage::of(&id).cpu;
     stage.phase.store(2, Ordering::SeqCst);
     for &place in &places {
         fleet.close(place);
     }
+    stage.during(2, OUTAGE);
+    let cpu_between = Usage::of(&id).cpu;
+    stage.phase.store(3, Ordering::SeqCst);
     for role in &mut roles {
         role.subscribe.clear();
     }
     let back = log_in(&mut fleet, &roles, &places, sizes.patience)?;
-    stage.phase.store(3, Ordering::SeqCst);
+    let cpu = [cpu_between - cpu_before, Usage::of(&id).cpu - cpu_between];
+    let resumed = fleet.resumed();
+    stage.phase.store(4, Ordering::SeqCst);
     for victim in &victims[sizes.victims..2 * sizes.victims] {
-        admin.touch(&victim.login.0)?;
+        admin.touch(&victim.client_id)?;
     }
     let places: Vec<usize> = (0..victims.len()).collect();
     let mut logins = log_in(&mut others, &victims, &places, sizes.patience)?;
@@ -168,7 +190,7 @@ fn story(subject: Subject, programs: &Programs, sizes: &Sizes) -> Result<Story, 
     let new = logins.split_off(2 * sizes.victims);
     let known = logins.split_off(sizes.victims);
     let resident = [at_rest, peak.load(Ordering::SeqCst), Usage::of(&id).resident];
-    Ok(Story { back, victims: [logins, known, new], noticed, answers, resident })
+    Ok(Story { back, victims: [logins, known, new], noticed, answers, resident, resumed, cpu })
 }
 
 /// How many got in, the times in which half, 99 % and all of those did, and the attempts of all.
@@ -185,9 +207,11 @@ fn words(logins: &[Login]) -> Vec<String> {
 
 pub(crate) fn run(subjects: &[Subject], programs: &Programs, sizes: &Sizes) {
     println!(
-        "storm: {} password clients, verified before, are cut off and connect again at once; {} wrong passwords/s from \
+        "storm: {} password clients{}, verified before, are cut off and connect again at once; {} wrong passwords/s from \
          as many addresses\n",
-        sizes.fleet, sizes.guesses
+        sizes.fleet,
+        if sizes.tls { " with TLS" } else { "" },
+        sizes.guesses
     );
     let mut rows = vec![vec!["logins".to_owned()]];
     rows[0].extend(["in", "p50 ms", "p99 ms", "all ms", "attempts", ""].map(str::to_owned));
@@ -225,10 +249,14 @@ pub(crate) fn run(subjects: &[Subject], programs: &Programs, sizes: &Sizes) {
         let [before, peak, after] = story.resident.map(|bytes| bytes >> 20);
         notes += &format!(
             "{}: {made} guesses, {refused} refused, {busy} busy, {unanswered} unanswered, {accepted} accepted; bystanders: \
-             {} cut off, {} messages lost; resident MiB: {before} with the fleet, {peak} at most, {after} in the end\n",
+             {} cut off, {} messages lost; resident MiB: {before} with the fleet, {peak} at most, {after} in the end; CPU \
+             of the broker: {:.2} s for the cut, {:.2} s for the return, {} TLS sessions resumed\n",
             subject.name(),
             story.noticed.closed,
             story.noticed.lost,
+            story.cpu[0],
+            story.cpu[1],
+            story.resumed,
         );
     }
     println!("{}\n{}\n{notes}", align(&rows), align(&others));

@@ -33,7 +33,7 @@ fn attempt(to: SocketAddr, from: SocketAddr, name: &str) -> std::io::Result<(u64
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     let mut out = Vec::new();
-    words::connect(&mut out, false, name, (name, "not the password"), true);
+    words::connect(&mut out, false, name, Some((name, "not the password")), true);
     let started = now();
     stream.write_all(&out)?;
     let mut connack = [0; 4];

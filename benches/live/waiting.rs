@@ -47,7 +47,7 @@ impl Plain {
         stream.set_read_timeout(Some(Duration::from_millis(700)))?;
         let mut client = Self { stream, buffer: Vec::new(), messages: 0 };
         let mut out = Vec::new();
-        words::connect(&mut out, false, &person.name, (&person.name, &person.password), clean);
+        words::connect(&mut out, false, &person.name, Some((&person.name, &person.password)), clean);
         if let Some(filter) = filter {
             wire::subscribe(&mut out, 1, filter, 1);
         }
@@ -111,7 +111,7 @@ fn story(subject: Subject, programs: &Programs, sizes: &Sizes) -> Result<[u64; 3
     people.extend((0..sizes.clients).map(|number| Person::new(format!("keeper-{number}"), &["keeper"])));
     people.push(Person::new("writer-1".to_owned(), &["writer"]));
     let plan = Plan { programs, cost: Cost::Least, roles: &[READER, KEEPER, WRITER], people: &people };
-    let Broker { mut process, address, mut admin } = plan.start(subject)?;
+    let Broker { mut process, address, mut admin, .. } = plan.start(subject)?;
     let mut writer = Plain::connect(address, &people[3 * sizes.clients], true, None).map_err(failed)?;
     writer.stream.set_read_timeout(Some(Duration::from_secs(20))).map_err(failed)?;
     let (slow, absent) = people[..3 * sizes.clients].split_at(sizes.clients);

@@ -15,9 +15,9 @@ pub(crate) enum Packet<'a> {
 }
 
 /// A CONNECT, in version 5 with a session that lives as long as the connection unless `clean` is false.
-pub(crate) fn connect(out: &mut Vec<u8>, v5: bool, client_id: &str, (user, password): (&str, &str), clean: bool) {
+pub(crate) fn connect(out: &mut Vec<u8>, v5: bool, client_id: &str, login: Option<(&str, &str)>, clean: bool) {
     let start = out.len();
-    wire::connect(out, wire::Connect { client_id, login: Some((user, password)), clean_session: clean, keep_alive: 0 });
+    wire::connect(out, wire::Connect { client_id, login, clean_session: clean, keep_alive: 0 });
     if !v5 {
         return;
     }

@@ -39,6 +39,16 @@ impl Histogram {
         self.max = self.max.max(nanoseconds);
     }
 
+    /// Takes in all that another one recorded.
+    #[allow(dead_code, reason = "the load driver has one for each trial")]
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.total += other.total;
+        self.max = self.max.max(other.max);
+    }
+
     /// The value that the given part of all values does not exceed, in microseconds; 0 when there is none.
     pub(crate) fn quantile(&self, part: f64) -> f64 {
         let wanted = ((self.total as f64 * part).ceil() as u64).max(1);

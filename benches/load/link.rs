@@ -73,6 +73,12 @@ impl Link {
         Ok(Self { stream: TcpStream::from_std(socket.into()), tls, out: Vec::new(), sent: 0 })
     }
 
+    /// Was an earlier TLS session resumed?
+    #[allow(dead_code, reason = "not every benchmark resumes")]
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.handshake_kind() == Some(rustls::HandshakeKind::Resumed))
+    }
+
     /// Bytes that were handed over and not yet taken by the kernel or the TLS layer.
     pub(crate) fn pending(&self) -> usize {
         self.out.len() - self.sent

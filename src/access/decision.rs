@@ -154,6 +154,11 @@ impl Authority {
         Some((tally.grant.qos()?, tally.retain))
     }
 
+    /// Does a rule deny to publish to this topic (prefix already applied)? No right that comes from elsewhere beats that.
+    pub fn denies_publish(&self, topic: &TopicName) -> bool {
+        self.ask(Domain::Topic, Action::Write, &topic_levels(topic.as_str())).is_none()
+    }
+
     /// May a message of this topic be received, and at which QoS at most? The hot path: allocates nothing.
     pub fn may_receive(&self, topic: &TopicName) -> Option<QoS> {
         self.ask(Domain::Topic, Action::Read, &topic_levels(topic.as_str()))?.grant.qos()

@@ -68,6 +68,9 @@ pub enum PolicyError {
     /// The name belongs to another user.
     #[error("the username `{0}` is taken: choose another one")]
     UsernameTaken(Username),
+    /// A public key is one identity's alone.
+    #[error("user `{0}`: the public key of a certificate belongs to another user: make a new key")]
+    KeyInUse(Username),
     /// One change names the same role or user twice, or under a key that is not its own.
     #[error("the change names {0} twice, or under a name that is not its own")]
     Inconsistent(RuleHolder),
@@ -111,7 +114,7 @@ pub enum PolicyError {
 impl PolicyError {
     /// Does the change contradict what is there already (HTTP 409), rather than being wrong in itself (422)?
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::RoleInUse { .. } | Self::RoleBuiltIn(_) | Self::UsernameTaken(_))
+        matches!(self, Self::RoleInUse { .. } | Self::RoleBuiltIn(_) | Self::UsernameTaken(_) | Self::KeyInUse(_))
     }
 }
 

@@ -309,6 +309,9 @@ pub struct CertificateRecord {
     pub serial: String,
     /// SHA-256 of the DER, lower-case hexadecimal.
     pub fingerprint: String,
+    /// SHA-256 of the SubjectPublicKeyInfo, lower-case hexadecimal. No two users have one in common.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// Start of validity.
     pub not_before: Timestamp,
     /// End of validity.
@@ -325,6 +328,9 @@ pub struct CertificateRecord {
     /// The key identifier of who issued it, lower-case hexadecimal; absent when it was made elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
+    /// Serial number of the certificate that it renews, until it has connected once: that one is then retired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
 }
 
 /// One identity: a person, a program or a device.

@@ -35,6 +35,8 @@ pub struct Policy {
     version: PolicyVersion,
     users: OrdMap<UserId, Arc<UserEntry>>,
     names: OrdSet<ByName>,
+    /// By the fingerprint of the public key of a certificate on record, revoked ones included.
+    keys: OrdMap<Arc<str>, UserId>,
     roles: OrdMap<RoleName, Arc<RoleEntry>>,
     holders: OrdMap<RoleName, Holders>,
     expiries: OrdSet<(Timestamp, Subject)>,
@@ -204,6 +206,11 @@ impl Policy {
         self.names.get(name).map(|ByName(user)| user)
     }
 
+    /// The user who has a certificate with this public key on record, revoked or not: SHA-256 of the SubjectPublicKeyInfo.
+    pub fn user_with_key(&self, key: &str) -> Option<&Arc<User>> {
+        self.keys.get(key).and_then(|id| self.user(*id))
+    }
+
     /// The role with this name.
     pub fn role(&self, name: &RoleName) -> Option<&Arc<Role>> {
         self.roles.get(name).map(|entry| &entry.role)
@@ -236,9 +243,12 @@ impl Policy {
     }
 
     /// What the user may do under that client identifier; `None` when it does not exist, is disabled or has expired,
-    /// or when its `client_id` pattern does not admit the identifier.
+    /// when its `client_id` pattern does not admit the identifier, or when nobody may have it: with `+` or `#` in it.
     pub fn authority(&self, user: UserId, client_id: &ClientId) -> Option<Authority> {
         let entry = self.users.get(&user)?;
+        if client_id.as_str().contains(['+', '#']) {
+            return None;
+        }
         if let Some(pattern) = &entry.client_id
             && !pattern.matches(&entry.user.username, client_id.as_str())
         {
@@ -360,6 +370,9 @@ impl Policy {
     fn remove_user(&mut self, id: UserId, claims: &mut ClaimsMoved) {
         let Some(before) = self.users.remove(&id) else { return };
         self.names.remove(&before.user.username);
+        for key in before.user.certificates.iter().filter_map(|certificate| certificate.key.as_deref()) {
+            self.keys.remove(key);
+        }
         self.forget_expiry(before.expires_at(), Subject::User(id));
         claims.0.extend(before.own.clone());
         for name in &before.user.roles {
@@ -397,6 +410,11 @@ impl Policy {
             let holders = self.holders.entry(name.clone()).or_default();
             let holders = if entry.is_tied() { &mut holders.tied } else { &mut holders.others };
             holders.insert(user.id);
+        }
+        for key in user.certificates.iter().filter_map(|certificate| certificate.key.as_deref()) {
+            if self.keys.insert(key.into(), user.id).is_some_and(|other| other != user.id) {
+                return Err(PolicyError::KeyInUse(user.username.clone()));
+            }
         }
         self.expect_expiry(entry.expires_at(), Subject::User(user.id));
         claims.1.extend(entry.own.clone());
@@ -524,6 +542,7 @@ impl Default for Policy {
             version: PolicyVersion::default(),
             users: OrdMap::new(),
             names: OrdSet::new(),
+            keys: OrdMap::new(),
             roles: roles.collect(),
             holders: OrdMap::new(),
             expiries: OrdSet::new(),

@@ -200,6 +200,20 @@ fn a_user_that_is_disabled_or_has_another_client_identifier_has_no_authority() {
 }
 
 #[test]
+fn a_client_identifier_that_nobody_may_have_has_no_authority() {
+    let mut bob = user(1, "bob", &["guest"]);
+    for pattern in [None, Some("*"), Some("*+*"), Some("a#")] {
+        bob.client_id = pattern.map(str::to_owned);
+        let policy = policy().with([], [put(bob.clone())], NOW).unwrap();
+        for odd in ["a+", "+", "#", "a#"] {
+            assert!(policy.authority(id(1), &client(odd)).is_none(), "{pattern:?} {odd}");
+        }
+        let able = policy.who_can_receive(&topic("public/x")).iter().any(|able| able.user.id == id(1));
+        assert_eq!(able, pattern.is_none_or(|pattern| pattern == "*"), "{pattern:?}");
+    }
+}
+
+#[test]
 fn a_client_identifier_in_an_allow_rule_needs_a_tie_to_the_username() {
     let policy = policy();
     let devices = || role("devices", &[allow("dev/${client_id}/#")]);

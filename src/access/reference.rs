@@ -292,13 +292,16 @@ pub fn differential(data: &[u8]) {
         Err(error) => drop(error.to_string()),
     }
 
-    let Ok(authority) = authority(&rules, username.as_str(), Some(client)) else {
+    let Ok(authority) = authority(&rules, username.as_str(), Some(client.clone())) else {
         assert!(committed.is_err(), "a policy took rules that do not compile");
         return;
     };
     let who = Who { username: username.as_str(), client_id: Some(&client_id) };
     if let Ok(name) = TopicName::try_from(&*topic) {
         check_topic(&authority, &rules, &name, who);
+        if let Ok(policy) = &committed {
+            check_policy(policy, id, &client, &rules, &name);
+        }
         let segments: Vec<&str> = topic.strip_prefix('/').unwrap_or(&topic).split('/').collect();
         if segments.iter().all(|segment| !matches!(*segment, "" | "." | "..")) {
             let path = format!("/{}", segments.join("/"));
@@ -309,6 +312,25 @@ pub fn differential(data: &[u8]) {
         if let Ok(filter) = TopicFilter::try_from(&*filter) {
             check_filter(&authority, &filter, &name);
         }
+    }
+}
+
+/// What a policy grants under a client identifier that it admits is what the reference says, and `who-can` knows of it.
+fn check_policy(policy: &Policy, id: UserId, client_id: &ClientId, rules: &[Permission], topic: &TopicName) {
+    let (Some(user), Some(authority)) = (policy.user(id), policy.authority(id, client_id)) else { return };
+    assert!(!client_id.as_str().contains(['+', '#']), "nobody may have {client_id}");
+    check_topic(
+        &authority,
+        rules,
+        topic,
+        Who { username: user.username.as_str(), client_id: Some(client_id.as_str()) },
+    );
+    for (may, able) in [
+        (authority.may_publish(topic).is_some(), policy.who_can_publish(topic)),
+        (authority.may_receive(topic).is_some(), policy.who_can_receive(topic)),
+    ] {
+        // As long as any level may be, no client identifier is left that is none of them.
+        assert!(!may || !able.is_empty() || topic.as_str().len() > 1_000, "{topic} by {client_id:?} under {rules:?}");
     }
 }
 

@@ -23,6 +23,9 @@
 //! | `GET /api/client-registry/requests/{id}` | | [`RequestView`] |
 //! | `POST /api/client-registry/requests/{id}/grant` | [`GrantTerms`] | [`RequestView`] |
 //! | `POST /api/client-registry/requests/{id}/deny` | [`Deny`] | [`RequestView`] |
+//! | `GET /api/client-registry/replacements` | | [`Page`] of [`ReplacementView`] |
+//! | `POST /api/client-registry/replacements/{username}` | [`ReplaceTerms`] (optional) | [`ReplacementView`] |
+//! | `DELETE /api/client-registry/replacements/{username}` | | 204 |
 //! | `POST /api/client-registry/unlock` | [`UnlockTerms`] | [`LockStatus`] |
 //! | `POST /api/client-registry/lock` | | [`LockStatus`] |
 //! | `GET /api/client-registry/status` | | [`LockStatus`] |
@@ -58,8 +61,8 @@ pub use crate::audit::{Entry, Hash, Record, Report, Statement, Tip};
 pub use crate::directory::{Deletion, Document, End, HistoryEntry, NotRestored, RoleDocument, UserDocument};
 pub use crate::directory::{ObjectAction, ObjectChange, ObjectKind, SessionEffect, Standing, SubscriptionEffect};
 pub use crate::registry::{
-    Event, EventKind, GrantTerms, LockStatus, RequestId, RequestPage, RequestView, State as RequestState, StateFilter,
-    UnlockTerms,
+    Event, EventKind, GrantTerms, LockStatus, ReplaceTerms, ReplacementView, RequestId, RequestPage, RequestView,
+    State as RequestState, StateFilter, UnlockTerms,
 };
 
 /// The most requests of the registry in one page.

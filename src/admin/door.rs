@@ -17,7 +17,7 @@ use super::State;
 use super::https::Peer;
 use super::problem::Problem;
 use super::routes::no_method;
-use crate::registry::{Answer, Door, MAX_PAYLOAD, Origin};
+use crate::registry::{Answer, Binding, Door, MAX_PAYLOAD, Origin};
 
 /// RFC 8555 9.1.
 const PEM_CHAIN: &str = "application/pem-certificate-chain";
@@ -26,6 +26,7 @@ const PEM_CHAIN: &str = "application/pem-certificate-chain";
 pub(super) fn routes(state: Arc<State>) -> Router {
     Router::new()
         .route("/api/client-registry/register", post(register))
+        .route("/api/client-registry/challenge", post(challenge))
         .route("/api/client-registry/ca", get(ca))
         .route("/crl", get(super::certificates::crl))
         .method_not_allowed_fallback(no_method)
@@ -48,6 +49,11 @@ async fn register(
     told(&state.registry.register(&body, content_type, &origin(&peer)).await)
 }
 
+/// A nonce for the address that asks.
+async fn challenge(Extract(state): Extract<Arc<State>>, Extension(peer): Extension<Peer>) -> Response {
+    told(&state.registry.challenge(&[], None, &origin(&peer)))
+}
+
 /// The trust bundle.
 async fn ca(Extract(state): Extract<Arc<State>>, Extension(peer): Extension<Peer>) -> Response {
     let answer = state.registry.ca(&[], None, &origin(&peer));
@@ -59,7 +65,14 @@ async fn ca(Extract(state): Extract<Arc<State>>, Extension(peer): Extension<Peer
 
 /// Nobody is there to be told a decision later: a device polls.
 fn origin(peer: &Peer) -> Origin {
-    Origin { source: peer.address, listener: Arc::clone(&peer.listener), door: Door::Rest, connection: 0, sink: None }
+    Origin {
+        source: peer.address,
+        listener: Arc::clone(&peer.listener),
+        door: Door::Rest,
+        // The next request may come on another connection.
+        binding: Binding::Source(peer.address.into()),
+        sink: None,
+    }
 }
 
 fn told(answer: &Answer) -> Response {

@@ -10,7 +10,7 @@ use super::problem::{Kind, Problem};
 use super::{Answer, Shared, blocking};
 use crate::access::{Authority, Decision, Effect, Permission, RoleName, SubscribeVerdict, User, Verdict};
 use crate::mqtt::{ClientId, QoS, TopicFilter, TopicName};
-use crate::session::{RegistryOperation, is_answer_filter};
+use crate::session::{PartialSubscription, RegistryOperation, Settings, is_answer_filter, routed_topic};
 
 pub(super) async fn explain(
     state: Shared,
@@ -35,6 +35,9 @@ pub(super) async fn explain(
         return http(&question, user, policy.authority_without_client(user.id), now).map(Json);
     }
     let client_id = question.client_id.as_deref().unwrap_or(user.username.as_str());
+    if client_id.is_empty() {
+        return Err(invalid("name a client identifier: for an empty one the broker draws another".to_owned()));
+    }
     let client_id =
         ClientId::try_from(client_id).map_err(|error| invalid(format!("the client identifier: {error}")))?;
     let wrong_topic = |error| invalid(format!("the topic `{}`: {error}", question.topic));
@@ -43,12 +46,14 @@ pub(super) async fn explain(
     };
     let answer = match question.action {
         Action::Publish => {
-            let topic = prefixed(&authority, &question.topic);
-            let topic = TopicName::try_from(topic.as_str()).map_err(wrong_topic)?;
+            let topic = TopicName::try_from(question.topic.as_str()).map_err(wrong_topic)?;
             if RegistryOperation::of(&topic).is_some() {
                 open(&question, format!("every session may publish to `{topic}`, an operation of the registry"))
             } else {
-                publish(&question, &topic, authority.explain_publish(&topic))
+                match routed_topic(&topic, &authority, &state.session) {
+                    Ok(topic) => publish(&question, &topic, authority.explain_publish(&topic)),
+                    Err(topic) => too_long(&question, topic.as_str(), &state.session),
+                }
             }
         }
         Action::Receive => {
@@ -61,12 +66,15 @@ pub(super) async fn explain(
         }
         Action::Subscribe => {
             let filter = TopicFilter::try_from(question.topic.as_str()).map_err(wrong_topic)?;
-            if is_answer_filter(&filter) {
-                open(&question, format!("every session may subscribe to `{filter}`, for the registry's answers"))
-            } else if filter.as_str().starts_with("$share/") {
+            // In the order in which a session looks at it.
+            if filter.as_str().starts_with("$share/") {
                 refused(&question, "shared subscriptions are not available in this version".to_owned())
+            } else if filter.levels().nth(state.session.topic_levels).is_some() {
+                too_long(&question, filter.as_str(), &state.session)
+            } else if is_answer_filter(&filter) {
+                open(&question, format!("every session may subscribe to `{filter}`, for the registry's answers"))
             } else {
-                subscribe(&question, &authority, &filter, state.filter_partial)
+                subscribe(&question, &authority, &filter, state.session.partial_subscription)
             }
         }
         // Answered above: a request has no client identifier.
@@ -75,12 +83,12 @@ pub(super) async fn explain(
     Ok(Json(answer))
 }
 
-/// As a PUBLISH of this user would be routed.
-fn prefixed(authority: &Authority, topic: &str) -> String {
-    match authority.publish_prefix() {
-        Some(prefix) if !topic.starts_with('$') => format!("{prefix}{topic}"),
-        _ => topic.to_owned(),
-    }
+/// What no rule can allow.
+fn too_long(question: &Explain, topic: &str, settings: &Settings) -> Explanation {
+    let levels = settings.topic_levels;
+    let reason =
+        format!("more than {levels} levels (`limits.topic_levels`), or with its publish prefix more than 65,535 bytes");
+    Explanation { topic: topic.to_owned(), ..refused(question, reason) }
 }
 
 /// Why a user has no authority at all.
@@ -178,7 +186,12 @@ fn receive(question: &Explain, decision: Decision) -> Explanation {
     }
 }
 
-fn subscribe(question: &Explain, authority: &Authority, filter: &TopicFilter, filter_partial: bool) -> Explanation {
+fn subscribe(
+    question: &Explain,
+    authority: &Authority,
+    filter: &TopicFilter,
+    partial: PartialSubscription,
+) -> Explanation {
     let decision = authority.explain_subscribe(filter);
     let who = &question.username;
     let granted = |max_qos: QoS, checked: bool| {
@@ -195,7 +208,7 @@ fn subscribe(question: &Explain, authority: &Authority, filter: &TopicFilter, fi
     };
     let (allowed, reason, max_qos, checked_at_delivery) = match decision.verdict {
         SubscribeVerdict::Granted { max_qos, unconditional } => granted(max_qos, !unconditional),
-        SubscribeVerdict::Partial { max_qos } if filter_partial => granted(max_qos, true),
+        SubscribeVerdict::Partial { max_qos } if partial == PartialSubscription::Filter => granted(max_qos, true),
         SubscribeVerdict::Partial { .. } => {
             let reason = format!(
                 "`{who}` may receive a part of `{filter}` only, and `access.partial_subscription` is \"refuse\""

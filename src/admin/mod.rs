@@ -40,6 +40,7 @@ use crate::clock::Clock;
 use crate::crl::CrlPublisher;
 use crate::directory::{Directory, DirectoryError, Expected, LiveSessions};
 use crate::registry::Registry;
+use crate::session;
 use problem::{Kind, Problem};
 
 /// What administration is done with.
@@ -56,10 +57,10 @@ pub(crate) struct State {
     pub(crate) password_policy: PasswordPolicy,
     /// Looks after the audit log.
     pub(crate) keeper: Arc<Keeper>,
-    /// Is `access.partial_subscription` "filter"?
-    pub(crate) filter_partial: bool,
     /// The revocation list, and the CA that signs it.
     pub(crate) crl: Arc<CrlPublisher>,
+    /// What holds for every session.
+    pub(crate) session: session::Settings,
     /// What time it is.
     pub(crate) clock: Arc<dyn Clock>,
     /// Tells that users or rules have changed.

@@ -2,19 +2,21 @@
 
 use axum::Extension;
 use axum::extract::Json;
+use axum::http::StatusCode;
 use axum::response::Response;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::api::{
-    Deny, Event, GrantTerms, LockStatus, MAX_PAGE, Missed, RequestFilter, RequestId, RequestPage, RequestView,
-    UnlockTerms,
+    Deny, Event, GrantTerms, LockStatus, MAX_PAGE, Missed, Page, ReplaceTerms, ReplacementView, RequestFilter,
+    RequestId, RequestPage, RequestView, UnlockTerms,
 };
 use super::caller::{Caller, Standing};
 use super::extract::{Ask, Body, Named, OptionalBody};
 use super::problem::{Kind, Problem};
 use super::stream::{self, Over, Stopping, Teller};
 use super::{Answer, Shared};
+use crate::access::Username;
 use crate::registry::{RegistryError, RegistryErrorKind};
 
 pub(super) async fn list(state: Shared, _: Caller, Ask(filter): Ask<RequestFilter>) -> Answer<Json<RequestPage>> {
@@ -46,6 +48,28 @@ pub(super) async fn deny(
     Body(deny): Body<Deny>,
 ) -> Answer<Json<RequestView>> {
     Ok(Json(state.registry.deny(id, deny.reason, actor).await?))
+}
+
+pub(super) async fn replacements(state: Shared, _: Caller) -> Answer<Json<Page<ReplacementView>>> {
+    Ok(Json(Page { items: state.registry.replacements().await? }))
+}
+
+pub(super) async fn replace(
+    state: Shared,
+    Caller(actor): Caller,
+    Named(username): Named<Username>,
+    OptionalBody(terms): OptionalBody<ReplaceTerms>,
+) -> Answer<Json<ReplacementView>> {
+    Ok(Json(state.registry.replace(username, terms, actor).await?))
+}
+
+pub(super) async fn cancel_replacement(
+    state: Shared,
+    Caller(actor): Caller,
+    Named(username): Named<Username>,
+) -> Answer<StatusCode> {
+    state.registry.cancel_replacement(username, actor).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn unlock(

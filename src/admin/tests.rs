@@ -108,7 +108,7 @@ impl Fixture {
             password_policy,
             keeper: Arc::new(keeper.unwrap()),
             crl: crl.clone(),
-            filter_partial: false,
+            session: crate::session::Settings::default(),
             clock,
             moved: watch::channel(()).1,
         });
@@ -124,7 +124,7 @@ impl Fixture {
             source: "192.0.2.7".parse().unwrap(),
             listener: "mqtts".into(),
             door: Door::Mqtt,
-            connection: 1,
+            binding: crate::registry::Binding::Connection(1),
             sink: None,
         };
         let answer = self.registry.register(message.to_string().as_bytes(), None, &origin).await;
@@ -220,12 +220,14 @@ async fn one_certificate_is_revoked_once_with_its_reason_and_the_others_stand() 
     let certificate = |serial: &str| CertificateRecord {
         serial: serial.to_owned(),
         fingerprint: serial.repeat(16),
+        key: None,
         not_before: jiff::Timestamp::UNIX_EPOCH,
         not_after: jiff::Timestamp::MAX,
         revoked_at: None,
         reason: None,
         comment: None,
         issuer: None,
+        replaces: None,
     };
     let records = vec![certificate("01ab"), certificate("02cd")];
     let id = broker.directory.policy().user_named(&"station-7".parse().unwrap()).unwrap().id;
@@ -261,12 +263,14 @@ async fn all_certificates_of_a_user_and_an_issuer_are_revoked_and_the_list_is_se
     let certificates = ["0a", "0b"].map(|serial| CertificateRecord {
         serial: serial.to_owned(),
         fingerprint: serial.repeat(32),
+        key: None,
         not_before: jiff::Timestamp::UNIX_EPOCH,
         not_after: "2200-01-01T00:00:00Z".parse().unwrap(),
         revoked_at: None,
         reason: None,
         comment: None,
         issuer: Some(issuer.clone()),
+        replaces: None,
     });
     for name in ["one", "two"] {
         let certificates = certificates.clone().map(|it| CertificateRecord {
@@ -399,6 +403,11 @@ async fn what_is_refused_is_told_as_a_problem() {
         ("POST", "/api/explain", json!({ "username": "nobody", "action": "publish", "topic": "a" })),
         ("POST", "/api/explain", json!({ "username": "historian", "action": "publish", "topic": "a/#" })),
         ("POST", "/api/explain", json!({ "username": "historian", "action": "publish", "topic": "a", "qos": 3 })),
+        (
+            "POST",
+            "/api/explain",
+            json!({ "username": "historian", "action": "publish", "topic": "a", "client_id": "" }),
+        ),
     ] {
         text.push(broker.no(method, path, body).await);
     }
@@ -522,6 +531,9 @@ async fn explanations_say_which_rule_decided() {
         json!({ "action": "subscribe", "topic": "other" }),
         json!({ "action": "publish", "topic": "plant/t", "client_id": "station-7-b" }),
         json!({ "action": "publish", "topic": "plant/t", "client_id": "foreign" }),
+        json!({ "action": "publish", "topic": "plant/t", "client_id": "station-7#" }),
+        json!({ "action": "publish", "topic": format!("plant{}", "/".repeat(127)) }),
+        json!({ "action": "subscribe", "topic": format!("plant/station-7{}", "/".repeat(127)) }),
     ] {
         text.push(ask(question).await);
     }

@@ -23,7 +23,14 @@ pub(super) async fn who_can(state: Shared, _: Caller, Ask(question): Ask<WhoCanQ
     };
     // Every user may have to be looked at.
     let policy = state.directory.policy();
-    let able = blocking(move || Ok(if writes { policy.who_can_publish(&name) } else { policy.who_can_receive(&name) }));
+    let too_deep = writes && name.levels().nth(state.session.topic_levels).is_some();
+    let able = blocking(move || {
+        Ok(match writes {
+            true if too_deep => Vec::new(),
+            true => policy.who_can_publish(&name),
+            false => policy.who_can_receive(&name),
+        })
+    });
     let able = able.await?;
     let count = able.len();
     let users = able.into_iter().take(limit.unwrap_or(usize::MAX)).map(|able| AbleUser {

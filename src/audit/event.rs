@@ -313,6 +313,25 @@ pub enum Lapse {
     Forgotten,
     /// Its user is gone.
     UserGone,
+    /// Its user has another proof now.
+    Replaced,
+    /// An operator has shut the name that it was to take.
+    Cancelled,
+}
+
+/// Why a name is open to a new key no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Closing {
+    /// A request has taken it.
+    Granted,
+    /// An operator has shut it.
+    Cancelled,
+    /// Its time is over.
+    Expired,
+    /// Its user is gone, or has another name.
+    UserGone,
 }
 
 /// What happened.
@@ -341,8 +360,14 @@ pub enum Event {
     RoleChanged { role: RoleName, old: u64, new: u64, change: RoleChange },
     /// A role was deleted.
     RoleDeleted { role: RoleName, old: u64 },
-    /// The CA is about to sign a certificate; if it does and the request is granted, [`Event::CertificateIssued`] follows.
-    CertificateSigning { request: Uuid, username: Username, serial: Word },
+    /// The CA is about to sign a certificate; if it does and the change is made, [`Event::CertificateIssued`] follows.
+    /// `request`: absent for a renewal.
+    CertificateSigning {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<Uuid>,
+        username: Username,
+        serial: Word,
+    },
     /// The CA has issued a certificate.
     CertificateIssued { user: UserRef, serial: Word, fingerprint: Word, not_after: Timestamp },
     /// A certificate is good no more. `reason`: absent when the user was deleted.
@@ -359,6 +384,8 @@ pub enum Event {
     ServerCertificate { origin: Word, fingerprint: Word, not_after: Timestamp },
     /// The CA is about to sign the revocation list with this number.
     CrlSigning { issuer: Word, number: u64, entries: u64, next_update: Timestamp },
+    /// A user has renewed a certificate, which is good until the new one was used. `in_grace`: it had lapsed.
+    CertificateRenewed { user: UserRef, serial: Word, replaces: Word, in_grace: bool },
     /// A device asks for an identity. `key`: SHA-256 of the public key of its CSR.
     RegistrationRequested {
         request: Uuid,
@@ -374,6 +401,10 @@ pub enum Event {
     RegistrationDenied { request: Uuid, username: Username },
     /// A request is gone without, or long after, a decision.
     RegistrationLapsed { request: Uuid, username: Username, why: Lapse },
+    /// The next request for the name of this user may replace its proofs. `limited`: from some networks only.
+    ReplacementOpened { user: UserRef, until: Timestamp, limited: bool },
+    /// It may no more.
+    ReplacementClosed { user: UserRef, why: Closing },
     /// The registry admits new requests.
     RegistryUnlocked {
         until: Timestamp,
@@ -426,6 +457,7 @@ impl Event {
             Self::RoleDeleted { .. } => "role_deleted",
             Self::CertificateSigning { .. } => "certificate_signing",
             Self::CertificateIssued { .. } => "certificate_issued",
+            Self::CertificateRenewed { .. } => "certificate_renewed",
             Self::CertificateRevoked { .. } => "certificate_revoked",
             Self::IssuerRevoked { .. } => "issuer_revoked",
             Self::ServerCertificate { .. } => "server_certificate",
@@ -434,6 +466,8 @@ impl Event {
             Self::RegistrationGranted { .. } => "registration_granted",
             Self::RegistrationDenied { .. } => "registration_denied",
             Self::RegistrationLapsed { .. } => "registration_lapsed",
+            Self::ReplacementOpened { .. } => "replacement_opened",
+            Self::ReplacementClosed { .. } => "replacement_closed",
             Self::RegistryUnlocked { .. } => "registry_unlocked",
             Self::RegistryLocked => "registry_locked",
             Self::LoginsFailed { .. } => "logins_failed",

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::record::Hash;
 use crate::files;
+use crate::pki::{hex, unhex};
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +51,7 @@ impl PublicKey {
 
     /// Did this key sign the statement?
     pub fn verifies(&self, statement: &Statement) -> bool {
-        let Some(signature) = from_hex(&statement.signature) else { return false };
+        let Some(signature) = unhex(&statement.signature) else { return false };
         statement.key == self.id()
             && UnparsedPublicKey::new(&ED25519, self.0).verify(statement.text().as_bytes(), &signature).is_ok()
     }
@@ -179,7 +180,7 @@ impl AuditKey {
         let key = self.public.id();
         let unsigned = Statement { purpose, sequence, hash, time, key, signature: String::new() };
         let signature = self.pair.sign(unsigned.text().as_bytes());
-        let signature = to_hex(signature.as_ref());
+        let signature = hex(signature.as_ref());
         Statement { signature, ..unsigned }
     }
 }
@@ -188,17 +189,6 @@ impl fmt::Debug for AuditKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AuditKey({:?})", self.public)
     }
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or_default();
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }
 
 fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), KeyError> {

@@ -28,7 +28,8 @@ mod tests;
 pub use chain::{Chain, Sealing, Tip, is_ours};
 pub use diff::{certificates_lost, role_change, user_change};
 pub use event::{
-    Event, Field, Lapse, Note, Pattern, Permissions, Place, RoleChange, RoleNames, Rule, UserChange, UserRef, Who, Word,
+    Closing, Event, Field, Lapse, Note, Pattern, Permissions, Place, RoleChange, RoleNames, Rule, UserChange, UserRef,
+    Who, Word,
 };
 pub use keeper::{Append, Keeper, KeeperError, Settings, read};
 pub use key::{AuditKey, KeyError, PublicKey, Purpose, Statement};

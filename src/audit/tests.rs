@@ -129,12 +129,14 @@ fn a_lost_certificate_is_told_whether_it_was_revoked_removed_or_went_with_its_us
     let certificate = |serial: &str| CertificateRecord {
         serial: serial.to_owned(),
         fingerprint: format!("f{serial}"),
+        key: None,
         not_before: Timestamp::UNIX_EPOCH,
         not_after: Timestamp::MAX,
         revoked_at: None,
         reason: None,
         comment: None,
         issuer: None,
+        replaces: None,
     };
     let lost = |old: &[CertificateRecord], new: Option<&[CertificateRecord]>| {
         let user = |certificates: &[CertificateRecord]| User {

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -56,6 +57,29 @@ pub struct Authenticator {
     metrics: Arc<Metrics>,
 }
 
+/// A password that is being checked for somebody who may not stay for the answer.
+struct Attempt<'a> {
+    of: &'a Authenticator,
+    name: &'a Username,
+    source: Source,
+    /// Has argon2 begun? False again when the answer is there.
+    begun: Arc<AtomicBool>,
+}
+
+impl Attempt<'_> {
+    fn settle(&mut self) {
+        self.begun = Arc::default();
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if self.begun.load(Ordering::Acquire) {
+            self.of.throttle.lock().failed(self.source, self.name.as_str(), self.of.clock.instant());
+        }
+    }
+}
+
 /// An identity and whether argon2 was spared.
 struct Proven {
     identity: Identity,
@@ -81,7 +105,8 @@ impl Authenticator {
     ///
     /// The users may move again before the caller makes use of the answer: see [`Identity::check`].
     ///
-    /// Dropping the future ends the attempt: it then counts neither as a failure nor as a success.
+    /// Dropping the future ends the attempt. Before argon2 has begun with it, it counts neither as a failure nor as a
+    /// success; after that it counts as a failure, so that nobody gets its work for nothing by hanging up.
     ///
     /// # Errors
     /// A [`Refusal`] with the code for the CONNACK.
@@ -198,8 +223,15 @@ impl Authenticator {
         let hash = user.and_then(|user| user.password_hash.as_deref());
         // A fleet that shares one user queues up with the same proof: the first one pays for all.
         let proofs = Arc::clone(&self.proofs);
-        let remembered = move || proofs.remembers(&proof);
-        let verified = self.hasher.verify_unless(lane, source, password, hash, remembered).await;
+        let mut attempt = Attempt { of: self, name, source, begun: Arc::default() };
+        let begun = Arc::clone(&attempt.begun);
+        let begin = move || {
+            let remembered = proofs.remembers(&proof);
+            begun.store(!remembered, Ordering::Release);
+            remembered
+        };
+        let verified = self.hasher.verify_unless(lane, source, password, hash, begin).await;
+        attempt.settle();
         let matches = verified.map_err(|Busy| Cause::QueueFull)?;
         let mut throttle = self.throttle.lock();
         if matches {

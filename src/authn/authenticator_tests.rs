@@ -1,5 +1,7 @@
 //! Attacks on the login, and the rules that they run into.
 
+use std::pin::Pin;
+
 use super::super::testing::{Directory, certificate, record, time, user};
 use super::super::{Anchor, Argon2Parameters, HasherSettings, PasswordHash};
 use super::*;
@@ -7,6 +9,8 @@ use crate::clock::{Duration, ManualClock};
 use crate::mqtt::ReasonCode;
 
 const HOME: Source = Source::V6(1);
+
+type Outcome = Result<Identity, Refusal>;
 
 struct World {
     directory: Directory,
@@ -79,9 +83,55 @@ impl World {
         tokio::join!(self.login("device", "right"), change).0
     }
 
+    /// A login that waits for argon2, and whose client may hang up: when the value is dropped.
+    async fn waiting(&self, source: Source, password: &'static str) -> Pin<Box<impl Future<Output = Outcome>>> {
+        let mut attempt = Box::pin(self.login_from(source, "device", password));
+        tokio::select! {
+            biased;
+            refused = &mut attempt => panic!("{:?}", refused.map(drop)),
+            () = std::future::ready(()) => {}
+        }
+        attempt
+    }
+
     fn count(&self, outcome: AuthenticationOutcome) -> u64 {
         self.metrics.authentications.get(outcome)
     }
+}
+
+/// An attacker who fills the queue and hangs up, a client that has no patience: neither is charged, and neither keeps
+/// anybody out.
+#[tokio::test]
+async fn who_hangs_up_before_argon2_begins_costs_nothing_and_is_not_charged() {
+    let world = World::new(Auth::Password);
+    let stalled = world.authenticator.hasher().stall();
+    for number in 0..2_000 {
+        drop(world.waiting(Source::V6(number), "wrong").await);
+    }
+    for _ in 0..2_000 {
+        drop(world.waiting(HOME, "wrong").await);
+    }
+    let honest = world.waiting(HOME, "right").await;
+    drop(stalled);
+    let login = honest.await;
+    assert!(login.is_ok(), "{:?}", login.map(drop));
+}
+
+/// Hanging up is no way to guess for nothing.
+#[tokio::test]
+async fn who_hangs_up_when_argon2_has_begun_is_charged() {
+    let world = World::new(Auth::Password);
+    let hasher = world.authenticator.hasher();
+    for number in 0..10 {
+        let stalled = hasher.stall();
+        let attempt = world.waiting(Source::V6(100 + number), "wrong").await;
+        drop(stalled);
+        // There is one thread, and one queue for both: it is done with the attempt when it has done this.
+        assert_eq!(hasher.verify(Lane::Login, Source::Local, b"x", None).await, Ok(false));
+        drop(attempt);
+    }
+    let refused = world.login_from(Source::V6(200), "device", "wrong").await.unwrap_err();
+    assert_eq!(refused, Refusal::Busy(Cause::Throttled));
 }
 
 fn bad(cause: Cause) -> Refusal {

@@ -3,9 +3,7 @@
 //! Enters: a password, and the hash that it should match. Leaves: yes, no, or "busy". It never runs on an I/O thread,
 //! never holds more jobs than its queues, never lets one source or one kind of work keep out the others, and never tells
 //! by its timing whether there was a hash to match.
-//!
-//! Priority: on Linux the threads lower their own to nice 10, so that a storm of logins yields to messages; elsewhere
-//! they run at the priority of the process, for want of a safe call.
+//! Its threads have the lowest priority of the process, so that a storm of logins yields to messages.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -20,6 +18,7 @@ use super::Source;
 use super::phc::{Argon2Parameters, HashError, MAX_PASSWORD_BYTES, Memory, PasswordHash};
 use super::queue::{FairQueue, Full};
 use crate::metrics::Metrics;
+use crate::priority::Priority;
 
 /// How long a thread without work keeps the memory that argon2 fills.
 const KEEP_MEMORY: Duration = Duration::from_secs(2);
@@ -115,9 +114,19 @@ struct Verify {
     hash: Arc<str>,
     /// False for the decoy: whatever comes out, the answer is no.
     known: bool,
-    /// Has the same proof been verified since this one was queued?
-    remembered: Box<dyn FnOnce() -> bool + Send>,
+    /// Its turn has come. Has the same proof been verified since it was queued?
+    begin: Box<dyn FnOnce() -> bool + Send>,
     answer: oneshot::Sender<bool>,
+}
+
+impl Job {
+    /// Does anybody wait for the answer?
+    fn is_wanted(&self) -> bool {
+        match self {
+            Self::Verify(job) => !job.answer.is_closed(),
+            Self::Hash { answer, .. } => !answer.is_closed(),
+        }
+    }
 }
 
 impl Hasher {
@@ -145,7 +154,7 @@ impl Hasher {
         for number in 0..settings.workers.get() {
             let shared = Arc::clone(&pool.shared);
             thread::Builder::new().name(format!("argon2-{number}")).spawn(move || {
-                lower_priority();
+                Priority::Hashing.take();
                 shared.work();
             })?;
         }
@@ -162,14 +171,14 @@ impl Hasher {
         self.verify_unless(lane, source, password, hash, || false).await
     }
 
-    /// [`Hasher::verify`], but when its turn comes, `remembered` may say that the work has been done meanwhile.
+    /// [`Hasher::verify`], but when its turn comes, `begin` is told, and may say that the work has been done meanwhile.
     pub(super) async fn verify_unless(
         &self,
         lane: Lane,
         source: Source,
         password: &[u8],
         hash: Option<&str>,
-        remembered: impl FnOnce() -> bool + Send + 'static,
+        begin: impl FnOnce() -> bool + Send + 'static,
     ) -> Result<bool, Busy> {
         if password.len() > MAX_PASSWORD_BYTES {
             return Ok(false); // says nothing but what the client knows
@@ -182,7 +191,7 @@ impl Hasher {
                 password: password.to_vec().into(),
                 hash: hash.unwrap_or(self.shared.decoy.as_str()).into(),
                 known: hash.is_some(),
-                remembered: Box::new(remembered),
+                begin: Box::new(begin),
                 answer,
             }),
         );
@@ -215,7 +224,12 @@ impl Hasher {
     /// A job that finds no room is dropped, which its caller sees as the end of the answer's channel.
     fn push(&self, lane: Lane, source: Source, job: Job) {
         let mut waiting = self.shared.waiting.lock();
-        let out = waiting.lane(lane).push(source, job);
+        let queue = waiting.lane(lane);
+        if queue.is_full() {
+            // Whoever waits for an answer goes before those who have gone.
+            queue.retain(Job::is_wanted);
+        }
+        let out = queue.push(source, job);
         self.shared.metrics.argon2_waiting.set(waiting.len());
         drop(waiting);
         if !matches!(out, Err(Full::Refused(_))) {
@@ -294,9 +308,12 @@ impl Shared {
     /// An answer that nobody waits for any more is no error: the caller has gone, and so has the use of the work.
     fn run(&self, job: Job, memory: &mut Memory) {
         match job {
-            Job::Verify(job) if !job.answer.is_closed() => {
-                let Verify { password, hash, known, remembered, answer } = job;
-                let matches = if known && remembered() {
+            job if !job.is_wanted() => {}
+            Job::Verify(job) => {
+                let Verify { password, hash, known, begin, answer } = job;
+                // Asked for everybody alike.
+                let remembered = begin();
+                let matches = if known && remembered {
                     Ok(true)
                 } else {
                     self.verify(password.expose_secret(), &hash, known, memory)
@@ -306,10 +323,9 @@ impl Shared {
                     Err(error) => tracing::error!(%error, "a password could not be checked"), // the caller sees "busy"
                 }
             }
-            Job::Hash { password, answer } if !answer.is_closed() => {
+            Job::Hash { password, answer } => {
                 drop(answer.send(PasswordHash::create(password.expose_secret(), self.parameters, memory)));
             }
-            Job::Verify(_) | Job::Hash { .. } => {}
         }
     }
 
@@ -326,14 +342,6 @@ impl Shared {
     }
 }
 
-/// Linux counts the priority by thread, whatever POSIX says (setpriority(2), "C library/kernel differences").
-fn lower_priority() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, 10) {
-        tracing::warn!(%error, "the password threads keep the priority of the process");
-    }
-}
-
 #[cfg(test)]
 impl Hasher {
     /// Holds the only thread until the guard is dropped.
@@ -347,14 +355,14 @@ impl Hasher {
         let (release, released) = std::sync::mpsc::channel();
         let (started, running) = std::sync::mpsc::channel();
         let (answer, wanted) = oneshot::channel();
-        let remembered = Box::new(move || {
+        let begin = Box::new(move || {
             started.send(()).unwrap();
             released.recv().unwrap_err();
             drop(wanted);
             true
         });
         let (password, hash) = (Vec::new().into(), Arc::from(""));
-        self.push(Lane::Login, Source::Local, Job::Verify(Verify { password, hash, known: true, remembered, answer }));
+        self.push(Lane::Login, Source::Local, Job::Verify(Verify { password, hash, known: true, begin, answer }));
         running.recv().unwrap();
         Release(Some(release))
     }
@@ -445,18 +453,5 @@ mod tests {
         drop(pool);
         assert!(verdict.await.is_err());
         drop(stalled);
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn only_the_thread_that_asks_gets_the_lower_priority() {
-        use rustix::process::getpriority_process;
-        let before = getpriority_process(None).unwrap();
-        let lowered = thread::spawn(|| {
-            lower_priority();
-            getpriority_process(None).unwrap()
-        });
-        assert_eq!(lowered.join().unwrap(), 10.max(before));
-        assert_eq!(getpriority_process(None).unwrap(), before);
     }
 }

@@ -24,6 +24,8 @@ pub trait Users {
     fn is_revoked(&self, certificate: &CertificateRecord) -> bool {
         certificate.revoked_at.is_some()
     }
+    /// The user who has a certificate with this public key on record, revoked or not.
+    fn by_key(&self, key: &str) -> Option<&Arc<User>>;
 }
 
 impl Users for Policy {
@@ -37,6 +39,10 @@ impl Users for Policy {
 
     fn is_revoked(&self, certificate: &CertificateRecord) -> bool {
         Policy::is_revoked(self, certificate)
+    }
+
+    fn by_key(&self, key: &str) -> Option<&Arc<User>> {
+        self.user_with_key(key)
     }
 }
 

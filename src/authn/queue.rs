@@ -35,6 +35,20 @@ impl<J> FairQueue<J> {
         self.len
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        self.len >= self.capacity
+    }
+
+    /// Drops the jobs that `keep` does not want; the others keep their order.
+    pub(super) fn retain(&mut self, keep: impl Fn(&J) -> bool) {
+        self.jobs.retain(|_, jobs| {
+            jobs.retain(&keep);
+            !jobs.is_empty()
+        });
+        self.turns.retain(|source| self.jobs.contains_key(source));
+        self.len = self.jobs.values().map(VecDeque::len).sum();
+    }
+
     pub(super) fn push(&mut self, source: Source, job: J) -> Result<(), Full<J>> {
         if self.len < self.capacity {
             self.put(source, job);
@@ -115,6 +129,20 @@ mod tests {
         assert_eq!(queue.push(Source::V6(1), 10), Err(Full::Refused(10)), "its own flood gains it nothing");
         assert_eq!(queue.push(Source::V6(2), 20), Err(Full::Displaced(9)), "the newest of the flood goes");
         assert_eq!(queue.len(), 10);
+    }
+
+    #[test]
+    fn what_is_not_kept_makes_room_and_the_others_keep_their_turns() {
+        let mut queue = FairQueue::new(6);
+        for job in 0..6 {
+            queue.push(Source::V6(job % 3), job).unwrap();
+        }
+        queue.retain(|job| job % 3 != 0 && *job != 1);
+        assert!(!queue.is_full());
+        assert_eq!(queue.len(), 3);
+        queue.push(Source::V6(0), 6).unwrap();
+        let served: Vec<u64> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(served, [4, 2, 6, 5]);
     }
 
     proptest! {

@@ -36,12 +36,14 @@ pub(super) fn record(fingerprint: &str) -> CertificateRecord {
     CertificateRecord {
         serial: fingerprint.to_owned(),
         fingerprint: fingerprint.to_owned(),
+        key: None,
         not_before: time(0),
         not_after: time(100),
         revoked_at: None,
         reason: None,
         comment: None,
         issuer: None,
+        replaces: None,
     }
 }
 
@@ -55,6 +57,10 @@ impl Users for Snapshot {
 
     fn by_id(&self, id: UserId) -> Option<&Arc<User>> {
         self.0.iter().find(|user| user.id == id)
+    }
+
+    fn by_key(&self, key: &str) -> Option<&Arc<User>> {
+        self.0.iter().find(|user| user.certificates.iter().any(|it| it.key.as_deref() == Some(key)))
     }
 }
 

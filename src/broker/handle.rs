@@ -13,7 +13,7 @@ use crate::{
     net::Server,
     registry::Registry,
     router::{Mailbox, Origin, RetainedFull, RetainedMessage, RouteMemory},
-    session::{Message, Owner, Publisher, SessionNumber, SubscriptionNumber},
+    session::{Message, Owner, Publisher, SessionNumber, SubscriptionNumber, routed_topic},
 };
 
 /// A message was not published.
@@ -103,11 +103,8 @@ impl BrokerHandle {
         let topic = match &authority {
             None => topic,
             Some(authority) => {
-                let topic = match authority.publish_prefix() {
-                    None => topic,
-                    Some(prefix) => TopicName::try_from(format!("{prefix}{topic}").as_str())
-                        .map_err(|_| NotPublished::NotAuthorized)?,
-                };
+                let topic = routed_topic(&topic, authority, &self.server.settings.session)
+                    .map_err(|_| NotPublished::NotAuthorized)?;
                 let (most, may_retain) = authority.may_publish(&topic).ok_or(NotPublished::NotAuthorized)?;
                 if qos > most || (retain && !may_retain) {
                     return Err(NotPublished::NotAuthorized);

@@ -113,7 +113,7 @@ impl Broker {
     pub async fn shutdown(self) {
         self.shutdown.send_replace(true);
         let all_gone = async {
-            while self.server.workers.tasks() + self.https.tasks() > 0 {
+            while self.server.workers.tasks() + self.server.acceptors.tasks() + self.https.tasks() > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -139,6 +139,7 @@ impl Drop for Broker {
         remove_socket(&self.admin_socket);
         self.control.stop();
         self.https.stop();
+        self.server.acceptors.stop();
         self.server.workers.stop();
         self.keeper.stop();
     }

@@ -127,6 +127,8 @@ pub(super) fn registry(config: &Config) -> registry::Settings {
         max_pending: settings.max_pending,
         max_pending_per_source: settings.max_pending_per_source,
         validity: config.ca.validity,
+        renew_grace: settings.renew_grace,
+        require_nonce: settings.require_nonce,
         rate: RateLimit {
             burst: settings.requests_per_minute,
             every: Duration::from_mins(1) / settings.requests_per_minute.max(1),

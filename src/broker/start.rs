@@ -31,6 +31,7 @@ use crate::{
         Admission, ClientCertificate, Inside, Listener, Server, ServerKey, Sessions, TlsAcceptor, TlsSettings, Workers,
     },
     pki::{CertificateAuthority, Origin, ServerName, Signer},
+    priority::Priority,
     registry::Registry,
     router::Router,
     store::{MemoryStore, SledStore, Store},
@@ -133,7 +134,8 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
     };
     let mailbox = settings::mailbox(&config);
     let server = Arc::new(Server {
-        workers: Workers::start("worker", workers).map_err(system("start a thread"))?,
+        workers: Workers::start("worker", workers, None).map_err(system("start a thread"))?,
+        acceptors: Workers::start("acceptor", workers, Some(Priority::Connecting)).map_err(system("start a thread"))?,
         admission: Admission::new(config.limits.connections, config.limits.connections_per_address),
         registrations: Admission::new(REGISTRATION_SESSIONS.0, REGISTRATION_SESSIONS.1),
         sessions: Sessions::new(mailbox.clone(), config.limits.sessions),
@@ -147,9 +149,9 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         mailbox,
         settings: settings::net(&config),
     });
-    let control = Workers::start("control", 1).map_err(system("start a thread"))?;
+    let control = Workers::start("control", 1, None).map_err(system("start a thread"))?;
     // Of its own: a long answer, or a flood of handshakes, holds up neither messages nor clocks.
-    let https = Arc::new(Workers::start("https", 1).map_err(system("start a thread"))?);
+    let https = Arc::new(Workers::start("https", 1, None).map_err(system("start a thread"))?);
     let (shutdown, _) = watch::channel(false);
     tasks::run(tasks::Parts {
         server: &server,

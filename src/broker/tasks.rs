@@ -29,7 +29,6 @@ use crate::{
     crl::CrlPublisher,
     directory::{PolicyChange, PolicyListener},
     net::{self, Admission, HttpsListener, HttpsPeer, Listener, Server, Times, TlsAcceptor, Workers},
-    session::PartialSubscription,
 };
 
 pub(super) struct Parts<'a> {
@@ -128,7 +127,7 @@ pub(super) fn run(parts: Parts<'_>) {
         password_policy: parts.password_policy,
         keeper: parts.keeper,
         crl: parts.crl,
-        filter_partial: server.settings.session.partial_subscription == PartialSubscription::Filter,
+        session: server.settings.session.clone(),
         clock: Arc::clone(&server.clock),
         moved: moved.subscribe(),
     });
@@ -144,7 +143,7 @@ pub(super) fn run(parts: Parts<'_>) {
     }
     for (socket, served) in parts.listening.listeners {
         match served {
-            Served::Mqtt(listener) => serve_mqtt(socket, listener, server, control, shutdown),
+            Served::Mqtt(listener) => serve_mqtt(&socket, &listener, server, shutdown),
             Served::Enrolment { name, tls } => {
                 https.serve(&name, socket, tls, Site::enrolment(&state, Arc::clone(&server.metrics)));
             }
@@ -174,20 +173,23 @@ pub(super) fn run(parts: Parts<'_>) {
     }
 }
 
+/// All acceptors wait at the same socket; whoever is awake takes the next connection.
 fn serve_mqtt(
-    socket: std::net::TcpListener,
-    listener: Arc<Listener>,
+    socket: &std::net::TcpListener,
+    listener: &Arc<Listener>,
     server: &Arc<Server>,
-    control: &Workers,
     shutdown: &watch::Sender<bool>,
 ) {
-    let (server, stopped) = (Arc::clone(server), shutdown.subscribe());
-    control.spawn(async move {
-        match TcpListener::from_std(socket) {
-            Ok(socket) => net::listen(socket, listener, server, stopped).await,
-            Err(error) => tracing::error!(listener = listener.name, %error, "the listener could not be started"),
-        }
-    });
+    for acceptor in server.acceptors.each() {
+        let (listener, shared, stopped) = (Arc::clone(listener), Arc::clone(server), shutdown.subscribe());
+        let (socket, thread) = (socket.try_clone(), acceptor.clone());
+        acceptor.spawn(async move {
+            match socket.and_then(TcpListener::from_std) {
+                Ok(socket) => net::listen(socket, listener, shared, thread, stopped).await,
+                Err(error) => tracing::error!(listener = listener.name, %error, "the listener could not be started"),
+            }
+        });
+    }
 }
 
 /// What all listeners of HTTPS have in common.

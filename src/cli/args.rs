@@ -31,8 +31,33 @@ pub(crate) struct Arguments {
     /// The admin socket of the running broker [default: admin.sock in its data directory]
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArguments,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
+}
+
+/// A broker elsewhere, and who we are there.
+#[derive(Debug, Default, Args)]
+pub(crate) struct RemoteArguments {
+    /// The REST API of a broker, as in https://broker.example:8443, instead of the admin socket
+    #[arg(long, global = true, value_name = "URL", help_heading = "A broker elsewhere")]
+    pub(crate) url: Option<String>,
+    /// With --url: the trust bundle of the broker
+    #[arg(long, global = true, value_name = "FILE", help_heading = "A broker elsewhere")]
+    pub(crate) ca: Option<PathBuf>,
+    /// With --url: the user to act as
+    #[arg(long, global = true, value_name = "NAME", help_heading = "A broker elsewhere")]
+    pub(crate) user: Option<Username>,
+    /// With --url and --user: the file whose first line is the password
+    #[arg(long, global = true, value_name = "FILE", help_heading = "A broker elsewhere")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// With --url: a client certificate (PEM, its chain after it)
+    #[arg(long, global = true, value_name = "FILE", help_heading = "A broker elsewhere")]
+    pub(crate) cert: Option<PathBuf>,
+    /// With --url and --cert: its key (PEM)
+    #[arg(long, global = true, value_name = "FILE", help_heading = "A broker elsewhere")]
+    pub(crate) key: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -489,6 +514,11 @@ pub(crate) enum RegistryCommand {
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },
+    /// Let the next request with a new key take the name of a user: it gets that user's rights when it is granted, and the old
+    /// password and certificates end
+    Replace(ReplaceArguments),
+    /// List the names that are open to a new key
+    Replacements,
     /// Refuse new requests
     Lock,
     /// Admit new requests for a while
@@ -547,6 +577,21 @@ pub(crate) struct GrantArguments {
     /// Grant although the device could not be shown a pairing code
     #[arg(long)]
     pub(crate) unpaired: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplaceArguments {
+    /// The user
+    pub(crate) username: Username,
+    /// How long, as in 24h, at most 168h [default: 24h]
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration, conflicts_with = "cancel")]
+    pub(crate) duration: Option<Duration>,
+    /// Only from this network, as in 10.0.0.0/8; may be repeated
+    #[arg(long, value_name = "CIDR", conflicts_with = "cancel")]
+    pub(crate) source: Vec<Network>,
+    /// Shut the name again; the request that came in is forgotten
+    #[arg(long)]
+    pub(crate) cancel: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,4 +1,4 @@
-//! The client of the administration API: HTTP/1.1 over the Unix socket of a running broker.
+//! The client of the administration API: HTTP/1.1 over the Unix socket of a running broker, or over HTTPS to one elsewhere.
 //!
 //! One connection for each request. Answers are bounded in size and time.
 
@@ -8,27 +8,37 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use portcullis::admin::problem::Problem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
 use super::Failure;
+use super::elsewhere::Elsewhere;
 
 const MAX_ANSWER: usize = 256 << 20;
 const MAX_EVENT: usize = 1 << 20;
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-pub(crate) struct Client {
-    socket: PathBuf,
+pub(crate) enum Client {
+    /// A broker of this machine.
+    Socket(PathBuf),
+    /// A broker elsewhere.
+    Elsewhere(Box<Elsewhere>),
 }
 
 impl Client {
     pub(crate) fn new(socket: impl AsRef<Path>) -> Self {
-        Self { socket: socket.as_ref().to_owned() }
+        Self::Socket(socket.as_ref().to_owned())
+    }
+
+    pub(crate) fn elsewhere(elsewhere: Elsewhere) -> Self {
+        Self::Elsewhere(Box::new(elsewhere))
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
@@ -129,24 +139,56 @@ impl Client {
         body: Option<&impl Serialize>,
         accept: &str,
     ) -> Result<Response<Incoming>, Failure> {
-        let unreachable = |error: &dyn std::fmt::Display| Failure::Unreachable {
-            socket: self.socket.clone(),
-            reason: error.to_string(),
-        };
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| unreachable(&error))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(&error))?;
-        // Ends with the sender or the body, whichever lives longer.
-        tokio::spawn(connection);
         let bytes = body.map(serde_json::to_vec).transpose().map_err(|error| Failure::answer(error.to_string()))?;
-        let mut request = Request::builder().method(method).uri(path).header(HOST, "localhost").header(ACCEPT, accept);
+        let mut request = Request::builder().method(method).uri(path).header(HOST, self.host()).header(ACCEPT, accept);
+        if let Self::Elsewhere(elsewhere) = self
+            && let Some(authorization) = elsewhere.authorization()
+        {
+            request = request.header(AUTHORIZATION, authorization);
+        }
         if bytes.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         let request = request
             .body(Full::new(Bytes::from(bytes.unwrap_or_default())))
             .map_err(|error| Failure::Usage(format!("this cannot be asked for: {error}")))?;
-        sender.send_request(request).await.map_err(|error| unreachable(&error))
+        let mut sender = self.open().await?;
+        sender.send_request(request).await.map_err(|error| self.unreachable(&error))
+    }
+
+    async fn open(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
+        match self {
+            Self::Socket(socket) => self.speak(UnixStream::connect(socket).await).await,
+            Self::Elsewhere(elsewhere) => self.speak(elsewhere.connect().await).await,
+        }
+    }
+
+    async fn speak<T>(&self, stream: std::io::Result<T>) -> Result<SendRequest<Full<Bytes>>, Failure>
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let stream = stream.map_err(|error| self.unreachable(&error))?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| self.unreachable(&error))?;
+        // Ends with the sender or the body, whichever lives longer.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    fn host(&self) -> &str {
+        match self {
+            Self::Socket(_) => "localhost",
+            Self::Elsewhere(elsewhere) => elsewhere.authority().as_str(),
+        }
+    }
+
+    fn unreachable(&self, error: &dyn std::fmt::Display) -> Failure {
+        let reason = error.to_string();
+        match self {
+            Self::Socket(socket) => Failure::Unreachable { socket: socket.clone(), reason },
+            Self::Elsewhere(elsewhere) => {
+                Failure::Elsewhere { url: format!("https://{}", elsewhere.authority()), reason }
+            }
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod commands;
 mod configuration;
 mod device;
 mod edit;
+mod elsewhere;
 mod offline;
 mod output;
 mod registry;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use portcullis::access::Username;
 use portcullis::admin::api::Secret;
 use portcullis::admin::problem::Problem;
 use portcullis::config::{Config, ConfigError};
@@ -32,6 +34,7 @@ use portcullis::device::DeviceError;
 
 use args::{Arguments, Command, ConfigCommand, Remote, UserCommand};
 use client::Client;
+use elsewhere::Elsewhere;
 use output::printable;
 
 /// Why a command did not do what was asked.
@@ -49,6 +52,9 @@ pub(crate) enum Failure {
     /// There is no broker, or it is not ours to administer.
     #[error("no broker is reached at {} ({reason}); start it with `portcullis serve`, or name its socket with `--socket PATH` or its configuration with `--config FILE`", socket.display())]
     Unreachable { socket: PathBuf, reason: String },
+    /// The same, elsewhere.
+    #[error("no broker is reached at {url} ({reason})")]
+    Elsewhere { url: String, reason: String },
     /// The configuration is wrong; drawn with its lines.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -80,7 +86,7 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
-            Self::Unreachable { .. } => 3,
+            Self::Unreachable { .. } | Self::Elsewhere { .. } => 3,
             _ => 1,
         }
     }
@@ -129,10 +135,20 @@ pub(crate) fn run() -> ExitCode {
 /// As it was called this time, with the options that say which broker is meant.
 fn program(arguments: &Arguments) -> String {
     let mut words = vec![std::env::args_os().next().unwrap_or_else(|| "portcullis".into())];
-    for (option, value) in [("--config", &arguments.config), ("--socket", &arguments.socket)] {
-        if let Some(value) = value {
-            words.extend([option.into(), value.into()]);
-        }
+    let remote = &arguments.remote;
+    let texts = [("--url", remote.url.as_deref()), ("--user", remote.user.as_ref().map(Username::as_str))];
+    let files = [
+        ("--config", &arguments.config),
+        ("--socket", &arguments.socket),
+        ("--ca", &remote.ca),
+        ("--password-file", &remote.password_file),
+        ("--cert", &remote.cert),
+        ("--key", &remote.key),
+    ];
+    let texts = texts.into_iter().filter_map(|(option, text)| Some((option, std::ffi::OsString::from(text?))));
+    let files = files.into_iter().filter_map(|(option, path)| Some((option, path.as_ref()?.into())));
+    for (option, value) in texts.chain(files) {
+        words.extend([option.into(), value]);
     }
     let words: Vec<_> = words.iter().map(|word| quoted(&word.to_string_lossy())).collect();
     words.join(" ")
@@ -160,16 +176,36 @@ fn execute(arguments: Arguments, shell: &mut Shell<'_>) -> Result<(), Failure> {
         Command::Remote(Remote::Audit(command)) if audit::is_offline(&command) => {
             audit::offline(&command, &load(path)?, shell)
         }
-        Command::Remote(remote) => {
-            let socket = match (arguments.socket, path) {
-                (Some(socket), _) => socket,
-                (None, Some(path)) => Config::admin_socket_of(path)?,
-                (None, None) => Config::new(".").admin_socket(),
+        Command::Remote(command) => {
+            let remote = &arguments.remote;
+            let client = if let Some(url) = &remote.url {
+                if arguments.socket.is_some() {
+                    return Err(Failure::Usage("name one broker: `--url` or `--socket`".to_owned()));
+                }
+                Client::elsewhere(Elsewhere::new(url, remote)?)
+            } else {
+                if remote.user.is_some()
+                    || remote.password_file.is_some()
+                    || remote.cert.is_some()
+                    || remote.key.is_some()
+                {
+                    let detail = "`--user`, `--password-file`, `--cert` and `--key` belong to `--url`";
+                    return Err(Failure::Usage(detail.to_owned()));
+                }
+                Client::new(socket(arguments.socket, path)?)
             };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(commands::run(remote, &Client::new(socket), shell))
+            runtime.block_on(commands::run(command, &client, shell))
         }
     }
+}
+
+fn socket(named: Option<PathBuf>, config: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    Ok(match (named, config) {
+        (Some(socket), _) => socket,
+        (None, Some(path)) => Config::admin_socket_of(path)?,
+        (None, None) => Config::new(".").admin_socket(),
+    })
 }
 
 fn default_config() -> Option<PathBuf> {

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use portcullis::access::RoleName;
 use portcullis::admin::api::{
-    Deny, Event, EventKind, GrantTerms, LockStatus, Missed, Page, RequestId, RequestPage, RequestState, RequestView,
-    StateFilter, UnlockTerms,
+    Deny, Event, EventKind, GrantTerms, LockStatus, Missed, Page, ReplaceTerms, ReplacementView, RequestId,
+    RequestPage, RequestState, RequestView, StateFilter, UnlockTerms,
 };
 use serde::Serialize;
 use serde_json::Value;
 
-use super::args::{GrantArguments, RegistryCommand, StateArgument, UnlockArguments};
+use super::args::{GrantArguments, RegistryCommand, ReplaceArguments, StateArgument, UnlockArguments};
 use super::client::{Client, segment};
 use super::output::{self, Fields, Table, printable};
 use super::{Failure, Shell};
@@ -33,6 +33,11 @@ pub(crate) async fn run(command: RegistryCommand, client: &Client, shell: &mut S
         RegistryCommand::Lock => {
             let status: LockStatus = client.post(&format!("{BASE}/lock"), &serde_json::json!({})).await?;
             shell.print(&status, show_status)
+        }
+        RegistryCommand::Replace(arguments) => replace(arguments, client, shell).await,
+        RegistryCommand::Replacements => {
+            let open: Page<ReplacementView> = client.get(&format!("{BASE}/replacements")).await?;
+            shell.print(&open, |open| open.items.iter().map(show_replacement).collect::<Vec<_>>().join("\n"))
         }
         RegistryCommand::Unlock(arguments) => unlock(arguments, client, shell).await,
         RegistryCommand::Watch => watch(client, shell).await,
@@ -91,6 +96,7 @@ fn show(request: &RequestView) -> String {
     fields.add("id", request.id.to_string());
     fields.add("username", request.username.as_str());
     fields.add("state", request.state.as_str());
+    fields.add("replaces", request.replaces.map(|user| format!("the credentials of user {user}")).unwrap_or_default());
     let pairing =
         if request.pairing_shown { "" } else { " (the device could not be shown it: `grant` needs `--unpaired`)" };
     fields.add("pairing code", format!("{}{pairing}", request.pairing_code));
@@ -151,6 +157,31 @@ async fn grant(arguments: GrantArguments, client: &Client, shell: &mut Shell<'_>
         }
         text
     })
+}
+
+async fn replace(arguments: ReplaceArguments, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
+    let path = format!("{BASE}/replacements/{}", segment(arguments.username.as_str())?);
+    if arguments.cancel {
+        client.delete(&path).await?;
+        let done = serde_json::json!({ "username": arguments.username, "open": false });
+        return shell.print(&done, |_| format!("the name {} is open no more\n", arguments.username));
+    }
+    let terms =
+        ReplaceTerms { duration: arguments.duration.map(|duration| duration.as_secs()), source: arguments.source };
+    let open: ReplacementView = client.post(&path, &terms).await?;
+    shell.print(&open, show_replacement)
+}
+
+fn show_replacement(open: &ReplacementView) -> String {
+    let mut fields = Fields::default();
+    fields.add("username", open.username.as_str());
+    fields.add("user id", open.user.to_string());
+    fields.add("open until", output::time(open.until));
+    fields.add("source", open.source.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+    fields.add("opened by", open.by.as_str());
+    fields.add("opened at", output::time(open.at));
+    fields.add("request", open.request.map(|id| id.to_string()).unwrap_or_default());
+    fields.to_string()
 }
 
 async fn unlock(arguments: UnlockArguments, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {

@@ -147,6 +147,10 @@ pub struct Registry {
     pub session_lifetime: Duration,
     /// Registry operations of one source address in a minute, 1 to 100,000.
     pub requests_per_minute: u32,
+    /// How long after its end a certificate can still be renewed, 0 (not at all) to 1 year.
+    pub renew_grace: Duration,
+    /// Must a certificate signing request hold a nonce of the broker?
+    pub require_nonce: bool,
 }
 
 /// Section `[access]`.
@@ -524,6 +528,8 @@ impl Default for Registry {
             max_pending_per_source: 100,
             session_lifetime: Duration::from_hours(1),
             requests_per_minute: 60,
+            renew_grace: DAY * 30,
+            require_nonce: false,
         }
     }
 }

@@ -124,19 +124,9 @@ impl<'t> Report<'t> {
         notes.problems.sort_by_key(in_order);
         notes.problems.dedup();
         notes.warnings.sort_by_key(in_order);
-        let text: String = self
-            .text
-            .char_indices()
-            .flat_map(|(index, character)| {
-                let hidden = !character.is_whitespace() && notes.secrets.iter().any(|secret| secret.contains(&index));
-                // As many bytes as before: every span still fits.
-                let count = if hidden { character.len_utf8() } else { 1 };
-                std::iter::repeat_n(if hidden { '*' } else { character }, count)
-            })
-            .collect();
         Source {
             name: name.to_owned(),
-            text: text.into(),
+            text: without(self.text, notes.secrets).into(),
             places: notes.places,
             problems: notes.problems,
             warnings: notes.warnings,
@@ -144,6 +134,24 @@ impl<'t> Report<'t> {
             asked: notes.asked,
         }
     }
+}
+
+/// The text with `*` in place of these parts, as many bytes as before: every span still fits.
+fn without(text: &str, mut secrets: Vec<Range<usize>>) -> String {
+    secrets.sort_by_key(|secret| secret.start);
+    let mut secrets = secrets.into_iter().peekable();
+    let (mut blotted, mut hidden_until) = (String::with_capacity(text.len()), 0);
+    for (index, character) in text.char_indices() {
+        while let Some(secret) = secrets.next_if(|secret| secret.start <= index) {
+            hidden_until = hidden_until.max(secret.end);
+        }
+        if index < hidden_until && !character.is_whitespace() {
+            blotted.extend(std::iter::repeat_n('*', character.len_utf8()));
+        } else {
+            blotted.push(character);
+        }
+    }
+    blotted
 }
 
 /// What a value is not: shown as "`key` cannot be FOUND; write EXPECTED".

@@ -108,15 +108,9 @@ fn registry(section: &Section<'_>, default: Registry) -> Registry {
         requests_per_minute: section
             .get("requests_per_minute", integer(1..=100_000))
             .unwrap_or(default.requests_per_minute),
+        renew_grace: section.get("renew_grace", duration(Duration::ZERO..=DAY * 365)).unwrap_or(default.renew_grace),
+        require_nonce: section.get("require_nonce", boolean).unwrap_or(default.require_nonce),
     };
-    if section.get("require_nonce", boolean) == Some(true) {
-        let key = section.full("require_nonce");
-        section.report.key(
-            &key,
-            "`registry.require_nonce = true` is not available yet",
-            "write `false` or leave the key out",
-        );
-    }
     if section.get("approvals", integer::<u64>(1..=2)) == Some(2) {
         let key = section.full("approvals");
         section.report.key(&key, "`registry.approvals = 2` is not available yet", "write `1` or leave the key out");

@@ -226,9 +226,9 @@ fn what_comes_later_is_refused_and_not_ignored() {
         &[
             "[[ca.trust]]\ncertificate = \"partner.pem\"\nusername = \"partner-*\"",
             "[ca]\nidentity = \"san_uri\"",
-            "[registry]\nrequire_nonce = true\napprovals = 2",
+            "[registry]\napprovals = 2",
             "[[registry.rule]]\naction = \"grant\"",
-            "[registry]\nrequire_nonce = false\napprovals = 1",
+            "[registry]\nrequire_nonce = true\napprovals = 1",
         ],
     );
 }

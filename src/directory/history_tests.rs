@@ -72,12 +72,14 @@ fn proofs_never_go_back() {
     let certificate = |revoked_at| CertificateRecord {
         serial: "01".to_owned(),
         fingerprint: "ab".to_owned(),
+        key: None,
         not_before: "2026-01-01T00:00:00Z".parse().unwrap(),
         not_after: "2027-01-01T00:00:00Z".parse().unwrap(),
         revoked_at,
         reason: None,
         comment: None,
         issuer: None,
+        replaces: None,
     };
     let new = NewUser {
         password_hash: Some("$argon2id$old".to_owned()),

@@ -2,7 +2,7 @@
 //!
 //! There is no thread of its own. The first caller to find nobody leading leads: it takes the jobs that wait, its own
 //! among them, and works on them in order; the others sleep until their answer is there, or until it is their turn
-//! to lead.
+//! to lead. Each sleeps by itself: of a thousand that wait, nobody wakes who has nothing to do.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,20 +13,53 @@ use parking_lot::{Condvar, Mutex};
 /// Jobs that one leader takes at once.
 const GROUP: usize = 128;
 
-/// A job and the place for its answer.
+/// A job, and who waits for its answer.
 struct Job<J, A> {
     work: J,
-    answer: Arc<Mutex<Option<A>>>,
+    caller: Arc<Caller<A>>,
+}
+
+/// A thread that waits.
+struct Caller<A> {
+    thread: ThreadId,
+    call: Mutex<Call<A>>,
+    called: Condvar,
+}
+
+enum Call<A> {
+    NotYet,
+    /// Its job is the first of those that wait: it is its turn to lead.
+    Lead,
+    Answer(A),
+}
+
+impl<A> Caller<A> {
+    fn call(&self, call: Call<A>) {
+        *self.call.lock() = call;
+        self.called.notify_one();
+    }
+
+    /// The answer, or `None` for the lead.
+    fn wait(&self) -> Option<A> {
+        let mut call = self.call.lock();
+        loop {
+            match std::mem::replace(&mut *call, Call::NotYet) {
+                Call::Answer(answer) => return Some(answer),
+                Call::Lead => return None,
+                Call::NotYet => self.called.wait(&mut call),
+            }
+        }
+    }
 }
 
 /// The jobs that wait.
 pub(super) struct CommitQueue<J, A> {
     inner: Mutex<Inner<J, A>>,
-    turn: Condvar,
 }
 
 struct Inner<J, A> {
     jobs: VecDeque<Job<J, A>>,
+    /// INVARIANT: while jobs wait there is one, who takes them or is called to take them.
     leader: Option<ThreadId>,
 }
 
@@ -36,58 +69,66 @@ pub(super) struct Reentrant;
 
 impl<J, A> CommitQueue<J, A> {
     pub(super) fn new() -> Self {
-        Self { inner: Mutex::new(Inner { jobs: VecDeque::new(), leader: None }), turn: Condvar::new() }
+        Self { inner: Mutex::new(Inner { jobs: VecDeque::new(), leader: None }) }
     }
 
     /// Returns the answer to `work`, which `lead` gives here or in another thread: it gets the jobs in the order in
     /// which they came and returns an answer for each, in that order. A job whose leader panics, or leaves it out,
     /// is answered by `lost`.
     pub(super) fn run(&self, work: J, lead: impl Fn(Vec<J>) -> Vec<A>, lost: impl Fn() -> A) -> Result<A, Reentrant> {
-        let mine = Arc::new(Mutex::new(None));
+        let thread = thread::current().id();
+        let caller = Arc::new(Caller { thread, call: Mutex::new(Call::NotYet), called: Condvar::new() });
         let mut inner = self.inner.lock();
-        if inner.leader == Some(thread::current().id()) {
+        if inner.leader == Some(thread) {
             return Err(Reentrant);
         }
-        inner.jobs.push_back(Job { work, answer: Arc::clone(&mine) });
-        loop {
-            if let Some(answer) = mine.lock().take() {
-                return Ok(answer);
-            }
-            if inner.leader.is_some() {
-                self.turn.wait(&mut inner);
-                continue;
-            }
-            inner.leader = Some(thread::current().id());
-            let take = inner.jobs.len().min(GROUP);
-            let jobs: Vec<_> = inner.jobs.drain(..take).collect();
-            drop(inner);
-            let (work, answers): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.work, job.answer)).unzip();
-            let mut group = Group { queue: self, answers, given: Vec::new(), lost: &lost };
-            group.given = lead(work);
-            drop(group);
-            inner = self.inner.lock();
+        inner.jobs.push_back(Job { work, caller: Arc::clone(&caller) });
+        let leads = inner.leader.is_none();
+        if leads {
+            inner.leader = Some(thread);
         }
+        drop(inner);
+        if !leads && let Some(answer) = caller.wait() {
+            return Ok(answer);
+        }
+        // Its own job is the first of them.
+        let jobs: Vec<_> = {
+            let mut inner = self.inner.lock();
+            let take = inner.jobs.len().min(GROUP);
+            inner.jobs.drain(..take).collect()
+        };
+        let (work, callers): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.work, job.caller)).unzip();
+        let mut group = Group { queue: self, callers, given: Vec::new(), lost: &lost };
+        group.given = lead(work);
+        drop(group);
+        Ok(caller.wait().unwrap_or_else(lost))
     }
 }
 
 /// Gives the answers and the lead away when it is dropped, by a panic too.
 struct Group<'a, J, A, L: Fn() -> A> {
     queue: &'a CommitQueue<J, A>,
-    answers: Vec<Arc<Mutex<Option<A>>>>,
+    callers: Vec<Arc<Caller<A>>>,
     given: Vec<A>,
     lost: &'a L,
 }
 
 impl<J, A, L: Fn() -> A> Drop for Group<'_, J, A, L> {
     fn drop(&mut self) {
-        let mut given = std::mem::take(&mut self.given).into_iter();
-        let mut inner = self.queue.inner.lock();
-        for answer in &self.answers {
-            *answer.lock() = Some(given.next().unwrap_or_else(self.lost));
+        let next = {
+            let mut inner = self.queue.inner.lock();
+            let next = inner.jobs.front().map(|job| Arc::clone(&job.caller));
+            inner.leader = next.as_ref().map(|caller| caller.thread);
+            next
+        };
+        // The next one first: it has work to do.
+        if let Some(next) = next {
+            next.call(Call::Lead);
         }
-        inner.leader = None;
-        drop(inner);
-        self.queue.turn.notify_all();
+        let mut given = std::mem::take(&mut self.given).into_iter();
+        for caller in &self.callers {
+            caller.call(Call::Answer(given.next().unwrap_or_else(self.lost)));
+        }
     }
 }
 

@@ -172,6 +172,7 @@
 //!   It is never retained, and never on a topic that begins with `$`.
 //! - What the rules permit is published as ever, to all, and uses nothing up. With a `publish_prefix` that is judged first; the
 //!   Response Topic itself has no prefix.
+//! - A deny on the Response Topic beats it, as it beats every allow.
 //! - The right goes with the right to receive the request. It is not for retained requests, nor for one that is sent a second time.
 //! - A session remembers 1,024 requests and 256 KiB of their topics and Correlation Data, 16 KiB for one; beyond that, whoever asked
 //!   most loses its oldest.

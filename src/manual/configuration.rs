@@ -56,6 +56,9 @@
 //! | failed passwords for one user name, from sources that never proved to be that user | 10 at once, then one in 30 seconds |
 //! | users whose verified password is remembered in memory | 200,000 |
 //! | reason of a denial, comment of a grant | 1,024 bytes |
+//! | a nonce of the registry | 5 minutes, once; 131,072 spent ones are remembered, with more no request with a nonce is taken |
+//! | certificates of one user on record | 64; 4 may be issued at once, then one in each 180th part of `ca.validity` |
+//! | a name open to a new key | 1 second to 7 days, default 24 hours; 10,000 names |
 //! | an unlock of the registry | 1 second to 7 days |
 //! | a username | 3 to 64 characters of `A-Z a-z 0-9 . _ : @ -`, not dots alone |
 //! | a certificate of the registry | `ca.validity`, never past the CA's own end |

@@ -1,7 +1,7 @@
 //! The broker inside a program of yours.
 //!
-//! A [`Broker`](crate::broker::Broker) has no global state: a program may hold several. It brings threads of its own, one for each core for connections
-//! (`workers`) and one for the rest; the async functions want a tokio runtime of the caller. It installs no signal handlers and no log subscriber: it
+//! A [`Broker`](crate::broker::Broker) has no global state: a program may hold several. It brings threads of its own: for each core one for live connections
+//! (`workers`) and one that brings connections in and sees them out, and a few for the rest; the async functions want a tokio runtime of the caller. It installs no signal handlers and no log subscriber: it
 //! writes [`tracing`](https://docs.rs/tracing) records. It raises the process's limit of open files.
 //!
 //! ```

@@ -9,9 +9,9 @@
 //! | `portcullis_build_info` | `version` | always 1 |
 //! | `portcullis_connections_open` | `listener` | connections that are open; the listener of the REST API is `admin` |
 //! | `portcullis_connections_total` | `listener` | connections accepted, after the TLS handshake |
-//! | `portcullis_connections_refused_total` | `reason` | ended before a successful CONNACK: `connections`, `connections_per_address`, `accept_failed`, `handshake`, `connect_missing`, `protocol`, `client_identifier`, `bad_credentials`, `not_authorized`, `busy`, `shutting_down`, `other` |
+//! | `portcullis_connections_refused_total` | `reason` | ended before a successful CONNACK: `connections`, `connections_per_address`, `accept_failed`, `handshake`, `connect_missing`, `protocol`, `client_identifier`, `bad_credentials`, `not_authorized`, `busy`, `abandoned` (the client hung up before its login was decided), `shutting_down`, `other` |
 //! | `portcullis_connections_ended_total` | `reason` | ended after it: `client`, `lost`, `keep_alive`, `taken_over`, `expired`, `protocol`, `publish_refused`, `packet_too_large`, `access`, `operator`, `shutting_down`, `other` |
-//! | `portcullis_authentications_total` | `outcome` | `password`, `remembered_password`, `certificate`, `both`, `anonymous`, `registration`, `bad_credentials`, `not_authorized`, `busy`, `throttled` |
+//! | `portcullis_authentications_total` | `outcome` | `password`, `remembered_password`, `certificate`, `both`, `anonymous`, `registration`, `bad_credentials`, `not_authorized`, `busy`, `throttled`, `abandoned` |
 //! | `portcullis_argon2_waiting`, `portcullis_argon2_busy` | | passwords that wait, threads that work |
 //! | `portcullis_packets_received_total`, `portcullis_packets_sent_total` | `type` | control packets |
 //! | `portcullis_publish_received_total`, `portcullis_publish_sent_total` | `qos` | PUBLISH packets |
@@ -38,6 +38,8 @@
 //! | `portcullis_crl_failures_total` | | lists that could not be made; it is tried again every 10 seconds |
 //! | `portcullis_ca_not_after_timestamp_seconds` | | end of the CA's certificate, in seconds since 1970 |
 //! | `portcullis_server_certificate_not_after_timestamp_seconds` | | end of the broker's own certificate; 0 without TLS |
+//! | `portcullis_registry_renewals_total` | `outcome` | new certificates: `issued`, `in_grace`, `repeated` (a lost answer), `refused` |
+//! | `portcullis_registry_invitations_total` | | invitations to renew a certificate |
 //! | `portcullis_registry_pending` | | requests that wait for a decision |
 //!
 //! # What to watch

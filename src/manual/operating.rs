@@ -6,6 +6,13 @@
 //! it finds by the configuration (`--config FILE`, else `broker.toml` in the current directory, else `./data`), or by `--socket PATH`. Whoever may open the
 //! socket (mode 0600: the user who runs the broker, and root) may do everything; the log names them `local:<uid>`. What it does is done through the [REST API](super::rest), which any other program can use too.
 //!
+//! **A broker elsewhere** is reached over HTTPS, as one of its users and with that user's rights:
+//!
+//! ```text
+//! $ portcullis --url https://broker.example:8443 --ca ca.pem --user ada --password-file ada.password user list
+//! $ portcullis --url https://broker.example:8443 --ca ca.pem --cert ops.pem --key ops.key registry watch
+//! ```
+//!
 //! | command | |
 //! |---|---|
 //! | `serve` | runs the broker; the default |

@@ -44,10 +44,10 @@
 //! | operation | message | answer |
 //! |---|---|---|
 //! | `$registry/register` | below | below |
+//! | `$registry/challenge` | empty, or `{"id": ...}` | 200 with `nonce` and `expires_at` |
+//! | `$registry/renew` | see [Renewal](#renewal) | 201 as for `register`, or why not |
 //! | `$registry/whoami` | empty, or `{"id": ...}` | 200 with `username`, `auth`, `roles`, `permissions`, and `serial` and `not_after` of the certificate in use; 401 in a registration session |
 //! | `$registry/ca` | empty, or `{"id": ...}` | 200 with `ca`, the trust bundle (PEM) |
-//!
-//! `$registry/challenge` and `$registry/renew` are answered with 400 `unsupported` for now.
 //!
 //! The answer is a PUBLISH to the asking connection alone; it is never routed. It comes on `$registry/<operation>/response`, or on the
 //! Response Topic of the request when that is `$registry/<operation>/response` or lies below it; and only if the connection holds a
@@ -78,8 +78,9 @@
 //! | 202 | `pending` | `pairing_code`, `retry_after` (seconds), `expires_at` |
 //! | 400 | `invalid` | `error` is one of `malformed`, `username`, `username_reserved`, `no_proof`, `weak_password`, `csr_malformed`, `csr_signature`, `key_not_admitted`, `common_name`, `alternative_name`, `ca_requested`, `unsupported` |
 //! | 403 | `denied` | `denied` with the operator's `reason`; `disabled`, `expired`, `revoked` for a user that was granted and is no longer good |
-//! | 409 | `conflict` | `name_taken`, `name_pending`, `key_in_use`, `certificate_expired` |
+//! | 409 | `conflict` | `name_taken`, `name_pending`, `key_in_use`, `certificate_expired`, `superseded` (it was renewed) |
 //! | 413 | `refused` | `too_large`, `csr_too_large` |
+//! | 422 | `refused` | `nonce_missing`, `nonce_foreign`, `nonce_expired`, `nonce_spent` |
 //! | 423 | `locked` | `retry_after` |
 //! | 429 | `refused` | `rate`, `busy`, `full`, with `retry_after` |
 //! | 500 | `failed` | `internal`: the broker could not record it |
@@ -90,6 +91,31 @@
 //! {"status": 202, "state": "pending", "username": "pump-7", "pairing_code": "VBBH-X7Y4-GP7B-SXBH", "retry_after": 30, "expires_at": "2026-11-24T22:28:52.328468676Z"}
 //! {"status": 409, "state": "conflict", "error": "name_pending", "message": "this username is pending with another proof; choose another one, or ask the operator to deny that request"}
 //! {"status": 403, "state": "denied", "error": "denied", "message": "the operator denied this request: not ordered", "reason": "not ordered"}
+//! ```
+//!
+//! # Nonces
+//!
+//! A request that somebody has heard can be sent again later, or handed on from somewhere else. With `registry.require_nonce = true` a new
+//! request must hold a nonce of `$registry/challenge`: as the challengePassword attribute (PKCS#9, RFC 2985 5.4.1) of its CSR, so that
+//! it is signed with the key. A request without a CSR is refused then.
+//!
+//! A nonce is 64 hexadecimal digits. It is good once, for 5 minutes, and only on the connection that drew it (over HTTP: from the address
+//! that drew it, /64 for IPv6); not after a restart of the broker. It is looked at when a request is made: a poll needs none, and
+//! the message of then is as good as any. Nothing is stored for a nonce that is drawn, so drawing many is of no use to anybody.
+//!
+//! ```sh
+//! # $nonce is what `$registry/challenge` answered on this connection.
+//! cat > request.conf <<END
+//! [req]
+//! prompt = no
+//! distinguished_name = name
+//! attributes = attributes
+//! [name]
+//! CN = pump-7
+//! [attributes]
+//! challengePassword = $nonce
+//! END
+//! openssl req -new -config request.conf -key pump-7.key -out pump-7.csr
 //! ```
 //!
 //! # The pairing code
@@ -156,8 +182,20 @@
 //! | `registry list [--state pending\|granted\|denied\|all]`, `registry show ID` | the requests |
 //! | `registry grant ID [--role R]... [--permission JSON]... [--publish-prefix P/] [--expires TIME] [--comment TEXT]` | makes the user, its rights and its certificate in one transaction |
 //! | `registry deny ID --reason TEXT` | the device is told the reason |
+//! | `registry replace USERNAME [--for 24h] [--source CIDR]... [--cancel]`, `registry replacements` | lets a new key take the name of a user, see [Replacing](#replacing) |
 //!
 //! What a device says of itself (`context`, the roles it asks for) is not verified. Compare the pairing code.
+//!
+//! # Replacing
+//!
+//! A device that was wiped or repaired has lost its key, and the name that it had belongs to a user. `registry replace pump-7` opens that name: the
+//! next request for it with a key that no user has becomes pending, whether the registry is locked or not, and shows whom it `replaces`. Compare
+//! the pairing code as always, and grant it without roles. In one commit the user then has the new key (or password) and `auth`, all its earlier
+//! certificates are revoked with the reason `replaced`, its earlier password is gone, and its sessions end. Its id, roles, permissions, prefix and end stay.
+//!
+//! The name is open for a day, or `--for` up to a week; the grant, `--cancel`, the end of the user and a new name of it end that too. A request
+//! that came in time waits like any other; cancelling forgets it. The old key is good until the grant. Who opens a name, and who grants,
+//! must hold all that the user holds; a user of broker.toml cannot be replaced.
 //!
 //! # Certificates
 //!
@@ -180,8 +218,57 @@
 //! certificates, and it is on record for that very user. A username in CONNECT, where there is one, must be the same. All of this is
 //! checked again at every CONNECT, TLS resumption or not, and a connection ends at the latest with its certificate.
 //!
-//! There is no renewal in session yet. When a certificate has expired, its request is answered with 409 `certificate_expired`:
-//! delete the user and let the device enrol again with the registry unlocked.
+//! # Renewal
+//!
+//! A device renews its certificate by itself: nobody decides, and it gets nothing but the certificate. It is connected with the certificate
+//! to renew, makes a key and a CSR for its own name (the old key will do, if that cannot be changed), and publishes to `$registry/renew`:
+//!
+//! ```json
+//! {"csr": "-----BEGIN CERTIFICATE REQUEST-----\n...", "id": 1}
+//! ```
+//!
+//! The answer is that of a granted registration: 201 with `certificate`, `chain`, `ca`, `serial`, `not_after`.
+//!
+//! - **The old certificate stays good until the new one has connected once.** Then it is retired: revoked with the reason `superseded`, so that
+//!   its sessions end, it opens nothing any more, and a revocation list names it until its own end. Connect with the new one before you throw the
+//!   old one away.
+//! - **A lost answer loses nothing**: the same CSR gets the same certificate again, while that is the newest and younger than two thirds of its life.
+//! - **Another CSR before the new certificate was used** retires the unused one: two certificates of one line are good at most. Four can be issued at
+//!   once, then one in each 180th part of `ca.validity`; with 64 on record none is issued until one of them goes off the record: a
+//!   day after its end, or `registry.renew_grace` after it when it was never revoked.
+//!
+//! | status | state | `error` |
+//! |---|---|---|
+//! | 400 | `invalid` | as for `register`; `common_name`: the CSR is for another name; `certificate`, `signature`, `no_proof`: in grace, below |
+//! | 401 | `refused` | `not_authenticated`: a registration session without `certificate` |
+//! | 403 | `denied` | `not_admitted`: the user's `auth` admits no certificates; `no_certificate`: the session was made by password; `revoked`, `superseded`, `disabled`, `expired`, `configured` (defined in broker.toml), `certificate_unknown`, `grace_over` |
+//! | 409 | `conflict` | `key_in_use` (by another user, or pending), `key_revoked`, `still_valid` |
+//! | 422 | `refused` | the nonce, as for `register` |
+//! | 429 | `refused` | `rate`, `busy`, `too_many_certificates`, with `retry_after` |
+//!
+//! **The invitation**: a client that subscribes to `$registry/renew/invite` (no rule is needed) gets `{"serial": ..., "not_after": ...}` there
+//! once in each connection, when its certificate should be renewed: between two thirds and three quarters of its life, each certificate at
+//! a moment of its own; a connection that is made later, within ten minutes, or as soon as it subscribes.
+//!
+//! **Grace**: a device that was switched off too long has a certificate that lapsed, and TLS lets it in no more. For `registry.renew_grace` (30 days;
+//! 0 for never) it can still renew, in a registration session: it connects *without* certificate, asks `$registry/challenge`, and sends `renew` with
+//! `csr`, its old `certificate` (PEM), the `nonce`, and a `signature` (base64) by the old key over these bytes in a row:
+//!
+//! | bytes | |
+//! |---|---|
+//! | 19 | `portcullis-renew-v1`, ASCII |
+//! | 64 | the nonce, as it was given |
+//! | 32 | SHA-256 of the CSR in DER |
+//!
+//! ```sh
+//! { printf 'portcullis-renew-v1%s' "$nonce"; openssl req -in new.csr -outform DER | openssl dgst -sha256 -binary; } > to-sign
+//! openssl dgst -sha256 -sign old.key to-sign | openssl base64 -A             # P-256 (ECDSA in DER), RSA (PKCS#1 v1.5)
+//! openssl dgst -sha384 -sign old.key to-sign | openssl base64 -A             # P-384 (ECDSA in DER)
+//! openssl pkeyutl -sign -inkey old.key -rawin -in to-sign | openssl base64 -A # Ed25519
+//! ```
+//!
+//! Never for a certificate that was revoked or superseded, nor for a disabled or expired user. After the grace an operator decides:
+//! `registry replace`.
 //!
 //! # Bounds
 //!

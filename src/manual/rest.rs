@@ -139,6 +139,7 @@
 //! | route | |
 //! |---|---|
 //! | `POST /api/client-registry/register` | the JSON of `register`; the answer's `status` is that of HTTP, and `retry_after` the header `Retry-After` |
+//! | `POST /api/client-registry/challenge` | a nonce, good for the address that asks (/64 for IPv6) |
 //! | `GET /api/client-registry/ca` | the trust bundle, `application/pem-certificate-chain` |
 //!
 //! ```text

@@ -1,8 +1,40 @@
-//! What could go wrong by somebody's intent, what stands against it, and the test that says so.
+//! The threat model: what could go wrong by somebody's intent, what stands against it, and the test that says so.
 //!
-//! A first version. The boundary is the machine: whoever is root on it, or the user that runs the broker, can do everything. Outside are
-//! devices and clients with and without credentials, the network, and whoever sends bytes. Test names in the last column can be searched
-//! for in the source; a test checks that each of them exists.
+//! Names in the column *tests* can be searched for in the source; a test checks that each of them exists.
+//!
+//! # What is to be protected
+//!
+//! | asset | where it is | what its loss would mean |
+//! |---|---|---|
+//! | messages, live, queued and retained | memory | somebody reads or forges what they may not |
+//! | the rules: users, roles, permissions | `data/`, and a snapshot in memory | every other protection |
+//! | passwords | argon2id hashes in `data/`; for a moment in memory at a login | a login as that user, here and wherever it is used again |
+//! | keys: CA, server, audit log | `certs/`, `data/`, mode 0600 | a false broker; certificates that do not log in; a log that can be written anew |
+//! | the audit log | `data/` | nobody knows who did it |
+//! | who is here: names, client identifiers, sessions | memory, `data/` | a list to attack |
+//! | the service itself | the machine | devices that are mute |
+//!
+//! # Boundaries
+//!
+//! | boundary | what crosses it | who is trusted beyond it |
+//! |---|---|---|
+//! | listeners (TCP, TLS) | bytes of anybody who reaches the port | nobody before the CONNECT is accepted; then that one user, as far as its rules go |
+//! | the client registry on a listener | requests of devices without an identity | nobody; a person decides |
+//! | the HTTPS listeners | requests of operators and of devices that enrol | nobody before the request has proven a user; then that user, as far as its rules go |
+//! | the Unix socket in `data/` | HTTP of operators | root and the user that runs the broker, with every right; nobody else, by the uid that the system tells |
+//! | broker.toml, `certs/`, `data/` | files | whoever may write them: they are the operator |
+//! | the embedding program | calls | entirely; with `as_user` it binds itself to the rules |
+//! | the metrics endpoint | counters, no names and no topics | whoever reaches it |
+//!
+//! The machine is the outermost boundary: whoever is root on it, or the user that runs the broker, can do everything.
+//!
+//! # Who attacks
+//!
+//! - A **stranger** on the network: no credentials, any bytes, many addresses, much patience.
+//! - A **user** who wants more than its rules give: another tenant, a device that was taken apart, a former operator.
+//! - Somebody **on the way** who reads, changes and repeats packets. TLS stands against it; plaintext listeners do not.
+//! - An **administrator with limited rights** who wants to have, or to give, more.
+//! - Whoever **got hold of** a disk, a backup, the CA's key, or a device with its key.
 //!
 //! # Who are you?
 //!
@@ -12,12 +44,19 @@
 //! | guessing passwords | failures limited by source and by name; argon2id | `guessing_is_slowed_down`, `guessing_slows_down_for_known_and_unknown_users_alike_and_locks_nobody_out` |
 //! | finding out which users exist | same answer, same work for unknown users | `a_wrong_password_and_an_unknown_user_look_the_same` |
 //! | locking somebody out by failing in their name | sources that proved to be the user before are spared | `an_attacker_behind_the_same_address_does_not_lock_out_a_user_at_home_there`, `a_flood_of_a_million_sources_leaves_memory_bounded` |
-//! | burning the processor with logins | argon2 on threads of its own, bounded queue, "server busy" | `a_full_queue_tells_known_and_unknown_users_alike_that_it_is_busy` |
-//! | a certificate used for another name, revoked, expired, or of a deleted user | checked against the user at every CONNECT | `a_certificate_speaks_for_no_other_name`, `a_certificate_without_a_user_off_record_revoked_or_expired_is_refused` |
-//! | a certificate that was forged with the CA's key | only certificates on the user's record log in | `an_issued_certificate_must_be_on_record_for_that_user` |
+//! | burning the processor with logins | argon2 on threads of its own, bounded queue, "server busy"; who hangs up gets no more of it, and is charged for what it got | `a_full_queue_tells_known_and_unknown_users_alike_that_it_is_busy`, `who_hangs_up_before_argon2_begins_costs_nothing_and_is_not_charged`, `who_hangs_up_when_argon2_has_begun_is_charged`, `a_login_whose_client_has_hung_up_is_dropped` |
+//! | holding up messages by a storm of connections | accept, handshake, CONNECT, login and the end of a connection on threads of their own, which have the lower priority (Linux) | `only_the_thread_that_asks_is_lowered_and_never_raised`; what it does is measured by the scenario "storm" of benches/live |
+//! | passwords compared byte by byte until one differs | constant time | `secrets_are_compared_in_constant_time` |
+//! | names that look like somebody's, or like a topic | a user name has few characters; all others are nobody's | `an_odd_user_name_is_nobodys` |
+//! | a certificate used for another name, revoked, expired, or of a deleted user | checked against the user at every CONNECT | `a_certificate_speaks_for_no_other_name`, `a_certificate_without_a_user_off_record_revoked_or_expired_is_refused`, `a_revoked_certificate_ends_its_sessions` |
+//! | a certificate with a valid chain and another's name, two names, none, NUL or control characters in it | one CN that is a user name; and only certificates on the user's record log in, so that the CA's key alone opens nothing | `a_valid_chain_with_a_forged_subject_opens_nothing`, `two_common_names_are_refused_in_either_order`, `an_issued_certificate_must_be_on_record_for_that_user` |
 //! | a certificate of another CA | TLS handshake fails | `certificates_that_are_refused`, `rustls_admits_what_we_issue_in_its_time_and_from_our_ca_alone` |
-//! | a login that is overtaken by a change | the identity is checked again after the password, and at every turn of a connection | `a_user_disabled_expired_deleted_or_replaced_while_its_password_is_checked_is_refused`, `a_live_identity_falls_with_what_it_stands_on` |
-//! | taking over somebody's session by its client identifier | sessions belong to users | `a_client_identifier_belongs_to_its_user` |
+//! | a partner's CA that names an administrator | a further CA is good for its names only, and never for an administrator who has not pinned the certificate; broker.toml cannot name one in this version | `an_extra_anchor_is_good_for_its_names_and_never_for_an_admin_that_has_not_pinned_it` |
+//! | a disabled user by another path: certificate, both, resumed TLS, a remembered password, a waiting session, the guest, the embedding program, HTTPS | the user is asked at every CONNECT and every request, whatever it proves; TLS resumption carries no authority | `a_disabled_user_gets_in_on_no_path`, `a_disabled_guest_is_no_guest`, `a_change_of_the_user_counts_at_the_next_request_of_the_same_connection`, `who_is_gone_disabled_or_expired_changes_nothing` |
+//! | a login that is overtaken by a change | the identity is checked again after the password, at the attach, and at every turn of a connection | `a_user_disabled_expired_deleted_or_replaced_while_its_password_is_checked_is_refused`, `during_the_argon2_check`, `during_connect`, `nobody_slips_in_while_the_user_is_disabled`, `a_live_identity_falls_with_what_it_stands_on` |
+//! | a connection that stands on a proof which is not asked for any more | it falls with the proof | `a_proof_that_is_not_asked_for_any_more_holds_nobody`, `any_change_of_the_user_ends_the_proof` |
+//! | taking over somebody's session by its client identifier | sessions belong to users; who is refused takes over nothing | `a_client_identifier_belongs_to_its_user`, `a_refused_login_takes_nothing_over` |
+//! | another user of the machine at the Unix socket | mode 0600, and the uid of the peer | `other_users_of_the_machine_may_not_administer` |
 //!
 //! # May you?
 //!
@@ -25,18 +64,27 @@
 //!
 //! | threat | what stands against it | tests |
 //! |---|---|---|
-//! | a client identifier or name that widens a grant or slips a deny | placeholders are one literal level, never parsed again; `${client_id}` only for users tied to theirs | `a_placeholder_in_a_client_s_filter_is_resolved`, `an_odd_client_identifier_escapes_a_deny` |
+//! | a client identifier or name that widens a grant or slips a deny: `/`, `+`, `#`, `$registry`, control characters | placeholders are one literal level, never parsed again; `${client_id}` only for users tied to theirs; `+` and `#` nobody may have | `an_identity_string_widens_a_grant`, `an_identity_string_weakens_a_deny`, `an_odd_client_identifier_against_every_template`, `a_placeholder_in_a_client_s_filter_is_resolved`, `an_odd_client_identifier_escapes_a_deny`, `a_client_identifier_in_an_allow_rule_needs_a_tie_to_the_username` |
+//! | a rule that is not what its author believes | `explain`, `who-can` and the dry run are answered by the code that enforces, and are held to what clients get | `what_is_explained_is_what_happens`, `what_is_explained_is_what_happens_where_subscriptions_are_narrowed`, `who_can_names_just_those_whom_the_broker_lets` |
 //! | `#` reads the broker's own topics | wildcards at the first level do not match `$` | `a_wildcard_at_the_first_level_reaches_the_topics_of_the_broker` |
 //! | speaking for the broker | no PUBLISH to `$` topics | `a_rule_lets_a_client_speak_for_the_broker` |
 //! | a deny that an allow beats | deny beats allow, in any order | `one_allow_beats_a_deny` |
 //! | a fast engine that errs | a slow definition beside it, held together by property tests and a fuzz target | `a_single_level_wildcard_grants_the_filter_of_all_levels` |
+//! | a prefix that is left out: by a Will, an alias, a `$` topic | one function makes the topic, for PUBLISH and Will; there are no aliases in this version | `the_publish_prefix`, `the_prefix_comes_before_check_and_routing`, `a_topic_alias_is_refused_as_announced` |
+//! | joining a shared subscription to get what others may have | there are none in this version: refused whatever the rules say | `a_shared_subscription_is_refused_whatever_the_rules`, `a_group_is_joined_without_the_rule_that_it_needs` |
+//! | rules that change between SUBACK and delivery, or between PUBLISH and fan-out | each delivery is decided by the rules of that moment | `between_suback_and_the_first_delivery`, `between_publish_and_fan_out`, `the_publisher_loses_its_right_between_publish_and_fan_out`, `nothing_forbidden_is_ever_sent` |
 //! | receiving after the right is gone | every connection passes the new rules before the change is answered; what is not yet written is taken back | `the_snapshot_is_published_before_the_listener_and_the_listener_passed_before_the_answer`, `revoked_under_fire_small_messages`, `revoked_under_fire_large_messages`, `what_waits_in_the_broker_is_taken_back`, `what_waits_behind_tls_is_taken_back` |
 //! | staying connected after the user or its certificate is gone | the identity is held against the users at every turn | `a_user_who_may_not_be_connected_any_more_is_cut_off`, `a_revoked_certificate_ends_its_sessions`, `one_certificate_of_a_user_is_revoked`, `a_session_ends_with_its_certificate` |
 //! | using a right after its time | the end is a change like any other, made by the clock | `time_boxed_grants_end_on_live_sessions`, `a_grant_that_ended_meanwhile_withholds_what_was_queued`, `an_expired_user_is_gone_at_its_time`, `a_changed_client_id_pattern_ends_the_sessions_that_do_not_fit` |
-//! | publishing under the cover of a request | one answer, in time, with its Correlation Data, to the session that asked alone | `an_answer_goes_to_the_requester_alone_and_once`, `wrong_answers_are_refused`, `nobody_inherits_the_answers_of_a_requester_that_is_gone`, `a_client_that_asks_itself_wins_nothing`, `a_request_that_comes_again_is_not_answered_again` |
+//! | messages that were queued or retained before | they are decided when they are sent | `queued_messages_are_judged_when_they_are_sent`, `retained_messages_are_judged_when_they_are_sent`, `what_is_in_flight_and_forbidden_is_not_resent` |
+//! | retained messages of somebody who lost the right, or is deleted | withheld (`access.orphaned_retained`) | `a_retained_message_whose_publisher_lost_the_right`, `a_namesake_does_not_bring_back_what_the_deleted_user_left` |
+//! | publishing under the cover of a request | one answer, in time, with its Correlation Data, to the session that asked alone, and never where a rule denies it | `a_deny_on_the_response_topic_beats_the_right_to_answer`, `an_answer_is_never_retained_and_never_of_the_brokers_own_topics`, `an_answer_goes_to_the_requester_alone_and_once`, `wrong_answers_are_refused`, `nobody_inherits_the_answers_of_a_requester_that_is_gone`, `a_client_that_asks_itself_wins_nothing`, `a_request_that_comes_again_is_not_answered_again` |
 //! | drawing off by a request what was meant for others | what the rules permit is published as ever | `what_the_rules_allow_is_published_to_all`, `a_response_topic_is_as_the_client_writes_it` |
-//! | a Will that outlives the right | checked when it is published | `a_will_that_the_rules_no_longer_permit_is_not_published` |
-//! | a new user inherits from an old name | the id is the identity | `a_later_user_of_the_same_name_inherits_nothing`, `a_later_user_of_the_same_name_inherits_nothing_of_a_granted_request` |
+//! | a Will that outlives the right | checked at CONNECT, and again when it is published | `a_will_that_is_not_permitted_refuses_the_connection`, `wills_are_judged_when_they_are_fired`, `a_will_that_the_rules_no_longer_permit_is_not_published` |
+//! | an administrator hands out, or takes, more than it holds | every change is held against its author's own rules | `what_is_not_held_is_refused_whichever_way_it_is_tried`, `no_sequence_of_commits_raises_anybody_above_the_actor`, `whoever_gets_what_is_held_may_do_no_more_than_its_giver` |
+//! | a change that is half made, or made twice | one transaction, with the version that was read | `a_change_is_all_or_nothing`, `whatever_operation_of_the_store_fails_a_commit_is_made_whole_or_not_at_all`, `versions_count_changes_and_a_lost_race_is_a_conflict` |
+//! | a rollback that brings back a leaked password or a revoked certificate | rights go back, proofs do not | `proofs_never_go_back` |
+//! | a new user inherits from an old name | the id is the identity | `a_namesake_does_not_bring_back_what_the_deleted_user_left`, `a_later_user_of_the_same_name_inherits_nothing`, `a_later_user_of_the_same_name_inherits_nothing_of_a_granted_request` |
 //! | nobody can administer any more | the last administrator cannot be removed | `the_last_administrator_stays` |
 //!
 //! # Over HTTPS
@@ -51,6 +99,19 @@
 //! | two requests in what a proxy takes for one | bodies have a Content-Length; chunks are refused and the connection closed | `bytes_that_two_servers_could_read_in_two_ways_are_refused_and_the_connection_closed` |
 //! | holding connections, sending slowly, reading slowly | bounds and times at every stage, on a thread that carries no messages | `who_is_slow_is_closed_at_every_stage`, `a_body_that_trickles_ends_with_its_time`, `a_peer_that_does_not_read_is_given_up`, `connections_have_a_bound_in_all_and_for_each_source`, `heads_and_bodies_beyond_their_size_are_refused` |
 //! | reaching the API through the door for devices | a listener of its own, with enrolment alone | `nothing_of_the_api_is_on_the_listener_for_enrolment` |
+//!
+//! # What other brokers got wrong
+//!
+//! | the mistake | tests |
+//! |---|---|
+//! | a name with `/`, `+` or `#` is put into a pattern and parsed there | `an_identity_string_widens_a_grant`, `an_odd_client_identifier_against_every_template` |
+//! | a rule on `a/b` matches `a/b/c` | `a_pattern_matches_what_lies_below_it` |
+//! | `a/+` grants the filter `a/#` | `a_single_level_wildcard_grants_the_filter_of_all_levels` |
+//! | `#` matches `$SYS/...` | `a_wildcard_at_the_first_level_reaches_the_topics_of_the_broker`, `topics_of_the_broker_are_apart` |
+//! | no rule means yes | `no_rule_means_allow`, `a_user_without_rules_may_do_nothing` |
+//! | one plugin's, or one rule's, allow beats another's deny; the order decides | `one_allow_beats_a_deny`, `deny_beats_allow`, `the_order_of_rules_never_matters` |
+//! | passwords are compared with `==` | `secrets_are_compared_in_constant_time` |
+//! | a reload says that it did, and old sessions keep old rights | `the_snapshot_is_published_before_the_listener_and_the_listener_passed_before_the_answer`, `revoked_under_fire_small_messages`, `a_name_that_others_own_makes_the_reload_fail_and_is_named` |
 //!
 //! # Who did it?
 //!
@@ -73,7 +134,10 @@
 //! |---|---|---|
 //! | a stranger enrols | locked by default; a person decides; the pairing code tells which request is the device's | `the_door_shuts_by_itself_and_an_unlock_can_be_narrow`, `only_administrators_decide` |
 //! | taking over a pending or existing name | a name belongs to its first proof | `of_many_who_ask_for_one_name_at_once_one_gets_it`, `a_user_that_exists_cannot_be_registered_over` |
-//! | a certificate for somebody else's key | the CSR must be signed by its key; one key, one identity | `a_request_signed_by_another_key_is_refused`, `a_key_in_use_is_refused_to_another_name_and_free_when_its_user_is_deleted` |
+//! | a request replayed, relayed or cloned | `registry.require_nonce` | `a_replayed_request_is_refused`, `a_relayed_request_and_a_nonce_of_another_connection_are_refused`, `a_clone_with_the_same_nonce_is_refused` |
+//! | a renewal as a way to more, or to stay | only certificates change; never for a revoked one; two are good at most; in grace a nonce of this connection is signed | `a_new_certificate_is_good_at_once_and_the_old_one_until_the_new_one_has_connected`, `who_may_not_renew_is_told_why`, `whoever_renews_again_and_again_is_bounded`, `a_relayed_a_foreign_and_a_late_renewal_in_grace_are_refused` |
+//! | a new key for an existing name | only by an operator who holds what the user holds; the old proofs end in the same commit | `a_new_key_takes_the_name_and_the_old_one_ends_in_the_same_commit`, `nobody_replaces_a_user_who_holds_more_than_they_do`, `what_waits_for_a_user_that_is_gone_or_renamed_takes_no_name` |
+//! | a certificate for somebody else's key | the CSR must be signed by its key; one key, one identity | `a_request_signed_by_another_key_is_refused`, `a_key_in_use_is_refused_to_another_name_and_free_when_its_user_is_deleted`, `a_key_of_a_user_that_no_request_made_is_refused_too` |
 //! | a CSR that asks for more (CA, names, extensions), or is made to hurt a parser | a CA and other names are refused; name and key are taken, nothing else; what is signed is parsed again and compared | `every_attack_is_refused_by_name_and_what_asks_for_nothing_more_is_admitted`, `an_issued_certificate_has_the_profile_and_nothing_else_of_the_request` |
 //! | names that look alike or hide something | one CN, of the username's characters | `a_subject_that_is_no_single_username_is_refused_by_name` |
 //! | a registration session does something else | it can only use the operations | `a_stranger_may_do_nothing_but_enrol`, `a_registration_session_may_do_nothing_else` |
@@ -102,9 +166,18 @@
 //!
 //! - `certs/ca.key` lies unencrypted on the disk (mode 0600). Whoever reads it can pretend to be the broker to every client that trusts
 //!   `certs/ca.pem`. A client certificate forged with it does not log in: only those on a user's record do.
+//! - Whoever has a user's password, or a device's key, is that user until somebody says otherwise: `user disable`, `user revoke`.
+//! - **Not in this version**: shared subscriptions, topic aliases, further CAs, `$registry/admin` over MQTT,
+//!   reloading broker.toml while the broker runs. What there would be to attack is refused, and tested to be.
+//! - A service that publishes to whatever Response Topic it is told does so by its own rules: give it no more than it needs, or
+//!   `access.response_grants` instead.
+//! - Who may read `a/#` learns which topics of it are in use; who may publish learns by 0x10 that nobody listens.
+//! - Plaintext listeners protect nothing on the way: passwords and messages can be read there.
 //! - The defaults are for a machine with some memory to spare: queues up to 1 GiB in all and 16 KiB for each session, retained messages up to 256 MiB,
 //!   and buffers of each connection. Lower `limits.queue_total_bytes`, `limits.sessions`, `limits.connections` and `limits.retained_bytes` to what yours has.
 //! - The metrics endpoint asks for no credentials.
 //! - The plaintext listener on loopback trusts the machine: other users of it can try passwords there, and root can read along.
+//! - A client that logs in for the first time, or from an address that it never came from, while its very name is guessed at from many addresses, waits: one wrong
+//!   password in 30 seconds is all that such a name has for strangers. Where it has logged in before, it is spared; with a certificate it is not concerned.
 //! - After a restart every password login costs one argon2 hash, about 55 a second for each worker with the defaults. Use certificates for fleets.
 //! - While the registry is open, whoever reaches the listener can put a request on record under any free name.

@@ -39,7 +39,7 @@ labels! {
         Connections = "connections", ConnectionsPerAddress = "connections_per_address", AcceptFailed = "accept_failed",
         TlsHandshake = "handshake", ConnectMissing = "connect_missing", Protocol = "protocol",
         ClientIdentifier = "client_identifier", BadCredentials = "bad_credentials", NotAuthorized = "not_authorized",
-        Busy = "busy", ShuttingDown = "shutting_down", Other = "other",
+        Busy = "busy", Abandoned = "abandoned", ShuttingDown = "shutting_down", Other = "other",
     }
     /// Why a connection ended after its CONNACK.
     ConnectionEnd "reason" {
@@ -51,7 +51,7 @@ labels! {
     AuthenticationOutcome "outcome" {
         Password = "password", RememberedPassword = "remembered_password", Certificate = "certificate", Both = "both",
         Anonymous = "anonymous", Registration = "registration", BadCredentials = "bad_credentials",
-        NotAuthorized = "not_authorized", Busy = "busy", Throttled = "throttled",
+        NotAuthorized = "not_authorized", Busy = "busy", Throttled = "throttled", Abandoned = "abandoned",
     }
     /// Why a message did not reach a subscriber that was entitled to it.
     DropCause "cause" {
@@ -74,6 +74,10 @@ labels! {
     RegistryOutcome "state" {
         Granted = "granted", Pending = "pending", Invalid = "invalid", Denied = "denied", Conflict = "conflict",
         Refused = "refused", Locked = "locked", Answered = "answered",
+    }
+    /// What became of a request for a new certificate.
+    RenewalOutcome "outcome" {
+        Issued = "issued", InGrace = "in_grace", Repeated = "repeated", Refused = "refused",
     }
     /// What was wrong with a request to the registry.
     RegistryBadInput "input" {

@@ -1,8 +1,9 @@
 //! The one connection loop: a socket on one side, a session on the other.
 //!
-//! Enters: a connected socket. Leaves: nothing; the session lives on in the table if it is to. Everything that decides
-//! or writes happens in [`Connection::turn`], under the session's gate, by the rules of that moment; everything that
-//! waits happens outside of it. A connection never waits for another one.
+//! Enters: a socket and whom it was admitted as. Leaves: nothing; the session lives on in the table if it is to. Everything
+//! that decides or writes happens in [`Connection::turn`], under the session's gate, by the rules of that moment;
+//! everything that waits happens outside of it. A connection never waits for another one. It lives on a worker; when its
+//! peer is gone it ends on an acceptor, so that ten thousand that end at once keep nobody waiting who goes on.
 
 use std::{
     future,
@@ -20,241 +21,39 @@ use bytes::BytesMut;
 use tokio::{
     sync::{Notify, watch},
     task,
-    time::{self, Sleep, timeout, timeout_at},
+    time::{self, Sleep},
 };
 
 use super::{
     Server,
-    admission::Place,
+    arrival::{Arrival, Counted, finish},
     link::{self, HIGH_WATER, Link},
     listener::Listener,
-    login::{self, Admitted, Standing},
-    output::OutputBuffer,
+    login::{Admitted, Standing},
     registry::{self, Mouth},
     sessions::{Gate, SessionCell, UserPlace},
     transport::Transport,
-    workers::Load,
+    workers::Worker,
 };
 use crate::{
     access::{Authority, PolicyVersion},
     clock::Instant,
-    metrics::{ConnectionEnd, OpenConnection},
-    mqtt::{
-        Connect, Packet, ProtocolVersion, ReasonCode,
-        codec::{DecodeError, Decoder, Limits, Role},
-    },
+    metrics::ConnectionEnd,
+    mqtt::{Connect, Packet, ReasonCode, codec::Decoder},
     session::{CloseReason, Context, EndCause, Output, Owner, Rejection, SessionKey, Terms, check_will},
 };
 
-/// The largest CONNECT: nobody has proven anything yet, so one connection may not hold more. Will message, user name
-/// and password of the largest size that their fields admit still fit. Bytes.
-const CONNECT_SIZE: u32 = 256 * 1024;
-
 /// Reads from the socket start with buffers of this size and grow with the traffic. Bytes.
-const READ_SIZE: (usize, usize) = (4 * 1024, 64 * 1024);
+pub(super) const READ_SIZE: (usize, usize) = (4 * 1024, 64 * 1024);
 
 /// Packets that one turn handles at most, so that others on the same thread get theirs.
 const TURN_PACKETS: usize = 256;
 
-/// How long a connection that ends may take to accept its last packets.
-const FAREWELL: Duration = Duration::from_secs(1);
-
 /// Requests to the registry that one connection may have open.
 const OPEN_REQUESTS: usize = 4;
 
-/// What a connection takes up for as long as it lives.
-#[derive(Debug)]
-struct Counted {
-    _admission: (Place, Load),
-    _open: OpenConnection,
-}
-
-/// Serves one connection from its first byte to its CONNACK; the rest is a task of its own, which is small.
-pub(super) async fn serve(
-    mut transport: Transport,
-    peer: SocketAddr,
-    listener: Arc<Listener>,
-    server: Arc<Server>,
-    deadline: time::Instant,
-    mut shutdown: watch::Receiver<bool>,
-    admission: (Place, Load),
-) {
-    let counted = Counted { _admission: admission, _open: server.metrics.connection_opened(&listener.name) };
-    let number = server.sessions.next_number();
-    let limits = Limits { maximum_packet_size: CONNECT_SIZE.min(server.settings.session.maximum_packet_size.get()) };
-    let mut decoder = Decoder::new(Role::Server, limits);
-    let mut input = BytesMut::new();
-
-    let first = tokio::select! {
-        first = timeout_at(deadline, read_connect(&server, &mut transport, &mut decoder, &mut input)) => first,
-        _ = shutdown.wait_for(|stop| *stop) => return,
-    };
-    let connect = match first {
-        Ok(Ok(connect)) => connect,
-        Ok(Err(NoConnect::Io(error))) => {
-            server.metrics.connect_missing();
-            tracing::debug!(%peer, %error, "the connection ended before CONNECT");
-            return;
-        }
-        Ok(Err(NoConnect::Decode(error))) => {
-            server.metrics.malformed(error.reason_code);
-            tracing::debug!(%peer, %error, "not a CONNECT that can be read");
-            server.metrics.connect_refused(error.reason_code);
-            if let Some(version) = error.version {
-                let rejection =
-                    Rejection { reason_code: error.reason_code, explanation: error.explanation, refusal: None };
-                refuse(&server, &mut transport, version, rejection.connack()).await;
-            }
-            return;
-        }
-        Err(_) => {
-            server.metrics.connect_missing();
-            tracing::debug!(%peer, "no CONNECT within limits.connect_timeout");
-            return;
-        }
-    };
-
-    let admitted = tokio::select! {
-        admitted = timeout_at(
-            deadline,
-            login::admit(&server, &listener, peer, number, &connect, transport.peer_certificate()),
-        ) => admitted,
-        _ = shutdown.wait_for(|stop| *stop) => return,
-    };
-    let admitted = match admitted {
-        Ok(Ok(admitted)) => admitted,
-        Ok(Err(rejection)) => return reject(&server, &mut transport, peer, &connect, &rejection).await,
-        Err(_) => {
-            let rejection = Rejection {
-                reason_code: ReasonCode::ServerBusy,
-                explanation: "the identity could not be checked in time: try again later",
-                refusal: None,
-            };
-            return reject(&server, &mut transport, peer, &connect, &rejection).await;
-        }
-    };
-
-    let packet_size = admitted.settings(&server).maximum_packet_size.get();
-    decoder.set_limits(Limits { maximum_packet_size: packet_size });
-    match Connection::attach(
-        server.clone(),
-        number,
-        peer,
-        listener.clone(),
-        transport,
-        input,
-        decoder,
-        &connect,
-        admitted,
-        counted,
-    ) {
-        Ok(connection) => drop(tokio::spawn(connection.run(shutdown))),
-        Err((mut transport, rejection)) => reject(&server, &mut transport, peer, &connect, &rejection).await,
-    }
-}
-
-enum NoConnect {
-    Io(io::Error),
-    Decode(DecodeError),
-}
-
-async fn read_connect(
-    server: &Server,
-    transport: &mut Transport,
-    decoder: &mut Decoder,
-    input: &mut BytesMut,
-) -> Result<Box<Connect>, NoConnect> {
-    loop {
-        let packet = decoder.decode(input).map_err(NoConnect::Decode)?;
-        if let Some(packet) = &packet {
-            server.metrics.packet_received(packet);
-        }
-        match packet {
-            // [MQTT-3.1.0-1] the decoder refuses any other first packet.
-            Some(Packet::Connect(connect)) => return Ok(connect),
-            Some(_) => return Err(NoConnect::Io(ErrorKind::InvalidData.into())),
-            None => {}
-        }
-        input.reserve(READ_SIZE.0);
-        match transport.try_read(input) {
-            Ok(0) => return Err(NoConnect::Io(ErrorKind::UnexpectedEof.into())),
-            Ok(read) => server.metrics.bytes_read(read),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                transport.readable().await.map_err(NoConnect::Io)?;
-            }
-            Err(error) => return Err(NoConnect::Io(error)),
-        }
-    }
-}
-
-/// Sends the CONNACK of a refusal and closes. [MQTT-3.2.2-7]
-async fn refuse(server: &Server, transport: &mut Transport, version: ProtocolVersion, connack: crate::mqtt::ConnAck) {
-    let mut output = OutputBuffer::new(version);
-    let packet = Packet::ConnAck(Box::new(connack));
-    match output.push(&packet) {
-        Ok(()) => {
-            server.metrics.packet_sent(&packet);
-            let before = output.len();
-            finish(transport, &mut output).await;
-            server.metrics.bytes_written(before.saturating_sub(output.len()));
-        }
-        // Version 3.1.1 has no code for it: closed without a word. [MQTT-3.2.2-6]
-        Err(error) => tracing::debug!(%error, "the refusal has no CONNACK"),
-    }
-}
-
-async fn reject(
-    server: &Server,
-    transport: &mut Transport,
-    peer: SocketAddr,
-    connect: &Connect,
-    rejection: &Rejection,
-) {
-    server.metrics.connect_refused(rejection.reason_code);
-    tracing::info!(
-        %peer,
-        client_id = connect.client_id.as_str(),
-        username = connect.username.as_deref().unwrap_or_default(),
-        reason = ?rejection.reason_code,
-        "connection refused: {}", rejection.explanation
-    );
-    let mut connack = rejection.connack_for(connect); // [MQTT-3.2.2-19]
-    // [MQTT-3.1.2-29] no Reason String for a client that does not want to know.
-    if connect.properties.request_problem_information == Some(false) {
-        connack.properties.reason_string = None;
-    }
-    refuse(server, transport, connect.version, connack).await;
-}
-
-/// Writes what is left and ends the stream, within [`FAREWELL`].
-async fn finish(transport: &mut Transport, output: &mut OutputBuffer) {
-    let ended = timeout(FAREWELL, async {
-        while !output.write(transport)? {
-            transport.writable().await?;
-        }
-        transport.close();
-        // What the peer still sends is read and dropped: closing over unread bytes would reset the connection, and
-        // take from the peer what was just written.
-        transport.end_of_output()?;
-        let mut rest = BytesMut::new();
-        loop {
-            rest.clear();
-            rest.reserve(READ_SIZE.0);
-            match transport.try_read(&mut rest) {
-                Ok(0) => return Ok::<_, io::Error>(()),
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => transport.readable().await?,
-                Err(error) => return Err(error),
-            }
-        }
-    });
-    if let Ok(Err(error)) = ended.await {
-        tracing::trace!(%error, "the peer was gone before its connection ended");
-    }
-}
-
 /// A connection that serves a session.
-struct Connection {
+pub(super) struct Connection {
     server: Arc<Server>,
     number: u64,
     peer: SocketAddr,
@@ -277,6 +76,23 @@ struct Connection {
     _counted: Counted,
 }
 
+/// Why a connection that was admitted serves no session after all.
+pub(super) enum NotAttached {
+    /// To be told why.
+    Refused(Transport, Rejection),
+    /// The system would not have it.
+    Broken(io::Error),
+}
+
+/// Which part of its life a connection is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Until its peer is gone, or it is over.
+    Live,
+    /// What its peer left behind is handled, then it is over.
+    Leaving,
+}
+
 /// What the loop does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Next {
@@ -291,19 +107,15 @@ struct Next {
 }
 
 impl Connection {
-    #[expect(clippy::too_many_arguments, reason = "moves the parts of a connection into one value, called once")]
-    fn attach(
+    /// Gives the connection its session, sends CONNACK, and moves its socket to `worker`.
+    pub(super) fn attach(
         server: Arc<Server>,
-        number: u64,
-        peer: SocketAddr,
-        listener: Arc<Listener>,
-        transport: Transport,
-        input: BytesMut,
-        decoder: Decoder,
+        arrival: Arrival,
         connect: &Connect,
         admitted: Admitted,
-        counted: Counted,
-    ) -> Result<Box<Self>, (Transport, Rejection)> {
+        worker: &Worker,
+    ) -> Result<Box<Self>, NotAttached> {
+        let Arrival { number, peer, listener, mut transport, decoder, input, counted } = arrival;
         let key = admitted.key.clone();
         let user = match key.owner {
             Owner::User(user) => server.directory.policy().user(user).cloned(),
@@ -311,7 +123,7 @@ impl Connection {
         };
         let cell = match server.sessions.claim(&key, user.as_deref().and_then(|user| user.quota.as_deref())) {
             Ok(cell) => cell,
-            Err(too_many) => return Err((transport, server.too_many_sessions(too_many))),
+            Err(too_many) => return Err(NotAttached::Refused(transport, server.too_many_sessions(too_many))),
         };
         let mut gate = cell.claimed();
         // The rules may have moved since the login: this moment's count.
@@ -330,36 +142,12 @@ impl Connection {
                 if gate.connection == 0 {
                     link::leave(&server, &cell, &mut gate);
                 }
-                return Err((transport, rejection));
+                return Err(NotAttached::Refused(transport, rejection));
             }
         };
         gate.identity = admitted.identity().cloned();
-        let mut connection = Box::new(Self {
-            number,
-            peer,
-            listener,
-            cell: Arc::clone(&cell),
-            key,
-            admitted,
-            rules_seen: authority.version(),
-            authority,
-            transport,
-            decoder,
-            input,
-            read_size: READ_SIZE.0,
-            link: Link::new(connect.version),
-            mouth: Mouth::new(&cell, number),
-            wake: Arc::default(),
-            open_requests: Arc::default(),
-            server,
-            _counted: counted,
-        });
-        let server = Arc::clone(&connection.server);
-        let cx = Context {
-            authority: &connection.authority,
-            now: server.clock.instant(),
-            settings: connection.admitted.settings(&server),
-        };
+        let (mut link, wake) = (Link::new(connect.version), Arc::<Notify>::default());
+        let cx = Context { authority: &authority, now: server.clock.instant(), settings: admitted.settings(&server) };
         if gate.session.is_attached() {
             // [MQTT-3.1.4-3] the older connection is told, and finds out at its next turn.
             let older = gate.connection;
@@ -382,28 +170,76 @@ impl Connection {
             gate.pending.clear();
             gate.backlog.clear();
         }
-        cell.mailbox.attach(Arc::clone(&connection.wake));
-        gate.session.handle_connect(connect, &Terms { until, ..connection.admitted.terms }, &cx);
-        Link::settle(&server, &cell, &mut gate, &cx, Some(&mut connection.link));
+        cell.mailbox.attach(Arc::clone(&wake));
+        gate.session.handle_connect(connect, &Terms { until, ..admitted.terms }, &cx);
+        Link::settle(&server, &cell, &mut gate, &cx, Some(&mut link));
         // At once: whatever ends the connection before its first turn must find CONNACK written. [MQTT-3.2.0-1]
-        let before = connection.link.output.len();
-        if let Err(error) = connection.link.output.write(&mut connection.transport) {
+        let before = link.output.len();
+        if let Err(error) = link.output.write(&mut transport) {
             tracing::debug!(%peer, %error, "the connection broke before its CONNACK");
             gate.ended = Some(EndCause::ConnectionLost);
         }
-        server.metrics.bytes_written(before - connection.link.output.len());
+        server.metrics.bytes_written(before - link.output.len());
+        let transport = match transport.move_to(worker) {
+            Ok(transport) => transport,
+            Err(error) => {
+                gate.session.handle_end(EndCause::ConnectionLost, &cx);
+                Link::settle(&server, &cell, &mut gate, &cx, None);
+                link::leave(&server, &cell, &mut gate);
+                return Err(NotAttached::Broken(error));
+            }
+        };
         drop(gate);
-        if let Owner::User(user) = connection.key.owner {
+        if let Owner::User(user) = key.owner {
             server.directory.seen(user);
+            registry::confirm(&server, &connection.admitted, user);
         }
-        Ok(connection)
+        Ok(Box::new(Self {
+            number,
+            peer,
+            listener,
+            key,
+            admitted,
+            rules_seen: authority.version(),
+            authority,
+            transport,
+            decoder,
+            input,
+            read_size: READ_SIZE.0,
+            link,
+            mouth: Mouth::new(&cell, number),
+            wake,
+            open_requests: Arc::default(),
+            cell,
+            server,
+            _counted: counted,
+        }))
     }
 
-    async fn run(mut self: Box<Self>, mut shutdown: watch::Receiver<bool>) {
+    /// Serves the session until the connection is over.
+    pub(super) async fn run(mut self: Box<Self>, mut shutdown: watch::Receiver<bool>) {
+        // The thread is new to the socket: only after a look at it does it know that the socket takes bytes, the DISCONNECT of
+        // a first turn that finds the rules changed included.
+        task::yield_now().await;
+        self.serve(Stage::Live, &mut shutdown).await;
+        if self.link.closing.is_some_and(is_abortive) {
+            // Nothing may pass any more: not left to those who may be busy.
+            return self.farewell().await;
+        }
+        let server = Arc::clone(&self.server);
+        server.acceptors.spawn(async move {
+            if self.link.closing.is_none() {
+                self.serve(Stage::Leaving, &mut shutdown).await;
+            }
+            self.farewell().await;
+        });
+    }
+
+    async fn serve(&mut self, stage: Stage, shutdown: &mut watch::Receiver<bool>) {
         let mut timer = Box::pin(time::sleep(Duration::from_secs(0)));
         let mut armed: Option<Instant> = None;
         let mut stopping = false;
-        let mut try_read = true;
+        let mut try_read = stage == Stage::Live;
         // Nothing is left in the socket or in the TLS session that readiness would not announce.
         let mut drained = true;
         loop {
@@ -413,18 +249,23 @@ impl Connection {
                 self.end(EndCause::Shutdown);
             }
             if try_read {
-                drained = self.read().unwrap_or_else(|cause| {
-                    self.end(cause);
-                    true
-                });
+                drained = match self.read() {
+                    Ok(drained) => drained,
+                    Err(cause) => {
+                        self.end(cause);
+                        if stage == Stage::Live {
+                            return;
+                        }
+                        true
+                    }
+                };
             }
             let next = match self.turn() {
                 Ok(Some(next)) => next,
-                Ok(None) => break,
+                Ok(None) => return,
                 Err(error) => {
                     tracing::debug!(peer = %self.peer, %error, "the connection broke");
-                    self.end(EndCause::ConnectionLost);
-                    break;
+                    return self.end(EndCause::ConnectionLost);
                 }
             };
             self.ask_registry();
@@ -460,7 +301,6 @@ impl Connection {
                 }
             }
         }
-        self.farewell().await;
     }
 
     /// Reads what has arrived, up to a full buffer; says whether that was all. An error is the cause for which the

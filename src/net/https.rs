@@ -316,7 +316,7 @@ mod tests {
             tls: tls.unwrap(),
             admission: Admission::new(10, 10),
             times,
-            workers: Arc::new(Workers::start("test", 1).unwrap()),
+            workers: Arc::new(Workers::start("test", 1, None).unwrap()),
             metrics: Arc::clone(&metrics),
         });
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     Server, backlog,
     output::OutputBuffer,
+    registry,
     sessions::{Gate, SessionCell},
 };
 use crate::{
@@ -129,6 +130,11 @@ impl Link {
             Output::Registry(request) => {
                 if let Some(link) = link {
                     link.requests.push(request);
+                }
+            }
+            Output::Invite(topic) => {
+                if let Some(invitation) = registry::invitation(server, gate, topic) {
+                    gate.session.handle_registry_answer(invitation, cx);
                 }
             }
             Output::Refused(refusal) => server.refused(gate.session.key(), &refusal),

@@ -1,4 +1,4 @@
-//! A bound socket that accepts, admits and hands connections to the workers.
+//! A bound socket that accepts and admits connections, on each of the acceptors.
 //!
 //! Takes a bound socket, so that whoever binds learns the port, and nothing is half-started when another address is
 //! taken. Dropping the shutdown sender or sending `true` ends the loop; open connections have their own end.
@@ -15,9 +15,10 @@ use tokio::{
 use super::{
     Server,
     admission::{Admission, Place, Turned},
-    connection,
+    arrival,
     tls::TlsAcceptor,
     transport::Transport,
+    workers::Worker,
 };
 use crate::{
     access::Username,
@@ -40,16 +41,17 @@ pub(crate) struct Listener {
 /// After the file limit is hit: long enough not to spin, short enough for clients that retry.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts until shutdown.
+/// Accepts until shutdown. Whoever it accepts stays on `acceptor`, which runs this, until it has its CONNACK.
 pub(crate) async fn run(
     socket: TcpListener,
     listener: Arc<Listener>,
     server: Arc<Server>,
+    acceptor: Worker,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let stop = shutdown.clone();
     accept(socket, &listener.name, &server.metrics, &mut shutdown, |stream, peer| {
-        admit(stream, peer, &listener, &server, &stop);
+        admit(stream, peer, &listener, &server, &acceptor, &stop);
     })
     .await;
 }
@@ -109,15 +111,14 @@ fn admit(
     peer: SocketAddr,
     listener: &Arc<Listener>,
     server: &Arc<Server>,
+    acceptor: &Worker,
     shutdown: &watch::Receiver<bool>,
 ) {
     let Some(place) = place(&server.admission, peer, &server.metrics) else { return };
-    let Some(stream) = detach(stream) else { return };
     let (listener, shared, shutdown) = (Arc::clone(listener), Arc::clone(server), shutdown.clone());
-    server.workers.spawn_with(|load| async move {
+    acceptor.spawn(async move {
         let deadline = tokio::time::Instant::now() + shared.settings.connect_timeout;
         let opened = async {
-            let stream = TcpStream::from_std(stream)?;
             stream.set_nodelay(true)?;
             SockRef::from(&stream).set_keepalive(true)?;
             match &listener.tls {
@@ -131,7 +132,7 @@ fn admit(
         };
         match timeout_at(deadline, opened).await {
             Ok(Ok(transport)) => {
-                connection::serve(transport, peer, listener, shared, deadline, shutdown, (place, load)).await;
+                arrival::serve(transport, peer, listener, shared, deadline, shutdown, place).await;
             }
             Ok(Err(error)) => {
                 shared.metrics.handshake_failed();

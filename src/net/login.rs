@@ -7,14 +7,14 @@ use std::{net::SocketAddr, sync::Arc};
 
 use super::{Server, admission::Place, listener::Listener};
 use crate::{
-    access::{Authority, Policy},
+    access::{Authority, CertificateRecord, Policy},
     audit,
     authn::{ClientCertificate, Credentials, Identity, Source},
     clock::{Instant, Timestamp},
     metrics::AuthenticationOutcome,
     mqtt::{ClientId, Connect, ReasonCode},
     pki::PeerCertificate,
-    registry::Caller,
+    registry::{self, Caller},
     session::{Owner, Rejection, SessionKey, Settings, Terms, check_connect},
 };
 
@@ -47,13 +47,15 @@ impl Admitted {
 
     /// Who asks the registry; `None`: a registration session.
     pub(super) fn caller(&self, policy: &Policy) -> Option<Caller> {
+        let certificate = self.certificate(policy).map(|record| (record.serial.clone(), record.not_after));
+        Some(Caller { user: self.identity.as_ref()?.user(), certificate })
+    }
+
+    /// The record of the certificate that it was proven with.
+    pub(super) fn certificate<'a>(&self, policy: &'a Policy) -> Option<&'a CertificateRecord> {
         let identity = self.identity.as_ref()?;
-        let certificate = identity.certificate().and_then(|certificate| {
-            let records = &policy.user(identity.user())?.certificates;
-            let record = records.iter().find(|record| record.fingerprint == certificate.fingerprint)?;
-            Some((record.serial.clone(), record.not_after))
-        });
-        Some(Caller { user: identity.user(), certificate })
+        let fingerprint = &identity.certificate()?.fingerprint;
+        policy.user(identity.user())?.certificates.iter().find(|record| record.fingerprint == *fingerprint)
     }
 
     /// Its rights under this policy, and when the connection ends whatever happens; `None`: it may not be connected any
@@ -159,10 +161,18 @@ pub(super) async fn admit(
     Ok(Admitted {
         key: SessionKey { owner: Owner::User(identity.user()), client_id },
         // The time is of the rules under which it is attached: see `Admitted::standing`.
-        terms: Terms { assigned_client_id, until: None },
+        terms: Terms { assigned_client_id, until: None, invite: invitation(&identity, server) },
         identity: Some(identity),
         _place: None,
     })
+}
+
+/// When this client is to be told that its certificate should be renewed.
+fn invitation(identity: &Identity, server: &Server) -> Option<Instant> {
+    let certificate = identity.certificate()?;
+    let now = (server.clock.instant(), server.clock.timestamp());
+    let validity = (certificate.not_before, certificate.not_after);
+    registry::invitation(validity, &certificate.fingerprint, now.1).and_then(|at| instant_of(at, now))
 }
 
 /// Takes a failed login down.
@@ -183,7 +193,7 @@ fn registration(server: &Server, peer: SocketAddr, connection: u64, connect: &Co
     let (client_id, assigned_client_id) = client_id(connect);
     Ok(Admitted {
         key: SessionKey { owner: Owner::Registration(connection), client_id },
-        terms: Terms { assigned_client_id, until: until.map(|at| (at, ReasonCode::MaximumConnectTime)) },
+        terms: Terms { assigned_client_id, until: until.map(|at| (at, ReasonCode::MaximumConnectTime)), invite: None },
         identity: None,
         _place: Some(place),
     })

@@ -8,6 +8,7 @@
 //! kernel.
 
 mod admission;
+mod arrival;
 mod backlog;
 mod connection;
 mod effects;
@@ -81,7 +82,10 @@ pub struct Settings {
 
 /// What all connections of one broker share.
 pub(crate) struct Server {
+    /// Run the connections that have a session.
     pub(crate) workers: Workers,
+    /// Bring connections in and see them out.
+    pub(crate) acceptors: Workers,
     pub(crate) admission: Arc<Admission>,
     /// Places for registration sessions.
     pub(crate) registrations: Arc<Admission>,

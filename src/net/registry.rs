@@ -10,9 +10,15 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Server, sessions::SessionCell};
+use super::{
+    Server,
+    login::Admitted,
+    sessions::{Gate, SessionCell},
+};
 use crate::{
-    registry::{Answer, AnswerSink, Caller, Door, Origin, ReturnPath},
+    access::UserId,
+    mqtt::TopicName,
+    registry::{Answer, AnswerSink, Binding, Caller, Door, Invitation, Origin, ReturnPath},
     session::{RegistryAnswer, RegistryOperation, RegistryRequest},
 };
 
@@ -51,6 +57,30 @@ impl AnswerSink for Mouth {
     }
 }
 
+/// The first connection of a renewed certificate retires the old one.
+pub(super) fn confirm(server: &Arc<Server>, admitted: &Admitted, user: UserId) {
+    let policy = server.directory.policy();
+    let Some(record) = admitted.certificate(&policy).filter(|record| record.replaces.is_some()) else { return };
+    let (registry, serial) = (Arc::clone(&server.registry), record.serial.clone());
+    tokio::spawn(async move {
+        if let Err(error) = registry.confirm(user, serial).await {
+            tracing::error!(%error, "a renewed certificate has connected, but the old one could not be retired");
+        }
+    });
+}
+
+/// What a client is told when its certificate should be renewed; `None`: it is on record no more.
+pub(super) fn invitation(server: &Server, gate: &Gate, topic: TopicName) -> Option<RegistryAnswer> {
+    let identity = gate.identity.as_ref()?;
+    let fingerprint = &identity.certificate()?.fingerprint;
+    let policy = server.directory.policy();
+    let records = &policy.user(identity.user())?.certificates;
+    let record = records.iter().find(|record| record.fingerprint == *fingerprint)?;
+    server.metrics.registry_invitations.inc();
+    let invitation = Invitation { serial: &record.serial, not_after: record.not_after };
+    Some(RegistryAnswer { response_topic: topic, correlation_data: None, payload: Bytes::from(invitation.to_json()) })
+}
+
 /// Whoever asks.
 pub(super) struct Asker {
     pub(super) server: Arc<Server>,
@@ -72,7 +102,7 @@ impl Asker {
             source: self.source,
             listener: Arc::clone(&self.listener),
             door: Door::Mqtt,
-            connection: self.connection,
+            binding: Binding::Connection(self.connection),
             sink: Some((Arc::downgrade(&sink), path.clone())),
         };
         let (payload, content_type) = (&request.payload, request.content_type.as_deref());
@@ -81,9 +111,8 @@ impl Asker {
             RegistryOperation::Register => registry.register(payload, content_type, &origin).await,
             RegistryOperation::Whoami => registry.whoami(payload, content_type, self.caller.as_ref(), &origin),
             RegistryOperation::Ca => registry.ca(payload, content_type, &origin),
-            RegistryOperation::Challenge | RegistryOperation::Renew => {
-                registry.unsupported(payload, content_type, request.operation.as_str())
-            }
+            RegistryOperation::Challenge => registry.challenge(payload, content_type, &origin),
+            RegistryOperation::Renew => registry.renew(payload, content_type, self.caller.as_ref(), &origin).await,
         };
         self.mouth.answer(&answer, &path);
     }

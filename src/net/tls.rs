@@ -16,7 +16,7 @@ use rustls::{
     RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer},
-    server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier},
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
@@ -27,9 +27,6 @@ use tokio::{
 
 /// Plaintext per record: the most that TLS admits, so at most this much is beyond recall at any time. RFC 8446 5.1
 const RECORD: usize = 16_384;
-
-/// TLS sessions kept for resumption, per listener; each costs about 1 KiB and the peer's chain.
-const RESUMABLE_SESSIONS: usize = 4_096;
 
 /// Does a listener ask for client certificates?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +142,13 @@ impl TlsAcceptor {
             builder.with_client_cert_verifier(verifier)
         };
         let mut config = builder.with_cert_resolver(Arc::clone(settings.certificate) as _);
-        config.session_storage = ServerSessionMemoryCache::new(RESUMABLE_SESSIONS);
+        // Tickets (RFC 8446 4.6.1, RFC 5077): what a session needs to be resumed lies with the client, sealed by a key that
+        // lives in memory, half a day at most. A whole fleet can come back by them, and nothing is kept of who does not.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = aws_lc_rs::Ticketer::new()
+            .map_err(|error| TlsError::Unusable("source of randomness", error.to_string()))?;
+        // One is all that a client that reconnects needs.
+        config.send_tls13_tickets = 1;
         config.max_early_data_size = 0;
         // The names that IANA registers.
         let protocol: &[u8] = match settings.inside {
@@ -206,6 +209,11 @@ impl Write for Socket<'_> {
 impl TlsStream {
     pub(super) fn tcp(&self) -> &TcpStream {
         &self.tcp
+    }
+
+    /// The same connection, registered for readiness with the runtime of the calling context.
+    pub(super) fn register_anew(self) -> io::Result<Self> {
+        Ok(Self { tcp: TcpStream::from_std(self.tcp.into_std()?)?, tls: self.tls })
     }
 
     /// Runs the handshake to its end. Cancel-safe: state lives in the connection.

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::tls::TlsStream;
+use super::{tls::TlsStream, workers::Worker};
 
 #[derive(Debug)]
 pub(super) enum Transport {
@@ -22,6 +22,15 @@ impl Transport {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.tcp(),
         }
+    }
+
+    /// The same connection, its readiness told to another thread.
+    pub(super) fn move_to(self, worker: &Worker) -> io::Result<Self> {
+        let _inside = worker.enter();
+        Ok(match self {
+            Self::Plain(tcp) => Self::Plain(TcpStream::from_std(tcp.into_std()?)?),
+            Self::Tls(tls) => Self::Tls(tls.register_anew()?),
+        })
     }
 
     /// The peer's verified certificate (DER), on TLS connections that presented one.

@@ -1,4 +1,8 @@
-//! One single-threaded runtime per core. A connection lives on one of them from accept to close.
+//! Threads with a single-threaded runtime each. A task lives on one of them from its start to its end.
+//!
+//! There are two sets of them. The *acceptors* bring connections in (accept, TLS handshake, CONNECT, login) and see them
+//! out; the *workers* run what lies in between. A storm of connections is work for the acceptors, which have the lower
+//! priority: on a worker it would stand in one queue with the messages of those who are connected.
 
 use std::{
     future::Future,
@@ -12,9 +16,11 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::{
-    runtime::{Builder, Handle},
+    runtime::{Builder, EnterGuard, Handle},
     sync::watch,
 };
+
+use crate::priority::Priority;
 
 /// Threads that run tasks.
 #[derive(Debug)]
@@ -24,15 +30,16 @@ pub(crate) struct Workers {
     stop: watch::Sender<bool>,
 }
 
-#[derive(Debug)]
-struct Worker {
+/// One of the threads.
+#[derive(Clone, Debug)]
+pub(crate) struct Worker {
     handle: Handle,
     load: Arc<AtomicUsize>,
 }
 
-/// Counts a task, and what it goes on as, against its worker for as long as it lives.
+/// Counts a task against its worker for as long as it lives.
 #[derive(Debug)]
-pub(crate) struct Load(Arc<AtomicUsize>);
+struct Load(Arc<AtomicUsize>);
 
 impl Drop for Load {
     fn drop(&mut self) {
@@ -40,9 +47,29 @@ impl Drop for Load {
     }
 }
 
+impl Worker {
+    /// Runs a task on this thread.
+    pub(crate) fn spawn<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.load.fetch_add(1, Ordering::Relaxed);
+        let load = Load(Arc::clone(&self.load));
+        self.handle.spawn(async move {
+            let _load = load;
+            task.await;
+        });
+    }
+
+    /// What is registered for readiness while the guard lives, is registered with this thread.
+    pub(super) fn enter(&self) -> EnterGuard<'_> {
+        self.handle.enter()
+    }
+}
+
 impl Workers {
-    /// Starts `count` threads (at least one).
-    pub(crate) fn start(name: &str, count: usize) -> io::Result<Self> {
+    /// Starts `count` threads (at least one), with the priority of the process when `priority` names no other.
+    pub(crate) fn start(name: &str, count: usize, priority: Option<Priority>) -> io::Result<Self> {
         let (stop, _) = watch::channel(false);
         let mut threads = Vec::new();
         let all = (0..count.max(1))
@@ -51,6 +78,9 @@ impl Workers {
                 let handle = runtime.handle().clone();
                 let mut stopped = stop.subscribe();
                 threads.push(thread::Builder::new().name(format!("{name}-{number}")).spawn(move || {
+                    if let Some(priority) = priority {
+                        priority.take();
+                    }
                     // An error means that the sender is gone, which also is the end.
                     runtime.block_on(async move { drop(stopped.wait_for(|stop| *stop).await) });
                     // What still blocks (a commit, a hash) ends on its own.
@@ -62,26 +92,24 @@ impl Workers {
         Ok(Self { all, threads: Mutex::new(threads), stop })
     }
 
-    /// Runs a task on the worker that has the fewest.
+    /// Each of them.
+    pub(crate) fn each(&self) -> impl Iterator<Item = &Worker> {
+        self.all.iter()
+    }
+
+    /// The one with the fewest tasks. `None`: never, there is at least one.
+    pub(super) fn least_busy(&self) -> Option<&Worker> {
+        self.all.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed))
+    }
+
+    /// Runs a task on the thread that has the fewest.
     pub(crate) fn spawn<F>(&self, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.spawn_with(|load| async move {
-            let _load = load;
-            task.await;
-        });
-    }
-
-    /// As [`Workers::spawn`], with the token that counts the task, to be handed on to what the task goes on as.
-    pub(crate) fn spawn_with<F>(&self, task: impl FnOnce(Load) -> F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        // INVARIANT: there is at least one worker.
-        let Some(worker) = self.all.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed)) else { return };
-        worker.load.fetch_add(1, Ordering::Relaxed);
-        worker.handle.spawn(task(Load(Arc::clone(&worker.load))));
+        if let Some(worker) = self.least_busy() {
+            worker.spawn(task);
+        }
     }
 
     /// Tasks that have not ended.

@@ -6,7 +6,7 @@
 //! certificate for one that has it; other extensions and attributes are passed over.
 
 use x509_parser::certification_request::{X509CertificationRequest, X509CertificationRequestInfo};
-use x509_parser::cri_attributes::ParsedCriAttribute;
+use x509_parser::cri_attributes::{ChallengePassword, ParsedCriAttribute};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::{
     OID_PKCS1_RSASSAPSS, OID_PKCS1_SHA256WITHRSA, OID_PKCS1_SHA384WITHRSA, OID_PKCS1_SHA512WITHRSA,
@@ -84,6 +84,8 @@ impl CsrError {
 pub struct VerifiedCsr {
     username: Username,
     key: PublicKey,
+    challenge_password: Option<String>,
+    digest: [u8; 32],
 }
 
 impl VerifiedCsr {
@@ -132,7 +134,13 @@ impl VerifiedCsr {
         }
         // Possession of the private key.
         csr.verify_signature().map_err(|_| CsrError::Signature)?;
-        Ok(Self { username, key })
+        let mut challenges = inner.iter_attributes().filter_map(|attribute| match attribute.parsed_attribute() {
+            ParsedCriAttribute::ChallengePassword(ChallengePassword(text)) => Some(text.clone()),
+            _ => None,
+        });
+        // RFC 2985 5.4.1: a single value. Of two, readers could take different ones.
+        let challenge_password = challenges.next().filter(|_| challenges.next().is_none());
+        Ok(Self { username, key, challenge_password, digest: super::sha256(request) })
     }
 
     /// The common name.
@@ -143,6 +151,16 @@ impl VerifiedCsr {
     /// The key to certify.
     pub fn key(&self) -> &PublicKey {
         &self.key
+    }
+
+    /// SHA-256 of the request, DER.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    /// The challengePassword (PKCS#9, RFC 2985 5.4.1), where there is exactly one: signed with the rest.
+    pub fn challenge_password(&self) -> Option<&str> {
+        self.challenge_password.as_deref()
     }
 }
 
@@ -336,7 +354,9 @@ mod tests {
             der[at] = byte;
             // The count of unused bits of the signature is not signed; nothing else may change and pass.
             if let Ok(changed) = VerifiedCsr::from_der(&der) {
-                prop_assert_eq!(changed, VerifiedCsr::from_der(&good).unwrap());
+                // But for the digest, which is of all of it.
+                let digest = *changed.digest();
+                prop_assert_eq!(changed, VerifiedCsr { digest, ..VerifiedCsr::from_der(&good).unwrap() });
             }
         }
     }

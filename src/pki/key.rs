@@ -170,6 +170,23 @@ impl PublicKey {
         &self.spki
     }
 
+    /// Is this a signature of `message` by the private key: ECDSA in DER with SHA-256 for P-256 and SHA-384 for P-384, Ed25519, and
+    /// PKCS#1 v1.5 with SHA-256 for RSA?
+    pub fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        use aws_lc_rs::signature::{
+            ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
+            VerificationAlgorithm,
+        };
+        let algorithm: &'static dyn VerificationAlgorithm = match self.kind {
+            KeyKind::P256 => &ECDSA_P256_SHA256_ASN1,
+            KeyKind::P384 => &ECDSA_P384_SHA384_ASN1,
+            KeyKind::Ed25519 => &ED25519,
+            KeyKind::Rsa { .. } => &RSA_PKCS1_2048_8192_SHA256,
+        };
+        let Ok((_, spki)) = SubjectPublicKeyInfo::from_der(&self.spki) else { return false };
+        UnparsedPublicKey::new(algorithm, &*spki.subject_public_key.data).verify(message, signature).is_ok()
+    }
+
     /// SHA-256 of [`PublicKey::spki_der`], lower-case hexadecimal.
     pub fn fingerprint(&self) -> String {
         super::hex(&super::sha256(&self.spki))

@@ -27,7 +27,7 @@ pub use issuer::{IssuerCertificate, IssuerError};
 pub use key::{KeyError, KeyKind, PublicKey};
 pub use pairing::{PairingCode, PairingCodeError};
 pub use peer::{PeerCertificate, PeerError};
-pub use pem::encode as pem;
+pub use pem::{base64, encode as pem};
 pub use prepared::{
     BACKDATE, DEFAULT_VALIDITY, IssuedCertificate, PreparedCertificate, ProfileError, SerialNumber, ServerName,
 };

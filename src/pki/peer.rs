@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-use super::{CommonNameError, IssuerCertificate, der, issuer, subject};
+use super::{CommonNameError, IssuerCertificate, PublicKey, der, issuer, subject};
 use crate::access::Username;
 
 /// Why a certificate cannot be read at all.
@@ -51,6 +51,17 @@ impl PeerCertificate {
     /// The certificate, DER.
     pub fn der(&self) -> &[u8] {
         &self.der
+    }
+
+    /// Reads a certificate in PEM: one `CERTIFICATE` block.
+    pub fn from_pem(text: &[u8]) -> Result<Self, PeerError> {
+        Self::from_der(&super::pem::only(text, "CERTIFICATE").map_err(|_| PeerError::Malformed)?)
+    }
+
+    /// Its public key, if that is of an admitted kind.
+    pub fn key(&self) -> Option<PublicKey> {
+        let (_, parsed) = X509Certificate::from_der(&self.der).ok()?;
+        PublicKey::admit(parsed.public_key()).ok()
     }
 
     /// The identity that its only common name is, or why it is none.

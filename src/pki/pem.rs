@@ -68,6 +68,15 @@ pub(super) fn only(text: &[u8], label: &'static str) -> Result<Vec<u8>, PemError
     }
 }
 
+/// The bytes that base64 text (RFC 4648 4) stands for, in one line or as many; `None`: it is none.
+pub fn base64(text: &str) -> Option<Vec<u8>> {
+    let admitted = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'\r' | b'\n');
+    if !text.bytes().all(admitted) {
+        return None;
+    }
+    only(format!("-----BEGIN BASE64-----\n{}\n-----END BASE64-----\n", text.trim()).as_bytes(), "BASE64").ok()
+}
+
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// A block of text around `der`: lines of 64 characters, each ended by LF.

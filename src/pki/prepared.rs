@@ -242,6 +242,7 @@ impl PreparedCertificate {
             serial: self.serial.hex(),
             fingerprint,
             issuer: issuer.id(),
+            key: self.key.fingerprint(),
             not_before: self.not_before,
             not_after: self.not_after,
         })
@@ -300,6 +301,7 @@ pub struct IssuedCertificate {
     serial: String,
     fingerprint: String,
     issuer: String,
+    key: String,
     not_before: Timestamp,
     not_after: Timestamp,
 }
@@ -341,12 +343,14 @@ impl IssuedCertificate {
         CertificateRecord {
             serial: self.serial.clone(),
             fingerprint: self.fingerprint.clone(),
+            key: Some(self.key.clone()),
             not_before: self.not_before,
             not_after: self.not_after,
             revoked_at: None,
             reason: None,
             comment: None,
             issuer: Some(self.issuer.clone()),
+            replaces: None,
         }
     }
 }

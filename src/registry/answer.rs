@@ -17,7 +17,7 @@ use crate::pki::PairingCode;
 pub struct Answer {
     /// HTTP's number.
     pub status: u16,
-    /// `granted`, `pending`, `invalid`, `denied`, `conflict`, `refused`, `locked`; `ok` for `whoami` and `ca`; `failed` when the fault is ours.
+    /// `granted`, `pending`, `invalid`, `denied`, `conflict`, `refused`, `locked`; `ok` for `challenge`, `whoami` and `ca`; `failed` when the fault is ours.
     pub state: &'static str,
     /// A stable word, in errors.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,9 +52,12 @@ pub struct Answer {
     /// Seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
-    /// When a pending request lapses; in `whoami`, when the identity does.
+    /// When a pending request lapses; in `whoami`, when the identity does; in `challenge`, when the nonce does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    /// In `challenge`: to be put into a CSR or a signature; good until `expires_at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
     /// What the operator gave with a denial.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -15,14 +15,17 @@ use uuid::Uuid;
 
 use super::Now;
 use super::answer::Answer;
-use super::core::{Change, Core, Refused, Removal, Unusable, Verdict};
+use super::core::{Change, Core, Refused, Removal, Unusable, Verdict, replaced_user};
 use super::lock::Lock;
+use super::nonce::{Binding, Mint, NonceFault};
 use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError};
 use super::rates::Rates;
-use super::request::{Details, Request, RequestId, RequestView, State};
+use super::replacement::OPENINGS;
+use super::request::{Details, Request, RequestId, RequestView, State, issued as issued_event};
 use super::settings::{AnswerSink, PasswordHasher, ReturnPath, Settings};
-use crate::access::{ManagedBy, PolicyVersion, UserId};
-use crate::audit::{self, Lapse, Note, Place, UserRef, Word};
+use crate::access::{ManagedBy, PolicyVersion, UserId, Username};
+use crate::audit::{self, Closing, Lapse, Note, Place, UserRef, Word};
+use crate::authn::Source;
 use crate::clock::{Clock, Duration, Instant};
 use crate::directory::{self, Actor, Directory, Expected, NewUser, Transaction};
 use crate::metrics::Metrics;
@@ -49,7 +52,7 @@ const MAX_TEXT: usize = 1024;
 
 /// A connection that waits for a decision.
 pub(super) struct Asker {
-    pub(super) connection: u64,
+    pub(super) binding: Binding,
     pub(super) sink: Weak<dyn AnswerSink>,
     pub(super) path: ReturnPath,
     pub(super) id: Option<Value>,
@@ -60,7 +63,12 @@ pub(super) struct Inner {
     // Lock order: `state`, then whatever the store and the directory lock. Held across their commits, so that what is in
     // memory and what is on disk go the same way; only threads that may block take it.
     pub(super) state: Mutex<Shared>,
-    pub(super) rates: Mutex<Rates>,
+    pub(super) mint: Mint,
+    pub(super) rates: Mutex<Rates<Source>>,
+    /// Messages of users.
+    pub(super) user_rates: Mutex<Rates<UserId>>,
+    /// Certificates issued to users.
+    pub(super) issues: Mutex<Rates<UserId>>,
     pub(super) jobs: Semaphore,
     pub(super) store: Arc<dyn Store>,
     pub(super) directory: Arc<Directory>,
@@ -85,7 +93,7 @@ impl Shared {
     /// From now on the connection is told the decision; of one connection, the latest message counts.
     pub(super) fn wait(&mut self, id: RequestId, asker: Asker) {
         let askers = self.askers.entry(id).or_default();
-        askers.retain(|other| other.connection != asker.connection && other.sink.strong_count() > 0);
+        askers.retain(|other| other.binding != asker.binding && other.sink.strong_count() > 0);
         if askers.len() >= ASKERS {
             askers.remove(0);
         }
@@ -153,7 +161,7 @@ impl Inner {
                     let event = match why {
                         Removal::Expired => Some(EventKind::Expired),
                         Removal::Displaced => Some(EventKind::Displaced),
-                        Removal::Forgotten | Removal::UserGone => None,
+                        Removal::Forgotten | Removal::UserGone | Removal::Replaced | Removal::Cancelled => None,
                     };
                     let gone = state.core.get(*id);
                     note.events.extend(gone.map(|request| lapsed(request, *why)));
@@ -162,7 +170,20 @@ impl Inner {
                     }
                     batch.delete(&DETAILS, &id.0)?;
                 }
-                Change::Seen { .. } => {}
+                Change::Open(opening) => {
+                    batch.put(&OPENINGS, &opening.user.0, opening)?;
+                    note.events.push(audit::Event::ReplacementOpened {
+                        user: UserRef { id: opening.user, username: opening.username.clone() },
+                        until: opening.until,
+                        limited: !opening.source.is_empty(),
+                    });
+                }
+                Change::Close { username, why } => {
+                    note.events.extend(close(&mut batch, &state.core, username, *why)?);
+                }
+                Change::ForgetRenewal { user } => Self::forget_renewal(&mut batch, *user)?,
+                // A renewal is written with its user.
+                Change::Seen { .. } | Change::Spend { .. } | Change::Renewed { .. } => {}
             }
         }
         if !batch.is_empty() {
@@ -193,7 +214,7 @@ impl Inner {
         orphans
     }
 
-    fn apply(&self, state: &mut Shared, changes: Vec<Change>) {
+    pub(super) fn apply(&self, state: &mut Shared, changes: Vec<Change>) {
         for change in changes {
             if let Change::Remove { id, .. } = change {
                 state.askers.remove(&id);
@@ -253,6 +274,9 @@ impl Inner {
         let request = state.core.grantable(id, terms.unpaired, now);
         let mut request = request.map_err(|why| RegistryError::undecidable(id, why))?.clone();
         let policy = self.directory.policy();
+        if request.replaces.is_some() {
+            return self.grant_replacement(state, request, terms, actor, now);
+        }
         if let Some(role) = terms.roles.iter().find(|role| policy.role(role).is_none()) {
             return Err(RegistryError::RoleUnknown(role.clone()));
         }
@@ -283,12 +307,7 @@ impl Inner {
         };
         let named = UserRef { id: user.id, username: user.username.clone() };
         let mut note = Note::from(audit::Event::RegistrationGranted { request: id.0, user: named.clone() });
-        note.events.extend(user.certificates.iter().map(|certificate| audit::Event::CertificateIssued {
-            user: named.clone(),
-            serial: Word::name(&certificate.serial),
-            fingerprint: Word::name(&certificate.fingerprint),
-            not_after: certificate.not_after,
-        }));
+        note.events.extend(user.certificates.iter().map(|record| issued_event(named.clone(), record)));
         details.certificate = issued.map(|issued| issued.pem().to_owned());
         let mut records = Batch::new();
         records.put(&REQUESTS, &id.0, &request)?;
@@ -304,6 +323,73 @@ impl Inner {
         Ok(view)
     }
 
+    /// As [`Inner::grant`], for a request that takes the name of a user: that user gets its proofs and loses its own, and keeps
+    /// everything else.
+    fn grant_replacement(
+        &self,
+        mut state: parking_lot::MutexGuard<'_, Shared>,
+        mut request: Request,
+        terms: GrantTerms,
+        actor: &Actor,
+        now: Now,
+    ) -> Result<RequestView, RegistryError> {
+        let id = request.id;
+        let GrantTerms { roles, permissions, publish_prefix, expires_at, comment, unpaired: _ } = terms;
+        if !roles.is_empty() || !permissions.is_empty() || publish_prefix.is_some() || expires_at.is_some() {
+            let why = "a replacement keeps the rights and the end of its user: grant it without, and use `user edit`";
+            return Err(RegistryError::Invalid(why));
+        }
+        let policy = self.directory.policy();
+        let user =
+            replaced_user(&request, &*policy).ok_or_else(|| RegistryError::UserUnknown(request.username.clone()))?;
+        let expected = Expected::Version(user.version);
+        let put = |user| directory::Change::PutUser { user: Box::new(user), expected };
+        let draft = state.core.replacement(user, &request, None, now.wall);
+        self.directory.preview(|_| Ok(put(draft).into()), actor)?;
+        let mut details = self.details(id)?;
+        let issued = self.issue(&request, &details, actor, now)?;
+        let record = issued.as_ref().map(IssuedCertificate::record);
+        let changed = state.core.replacement(user, &request, record.clone(), now.wall);
+        request.password_hash = None;
+        request.state = State::Granted {
+            user: user.id,
+            serial: record.as_ref().map(|record| record.serial.clone()),
+            by: actor.to_string(),
+            at: now.wall,
+            comment,
+        };
+        details.certificate = issued.map(|issued| issued.pem().to_owned());
+        let named = UserRef { id: user.id, username: user.username.clone() };
+        let mut note = Note::from(audit::Event::RegistrationGranted { request: id.0, user: named.clone() });
+        note.events.extend(record.map(|record| issued_event(named.clone(), &record)));
+        let mut records = Batch::new();
+        let mut changes = state.core.replaced(&request, user.id);
+        for change in &changes {
+            match change {
+                Change::Remove { id, .. } => {
+                    records.delete(&REQUESTS, &id.0)?;
+                    records.delete(&DETAILS, &id.0)?;
+                }
+                Change::Close { username, why } => {
+                    note.events.extend(close(&mut records, &state.core, username, *why)?);
+                }
+                Change::ForgetRenewal { user } => Self::forget_renewal(&mut records, *user)?,
+                _ => {}
+            }
+        }
+        records.put(&REQUESTS, &id.0, &request)?;
+        records.put(&DETAILS, &id.0, &details)?;
+        // INVARIANT: the new proofs, the end of the old ones and the decision are one transaction.
+        self.directory.commit_noted(Transaction { changes: vec![put(changed)], records }, actor, note)?;
+        let view = RequestView::new(&request, details);
+        changes.push(Change::Put(Box::new(request)));
+        self.apply(&mut state, changes);
+        tracing::info!("request {id} has replaced the proofs of `{}`, granted by {actor}", view.username);
+        self.tell(EventKind::Granted, now, Some(view.clone()));
+        self.push(state, id, now);
+        Ok(view)
+    }
+
     /// The certificate of a request with a CSR. The CSR is checked again: what is signed comes from a check, not from the disk.
     fn issue(
         &self,
@@ -313,26 +399,36 @@ impl Inner {
         now: Now,
     ) -> Result<Option<IssuedCertificate>, RegistryError> {
         let Some(key) = &request.key else { return Ok(None) };
-        if self.directory.policy().is_issuer_revoked(&self.signer.issuer().id()) {
-            return Err(RegistryError::Invalid("the CA is revoked: replace it, then grant this"));
-        }
         let csr = details.csr.as_deref().and_then(|text| VerifiedCsr::from_pem(text.as_bytes()).ok());
         let csr = csr.filter(|csr| csr.key().fingerprint() == *key && *csr.username() == request.username).ok_or_else(
             || RegistryError::Damaged(format!("the CSR of request `{}` is not the one on record", request.id)),
         )?;
+        self.certify(&csr, Some(request.id), actor, now).map(Some)
+    }
+
+    /// Signs: prepared, recorded, signed once, read again and compared.
+    pub(super) fn certify(
+        &self,
+        csr: &VerifiedCsr,
+        request: Option<RequestId>,
+        actor: &Actor,
+        now: Now,
+    ) -> Result<IssuedCertificate, RegistryError> {
+        if self.directory.policy().is_issuer_revoked(&self.signer.issuer().id()) {
+            return Err(RegistryError::Invalid("the CA is revoked: replace it, then grant this"));
+        }
         let serial = self.signer.draw_serial()?;
-        let prepared =
-            PreparedCertificate::client(&csr, self.signer.issuer(), serial, now.wall, self.settings.validity)
-                .map_err(crate::pki::SignerError::from)?;
+        let prepared = PreparedCertificate::client(csr, self.signer.issuer(), serial, now.wall, self.settings.validity)
+            .map_err(crate::pki::SignerError::from)?;
         // Whatever becomes of the transaction: no key signs anything that the log does not know of.
         let intent = audit::Event::CertificateSigning {
-            request: request.id.0,
-            username: request.username.clone(),
+            request: request.map(|id| id.0),
+            username: csr.username().clone(),
             serial: Word::name(&serial.hex()),
         };
         self.directory.record(intent.into(), actor)?;
-        tracing::info!("signing certificate {} for `{}`", serial.hex(), request.username);
-        Ok(Some(self.signer.sign(prepared)?))
+        tracing::info!("signing certificate {} for `{}`", serial.hex(), csr.username());
+        Ok(self.signer.sign(prepared)?)
     }
 
     pub(super) fn deny(&self, id: RequestId, reason: String, actor: &Actor) -> Result<RequestView, RegistryError> {
@@ -386,23 +482,17 @@ impl Inner {
                 .retry_after(POLL)
             }
             Verdict::Granted { id, user, certificate } => {
-                let mut answer = Answer { username: Some(user.username.clone()), ..Answer::new(201, "granted") };
-                if let Some(record) = certificate {
-                    let pem = match self.details(id) {
-                        Ok(details) => details.certificate,
-                        Err(error) => {
-                            tracing::error!("a certificate on record cannot be read: {error}");
-                            None
-                        }
-                    };
-                    let Some(pem) = pem else { return Answer::failed() };
-                    answer.certificate = Some(pem);
-                    answer.chain = Some(self.signer.chain_pem().to_owned());
-                    answer.ca = Some(self.signer.bundle_pem().to_owned());
-                    answer.serial = Some(record.serial);
-                    answer.not_after = Some(record.not_after);
-                }
-                answer
+                let Some(record) = certificate else {
+                    return Answer { username: Some(user.username.clone()), ..Answer::new(201, "granted") };
+                };
+                let pem = match self.details(id) {
+                    Ok(details) => details.certificate,
+                    Err(error) => {
+                        tracing::error!("a certificate on record cannot be read: {error}");
+                        None
+                    }
+                };
+                pem.map_or_else(Answer::failed, |pem| self.collected(&user, record, pem))
             }
             Verdict::Denied { reason } => {
                 let message = if reason.is_empty() {
@@ -416,6 +506,19 @@ impl Inner {
             Verdict::Refused(why) => refused(why),
         }
     }
+}
+
+/// Takes an opening off the disk; says so for the audit log.
+fn close(
+    batch: &mut Batch,
+    core: &Core,
+    username: &Username,
+    why: Closing,
+) -> Result<Option<audit::Event>, RegistryError> {
+    let Some(opening) = core.opening(username) else { return Ok(None) };
+    batch.delete(&OPENINGS, &opening.user.0)?;
+    let user = UserRef { id: opening.user, username: username.clone() };
+    Ok(Some(audit::Event::ReplacementClosed { user, why }))
 }
 
 /// A new request, in the words of the audit log: without its pairing code, its password, and what it says of itself.
@@ -438,6 +541,8 @@ fn lapsed(request: &Request, why: Removal) -> audit::Event {
             Removal::Displaced => Lapse::Displaced,
             Removal::Forgotten => Lapse::Forgotten,
             Removal::UserGone => Lapse::UserGone,
+            Removal::Replaced => Lapse::Replaced,
+            Removal::Cancelled => Lapse::Cancelled,
         },
     }
 }
@@ -450,11 +555,35 @@ fn unusable(why: Unusable) -> Answer {
         Unusable::Revoked => {
             Answer::error(403, "denied", "revoked", format!("the certificate of this identity was revoked; {ask}"))
         }
+        Unusable::Superseded => {
+            let message = "the certificate of this identity was renewed, and the new one is in use; use the new one";
+            Answer::error(409, "conflict", "superseded", message)
+        }
         Unusable::CertificateExpired => {
-            let message = format!("the certificate of this identity has expired; {ask} to let it register anew");
+            let message = format!(
+                "the certificate of this identity has expired; renew it with a signature by its key, or {ask} to let it register anew"
+            );
             Answer::error(409, "conflict", "certificate_expired", message)
         }
     }
+}
+
+/// Why a nonce is not taken, and what to do about it.
+pub(super) fn nonce_fault(fault: NonceFault) -> Answer {
+    let (error, message) = match fault {
+        NonceFault::Missing => (
+            "nonce_missing",
+            "a nonce is needed: ask `challenge` for one on this connection, and make it the challengePassword of the CSR",
+        ),
+        NonceFault::Foreign => (
+            "nonce_foreign",
+            "the nonce was not drawn for this connection since the broker was started; ask `challenge` for another one",
+        ),
+        NonceFault::Expired => ("nonce_expired", "the nonce is older than 5 minutes; ask `challenge` for another one"),
+        NonceFault::Spent => ("nonce_spent", "the nonce has been used already; ask `challenge` for another one"),
+        NonceFault::Full => return Answer::busy(FULL),
+    };
+    Answer::error(422, "refused", error, message)
 }
 
 fn refused(why: Refused) -> Answer {
@@ -481,5 +610,6 @@ fn refused(why: Refused) -> Answer {
             let message = "too many requests wait for a decision; send it again after `retry_after` seconds";
             Answer::error(429, "refused", "full", message).retry_after(FULL)
         }
+        Refused::Nonce(fault) => nonce_fault(fault),
     }
 }

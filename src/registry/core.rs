@@ -2,25 +2,35 @@
 //!
 //! Pure: time, randomness and the users come as parameters. Questions (`examine`, `deny`, `granted`, `expire`) read and name the
 //! [`Change`]s to make; [`Core::apply`] makes them. The shell writes the same changes to the store first, so what is in memory is always what a restart would load,
-//! but for polls and remembered proofs.
+//! but for polls, remembered proofs and spent nonces.
 //!
 //! Never: a name, pending or taken, passes to another proof.
 
+mod examine;
+mod renew;
+mod replace;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use subtle::ConstantTimeEq as _;
+
+use examine::standing;
+pub(super) use examine::{Ask, Drawn, Facts, Step, is_orphan};
+pub(super) use renew::{Claim, MAX_ON_RECORD, RenewAsk, RenewRefused, RenewVerdict, Renewal, confirmed};
+use replace::waits_for_nobody;
+
+pub(super) use replace::{Opening, replaced_user};
 
 use super::Now;
 use super::lock::{Lock, UnlockTerms};
-use super::request::{Door, Remembered, Request, RequestId, State};
-use crate::access::{CertificateRecord, User, Username};
+use super::nonce::{NonceFault, NonceId, Nonces};
+use super::request::{Remembered, Request, RequestId, State};
+use crate::access::{CertificateRecord, User, UserId, Username};
+use crate::audit::Closing;
 use crate::authn::{Source, Users};
-use crate::clock::Duration;
-use crate::pki::PairingCode;
+use crate::clock::{Duration, Instant};
 
 /// Denials that are kept for one name; the oldest is forgotten first.
 const DENIED_PER_NAME: usize = 4;
@@ -37,46 +47,10 @@ pub(super) struct Limits {
     pub(super) denied_for: Duration,
     /// A request that nobody waits for and that was silent for so long may give way to a new one of its own source.
     pub(super) silence: Duration,
-}
-
-/// One message.
-pub(super) struct Ask<'a> {
-    pub(super) username: &'a Username,
-    /// Fingerprint and kind.
-    pub(super) key: Option<(&'a str, String)>,
-    /// Keyed hash of the password, if there is one.
-    pub(super) tag: Option<[u8; 32]>,
-    pub(super) source: IpAddr,
-    pub(super) listener: &'a str,
-    pub(super) door: Door,
-}
-
-/// What argon2 has said about the password of this message so far. Facts stay true whatever happens meanwhile.
-#[derive(Default)]
-pub(super) struct Facts {
-    /// Does the password match this PHC string?
-    pub(super) verified: Vec<(String, bool)>,
-    /// A new hash of it.
-    pub(super) fresh_hash: Option<String>,
-}
-
-/// Random numbers for a request that may come to be.
-#[derive(Clone, Copy)]
-pub(super) struct Drawn {
-    pub(super) id: RequestId,
-    /// Of the key, or drawn where there is none.
-    pub(super) pairing_code: PairingCode,
-}
-
-/// What is to be done about a message.
-#[derive(Debug, PartialEq)]
-pub(super) enum Step {
-    /// Find out whether the password matches this PHC string, and ask again.
-    Verify(String),
-    /// Hash the password, and ask again.
-    Hash,
-    /// Make the changes, then answer.
-    Answer(Vec<Change>, Verdict),
+    /// Must a new request hold a nonce?
+    pub(super) require_nonce: bool,
+    /// How long after its end a certificate can still be renewed; zero: not at all.
+    pub(super) renew_grace: Duration,
 }
 
 /// The answer to a message.
@@ -100,6 +74,7 @@ pub(super) enum Unusable {
     Disabled,
     Expired,
     Revoked,
+    Superseded,
     CertificateExpired,
 }
 
@@ -111,6 +86,7 @@ pub(super) enum Refused {
     NamePending,
     KeyInUse,
     Full,
+    Nonce(NonceFault),
 }
 
 /// A step of the table.
@@ -124,6 +100,16 @@ pub(super) enum Change {
     Remove { id: RequestId, why: Removal },
     /// A poll. In memory alone.
     Seen { id: RequestId, at: Timestamp, remember: Option<Remembered> },
+    /// A name is open to a new key.
+    Open(Opening),
+    /// It is so no more.
+    Close { username: Username, why: Closing },
+    /// A user has a newer certificate.
+    Renewed { user: UserId, renewal: Renewal },
+    /// The user is no more.
+    ForgetRenewal { user: UserId },
+    /// A nonce is good no more. In memory alone: nonces end with the run.
+    Spend { nonce: NonceId, at: Instant },
 }
 
 /// Why a request is no more.
@@ -135,8 +121,12 @@ pub(super) enum Removal {
     Displaced,
     /// Denied long ago.
     Forgotten,
-    /// The user that it became is no more.
+    /// The user that it became, or that it was to replace, is no more.
     UserGone,
+    /// The user that it became has another proof now.
+    Replaced,
+    /// The operator has shut the name again.
+    Cancelled,
 }
 
 /// Why no decision can be made.
@@ -147,22 +137,18 @@ pub(super) enum Undecidable {
     Unpaired,
 }
 
-/// Is it the same proof?
-enum Comparison {
-    Same(Option<Remembered>),
-    Other,
-    Unknown(String),
-}
-
 /// The table and the lock.
 pub(super) struct Core {
     limits: Limits,
     lock: Lock,
+    nonces: Nonces,
     /// In the order of their names, which is that of their arrival.
     requests: BTreeMap<RequestId, Request>,
-    /// INVARIANT: each pending or granted request is here under its name, and no name has two.
+    /// INVARIANT: each pending or granted request is here under its name, and no name has two; but for those that wait to replace a user.
     holders: HashMap<Username, RequestId>,
-    /// INVARIANT: each key of a holder is here, and no key has two.
+    /// INVARIANT: exactly the pending requests that wait to replace a user, and no name has two.
+    replacing: HashMap<Username, RequestId>,
+    /// INVARIANT: each key of these two is here, and no key has two.
     keys: HashMap<String, RequestId>,
     /// Denied requests, oldest first.
     denied: HashMap<Username, Vec<RequestId>>,
@@ -171,21 +157,29 @@ pub(super) struct Core {
     pending: usize,
     /// When pending requests lapse and denied ones are forgotten.
     deadlines: BTreeSet<(Timestamp, RequestId)>,
+    /// What users got by renewal last.
+    renewals: HashMap<UserId, Renewal>,
+    /// Names that are open to a new key.
+    openings: HashMap<Username, Opening>,
 }
 
 impl Core {
     /// An empty table behind a locked door.
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits, nonces: Nonces) -> Self {
         Self {
             limits,
             lock: Lock::default(),
+            nonces,
             requests: BTreeMap::new(),
             holders: HashMap::new(),
+            replacing: HashMap::new(),
             keys: HashMap::new(),
             denied: HashMap::new(),
             by_source: HashMap::new(),
             pending: 0,
             deadlines: BTreeSet::new(),
+            renewals: HashMap::new(),
+            openings: HashMap::new(),
         }
     }
 
@@ -210,136 +204,6 @@ impl Core {
     }
 
     // Questions.
-
-    /// What becomes of a message. `is_waited_for` says whether somebody is connected and waits for the decision.
-    pub(super) fn examine(
-        &self,
-        ask: &Ask<'_>,
-        facts: &Facts,
-        drawn: Drawn,
-        users: &dyn Users,
-        is_waited_for: &dyn Fn(RequestId) -> bool,
-        now: Now,
-    ) -> Step {
-        let mut changes = Vec::new();
-        let mut conflict = None;
-        if let Some(holder) = self.holders.get(ask.username).and_then(|id| self.requests.get(id)) {
-            if let Some(why) = stale(holder, users, now) {
-                changes.push(Change::Remove { id: holder.id, why });
-            } else {
-                match compare(holder, ask, facts, users) {
-                    Comparison::Unknown(hash) => return Step::Verify(hash),
-                    Comparison::Same(remember) => {
-                        let seen = Change::Seen { id: holder.id, at: now.wall, remember };
-                        return Step::Answer(vec![seen], standing(holder, users, now));
-                    }
-                    Comparison::Other if matches!(holder.state, State::Pending) => {
-                        conflict = Some(Refused::NamePending);
-                    }
-                    Comparison::Other => conflict = Some(Refused::NameTaken),
-                }
-            }
-        }
-        for request in self.denied.get(ask.username).into_iter().flatten().filter_map(|id| self.requests.get(id)) {
-            let State::Denied { reason, forget_at, .. } = &request.state else { continue };
-            if *forget_at <= now.wall {
-                continue;
-            }
-            match compare(request, ask, facts, users) {
-                Comparison::Unknown(hash) => return Step::Verify(hash),
-                Comparison::Same(remember) => {
-                    changes.push(Change::Seen { id: request.id, at: now.wall, remember });
-                    return Step::Answer(changes, Verdict::Denied { reason: reason.clone() });
-                }
-                Comparison::Other => {}
-            }
-        }
-        // From here on the message is a new request: the lock comes first, so that a shut door tells nothing.
-        let refuse = |changes, refused| Step::Answer(changes, Verdict::Refused(refused));
-        if !self.lock.admits(ask.source, ask.listener, ask.username, now) {
-            return refuse(changes, Refused::Locked);
-        }
-        if let Some(conflict) = conflict {
-            return refuse(changes, conflict);
-        }
-        if users.named(ask.username).is_some() {
-            return refuse(changes, Refused::NameTaken);
-        }
-        if let Some((key, _)) = &ask.key
-            && let Some(other) = self.keys.get(*key).and_then(|id| self.requests.get(id))
-            && other.username != *ask.username
-        {
-            match stale(other, users, now) {
-                Some(why) => changes.push(Change::Remove { id: other.id, why }),
-                None => return refuse(changes, Refused::KeyInUse),
-            }
-        }
-        let leaving: Vec<RequestId> = changes
-            .iter()
-            .filter_map(|change| match change {
-                Change::Remove { id, .. } => Some(*id),
-                _ => None,
-            })
-            .collect();
-        let stays = |id: &&RequestId| !leaving.contains(id);
-        let left = leaving.iter().filter(|id| self.get(**id).is_some_and(|it| it.state == State::Pending)).count();
-        let source = Source::from(ask.source);
-        let of_source = self.by_source.get(&source).map_or(0, |ids| ids.iter().filter(stays).count());
-        let full = self.pending.saturating_sub(left) >= self.limits.max_pending;
-        if full || of_source >= self.limits.max_pending_per_source {
-            match self.yielding(source, &leaving, is_waited_for, now) {
-                Some(id) => changes.push(Change::Remove { id, why: Removal::Displaced }),
-                None => return refuse(changes, Refused::Full),
-            }
-        }
-        if ask.tag.is_some() && facts.fresh_hash.is_none() {
-            return Step::Hash;
-        }
-        let Ok(expires_at) = now.wall.checked_add(self.limits.pending_ttl) else {
-            return refuse(changes, Refused::Full);
-        };
-        let remembered = facts.fresh_hash.clone().zip(ask.tag).map(|(hash, tag)| Remembered { hash, tag });
-        changes.push(Change::Insert(Box::new(Request {
-            id: drawn.id,
-            username: ask.username.clone(),
-            key: ask.key.as_ref().map(|(key, _)| (*key).to_owned()),
-            key_kind: ask.key.as_ref().map(|(_, kind)| kind.clone()),
-            has_password: ask.tag.is_some(),
-            password_hash: facts.fresh_hash.clone().filter(|_| ask.tag.is_some()),
-            pairing_code: drawn.pairing_code,
-            // Both answer 202 with the code, door 1 at every version of the protocol.
-            pairing_shown: matches!(ask.door, Door::Mqtt | Door::Rest),
-            source: ask.source,
-            listener: ask.listener.to_owned(),
-            door: ask.door,
-            first_seen: now.wall,
-            last_seen: now.wall,
-            polls: 0,
-            expires_at,
-            state: State::Pending,
-            remembered,
-        })));
-        Step::Answer(changes, Verdict::Pending(drawn.id))
-    }
-
-    /// The pending request of this source that was silent longest, if that is long enough and nobody waits for it.
-    fn yielding(
-        &self,
-        source: Source,
-        leaving: &[RequestId],
-        is_waited_for: &dyn Fn(RequestId) -> bool,
-        now: Now,
-    ) -> Option<RequestId> {
-        let silent_since = now.wall.checked_sub(self.limits.silence).ok()?;
-        self.by_source
-            .get(&source)?
-            .iter()
-            .filter_map(|id| self.requests.get(id))
-            .filter(|request| request.last_seen <= silent_since && !leaving.contains(&request.id))
-            .filter(|request| !is_waited_for(request.id))
-            .min_by_key(|request| (request.last_seen, request.id))
-            .map(|request| request.id)
-    }
 
     /// The request, if it can be granted now.
     pub(super) fn grantable(&self, id: RequestId, unpaired: bool, now: Now) -> Result<&Request, Undecidable> {
@@ -379,7 +243,8 @@ impl Core {
     /// What time has made void, at most [`AT_ONCE`] of it.
     pub(super) fn expire(&self, now: Now) -> Vec<Change> {
         let due = self.deadlines.iter().take_while(|(at, _)| *at <= now.wall);
-        due.take(AT_ONCE)
+        let mut changes: Vec<_> = due
+            .take(AT_ONCE)
             .filter_map(|(_, id)| {
                 let why = match self.requests.get(id)?.state {
                     State::Pending => Removal::Expired,
@@ -388,13 +253,18 @@ impl Core {
                 };
                 Some(Change::Remove { id: *id, why })
             })
-            .collect()
+            .collect();
+        changes.extend(self.lapsed_openings(now));
+        changes
     }
 
-    /// Requests whose user is no more, at most [`AT_ONCE`] of them. Costs the whole table.
+    /// Requests, renewals and openings whose user is no more, at most [`AT_ONCE`] of each. Costs the whole table.
     pub(super) fn orphans(&self, users: &dyn Users) -> Vec<Change> {
-        let orphans = self.requests.values().filter(|request| is_orphan(request, users)).take(AT_ONCE);
-        orphans.map(|request| Change::Remove { id: request.id, why: Removal::UserGone }).collect()
+        let gone = |request: &&Request| is_orphan(request, users) || waits_for_nobody(request, users);
+        let orphans = self.requests.values().filter(gone).take(AT_ONCE);
+        let orphans = orphans.map(|request| Change::Remove { id: request.id, why: Removal::UserGone });
+        let orphans = orphans.chain(self.orphaned_renewals(users, AT_ONCE));
+        orphans.chain(self.orphaned_openings(users)).collect()
     }
 
     // Inputs.
@@ -403,7 +273,9 @@ impl Core {
     pub(super) fn apply(&mut self, change: Change) {
         match change {
             Change::Insert(request) => {
-                self.lock.spend();
+                if request.replaces.is_none() {
+                    self.lock.spend();
+                }
                 self.put(*request);
             }
             Change::Put(request) => self.put(*request),
@@ -419,13 +291,24 @@ impl Core {
                     }
                 }
             }
+            Change::Open(opening) => self.restore_opening(opening),
+            Change::Close { username, .. } => {
+                self.openings.remove(&username);
+            }
+            Change::Renewed { user, renewal } => {
+                self.renewals.insert(user, renewal);
+            }
+            Change::ForgetRenewal { user } => {
+                self.renewals.remove(&user);
+            }
+            Change::Spend { nonce, at } => self.nonces.spend(nonce, at),
         }
     }
 
     /// Takes a request of the store in. `false`: its name or key has a holder already, so the store is damaged.
     pub(super) fn restore(&mut self, request: Request) -> bool {
         let held = !matches!(request.state, State::Denied { .. })
-            && (self.holders.contains_key(&request.username)
+            && (self.place_of(&request).contains_key(&request.username)
                 || request.key.as_ref().is_some_and(|key| self.keys.contains_key(key)));
         if held || self.requests.contains_key(&request.id) {
             return false;
@@ -465,8 +348,15 @@ impl Core {
         self.requests.insert(id, request);
     }
 
+    /// Where a pending or granted request holds its name.
+    fn place_of(&self, request: &Request) -> &HashMap<Username, RequestId> {
+        if request.state == State::Pending && request.replaces.is_some() { &self.replacing } else { &self.holders }
+    }
+
     fn hold(&mut self, request: &Request) {
-        self.holders.insert(request.username.clone(), request.id);
+        let waits = request.state == State::Pending && request.replaces.is_some();
+        let place = if waits { &mut self.replacing } else { &mut self.holders };
+        place.insert(request.username.clone(), request.id);
         if let Some(key) = &request.key {
             self.keys.insert(key.clone(), request.id);
         }
@@ -497,8 +387,10 @@ impl Core {
                 }
             }
         }
-        if self.holders.get(&request.username) == Some(&id) {
-            self.holders.remove(&request.username);
+        for place in [&mut self.holders, &mut self.replacing] {
+            if place.get(&request.username) == Some(&id) {
+                place.remove(&request.username);
+            }
         }
         if let Some(key) = &request.key
             && self.keys.get(key) == Some(&id)
@@ -518,10 +410,10 @@ impl Core {
             assert!(self.by_source[&request.source.into()].contains(&request.id));
         }
         let holders: Vec<_> = self.requests.values().filter(|it| !matches!(it.state, State::Denied { .. })).collect();
-        assert_eq!(self.holders.len(), holders.len());
+        assert_eq!(self.holders.len() + self.replacing.len(), holders.len());
         assert_eq!(self.keys.len(), holders.iter().filter(|it| it.key.is_some()).count());
         for request in holders {
-            assert_eq!(self.holders[&request.username], request.id);
+            assert_eq!(self.place_of(request)[&request.username], request.id);
             assert!(request.key.as_ref().is_none_or(|key| self.keys[key] == request.id));
         }
         let denied = self.requests.values().filter(|it| matches!(it.state, State::Denied { .. })).count();
@@ -530,74 +422,6 @@ impl Core {
         assert_eq!(self.deadlines.len(), self.pending + denied);
         assert!(self.pending <= self.limits.max_pending);
     }
-}
-
-/// Is a request that still has a place in the table void?
-fn stale(request: &Request, users: &dyn Users, now: Now) -> Option<Removal> {
-    match &request.state {
-        State::Pending => (request.expires_at <= now.wall).then_some(Removal::Expired),
-        State::Granted { .. } => is_orphan(request, users).then_some(Removal::UserGone),
-        State::Denied { forget_at, .. } => (*forget_at <= now.wall).then_some(Removal::Forgotten),
-    }
-}
-
-/// Is the user that it became no more? The id is the identity: a later user of the same name has nothing to do with it.
-pub(super) fn is_orphan(request: &Request, users: &dyn Users) -> bool {
-    let State::Granted { user, .. } = &request.state else { return false };
-    users.by_id(*user).is_none_or(|user| user.username != request.username)
-}
-
-/// Does the message carry the proof of the request? The key is compared first: it costs nothing.
-fn compare(request: &Request, ask: &Ask<'_>, facts: &Facts, users: &dyn Users) -> Comparison {
-    if request.key.as_deref() != ask.key.as_ref().map(|(key, _)| *key) {
-        return Comparison::Other;
-    }
-    let tag = match (request.has_password, ask.tag) {
-        (false, None) => return Comparison::Same(None),
-        (true, Some(tag)) => tag,
-        _ => return Comparison::Other,
-    };
-    // A granted request has the password that its user has now, which may have been changed since.
-    let hash = match &request.state {
-        State::Granted { user, .. } => users.by_id(*user).and_then(|user| user.password_hash.clone()),
-        _ => request.password_hash.clone(),
-    };
-    let Some(hash) = hash else { return Comparison::Other };
-    if let Some(remembered) = request.remembered.as_ref().filter(|it| it.hash == hash) {
-        // The tag tells passwords apart exactly, so no argon2 is needed for a wrong one either.
-        return if bool::from(remembered.tag.ct_eq(&tag)) { Comparison::Same(None) } else { Comparison::Other };
-    }
-    match facts.verified.iter().find(|(about, _)| *about == hash) {
-        Some((_, true)) => Comparison::Same(Some(Remembered { hash, tag })),
-        Some((_, false)) => Comparison::Other,
-        None => Comparison::Unknown(hash),
-    }
-}
-
-/// Where a request stands whose proof was just given.
-fn standing(request: &Request, users: &dyn Users, now: Now) -> Verdict {
-    let (user, serial) = match &request.state {
-        State::Pending => return Verdict::Pending(request.id),
-        State::Denied { reason, .. } => return Verdict::Denied { reason: reason.clone() },
-        State::Granted { user, serial, .. } => (*user, serial),
-    };
-    let Some(user) = users.by_id(user) else { return Verdict::Unusable(Unusable::Disabled) };
-    if !user.enabled {
-        return Verdict::Unusable(Unusable::Disabled);
-    }
-    if user.expires_at.is_some_and(|at| at <= now.wall) {
-        return Verdict::Unusable(Unusable::Expired);
-    }
-    let certificate = match serial {
-        None => None,
-        Some(serial) => match user.certificates.iter().find(|it| it.serial == *serial) {
-            None => return Verdict::Unusable(Unusable::Revoked),
-            Some(it) if users.is_revoked(it) => return Verdict::Unusable(Unusable::Revoked),
-            Some(it) if it.not_after <= now.wall => return Verdict::Unusable(Unusable::CertificateExpired),
-            Some(it) => Some(it.clone()),
-        },
-    };
-    Verdict::Granted { id: request.id, user: Arc::clone(user), certificate }
 }
 
 #[cfg(test)]

@@ -2,14 +2,18 @@
 //! decisions, expiry, locks, changes of users and restarts in any order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::super::nonce::{Binding, Mint};
+use super::super::request::Door;
 use super::*;
 use crate::access::{ManagedBy, UserId};
 use crate::clock::{Clock as _, ManualClock};
 use crate::directory::NewUser;
+use crate::pki::PairingCode;
 
 const LIMITS: Limits = Limits {
     pending_ttl: Duration::from_secs(1000),
@@ -17,6 +21,8 @@ const LIMITS: Limits = Limits {
     max_pending_per_source: 2,
     denied_for: Duration::from_secs(2000),
     silence: Duration::from_mins(1),
+    require_nonce: false,
+    renew_grace: Duration::from_secs(500),
 };
 
 /// What a device proves itself with: numbers of a key and of a password.
@@ -92,6 +98,10 @@ impl Users for World {
     fn by_id(&self, id: UserId) -> Option<&Arc<User>> {
         self.0.get(&id)
     }
+
+    fn by_key(&self, key: &str) -> Option<&Arc<User>> {
+        self.0.values().find(|user| user.certificates.iter().any(|it| it.key.as_deref() == Some(key)))
+    }
 }
 
 impl World {
@@ -145,6 +155,10 @@ struct Simulation {
     open: Option<(Timestamp, Option<u8>, Option<u8>)>,
 }
 
+fn nonces() -> Nonces {
+    Nonces::new(Mint::new(&[0; 32], Instant::now()))
+}
+
 fn username(number: u8) -> Username {
     format!("device-{number}").parse().unwrap()
 }
@@ -169,7 +183,7 @@ fn matches(password: u8, hash: &str) -> bool {
 impl Simulation {
     fn new() -> Self {
         Self {
-            core: Core::new(LIMITS),
+            core: Core::new(LIMITS, nonces()),
             disk: BTreeMap::new(),
             world: World::default(),
             clock: ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap()),
@@ -199,7 +213,7 @@ impl Simulation {
                 Change::Remove { id, .. } => {
                     assert!(self.disk.remove(id).is_some(), "what is removed was there");
                 }
-                Change::Seen { .. } => {}
+                _ => {}
             }
         }
         for change in changes {
@@ -301,6 +315,8 @@ impl Simulation {
             source: address(source),
             listener: "mqtts",
             door: Door::Mqtt,
+            nonce: None,
+            binding: Binding::Connection(1),
         };
         let mut facts = Facts::default();
         let (changes, verdict) = (0..8)
@@ -384,12 +400,14 @@ impl Simulation {
         new.certificates.extend(serial.clone().map(|serial| CertificateRecord {
             serial,
             fingerprint: String::new(),
+            key: request.key.clone(),
             not_before: Timestamp::MIN,
             not_after: Timestamp::MAX,
             revoked_at: None,
             reason: None,
             comment: None,
             issuer: None,
+            replaces: None,
         }));
         self.world.0.insert(user, Arc::new(new.into_user(user, ManagedBy::Registry)));
         let at = self.clock.timestamp();
@@ -410,7 +428,7 @@ impl Simulation {
     }
 
     fn restart(&mut self) {
-        self.core = Core::new(LIMITS);
+        self.core = Core::new(LIMITS, nonces());
         for request in self.disk.values() {
             // Through the form of the store, so that what is not written is really lost.
             let json = serde_json::to_string(request).unwrap();
@@ -516,6 +534,8 @@ fn a_flood_of_one_source_leaves_the_table_bounded_and_another_source_served() {
             source: address(0),
             listener: "mqtts",
             door: Door::Mqtt,
+            nonce: None,
+            binding: Binding::Connection(1),
         };
         let drawn = Drawn {
             id: RequestId(Uuid::from_u128(1 << 100 | u128::from(round))),
@@ -539,6 +559,8 @@ fn a_flood_of_one_source_leaves_the_table_bounded_and_another_source_served() {
         source: address(1),
         listener: "mqtts",
         door: Door::Mqtt,
+        nonce: None,
+        binding: Binding::Connection(1),
     };
     let drawn = Drawn { id: RequestId(Uuid::from_u128(7)), pairing_code: PairingCode::from_bytes([0; 10]) };
     let step = simulation.core.examine(&ask, &Facts::default(), drawn, &simulation.world, &|_| false, simulation.now());
@@ -558,6 +580,8 @@ fn a_wrong_password_for_a_pending_name_needs_no_argon2_once_the_right_one_was_se
         source: address(1),
         listener: "mqtts",
         door: Door::Mqtt,
+        nonce: None,
+        binding: Binding::Connection(1),
     };
     let drawn = Drawn { id: RequestId(Uuid::from_u128(7)), pairing_code: PairingCode::from_bytes([0; 10]) };
     let step = simulation.core.examine(&ask, &Facts::default(), drawn, &simulation.world, &|_| false, simulation.now());

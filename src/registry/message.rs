@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::access::{Permission, RoleName, Username};
-use crate::pki::{CsrError, VerifiedCsr};
+use crate::pki::{CsrError, PeerCertificate, VerifiedCsr, base64};
 
 /// Largest payload of a registry operation, in bytes.
 pub const MAX_PAYLOAD: usize = 16 * 1024;
@@ -35,6 +35,89 @@ pub(super) struct RegisterMessage {
     pub(super) id: Option<Value>,
 }
 
+/// What the old key signs for a renewal in grace: this, then the nonce as it was given, then SHA-256 of the CSR in DER.
+const RENEW_DOMAIN: &[u8] = b"portcullis-renew-v1";
+
+/// A renewal, checked.
+pub(super) struct RenewMessage {
+    pub(super) csr: VerifiedCsr,
+    pub(super) lapsed: Option<LapsedProof>,
+    /// To echo.
+    pub(super) id: Option<Value>,
+}
+
+/// A certificate whose private key has signed this nonce and the CSR that it comes with. Only the check makes one.
+pub(super) struct LapsedProof {
+    certificate: PeerCertificate,
+    username: Username,
+    nonce: Option<String>,
+}
+
+impl LapsedProof {
+    /// Whom it names.
+    pub(super) fn username(&self) -> &Username {
+        &self.username
+    }
+
+    /// What it is found by.
+    pub(super) fn fingerprint(&self) -> &str {
+        self.certificate.fingerprint()
+    }
+
+    /// What was signed; whether it is a good one is not known yet.
+    pub(super) fn nonce(&self) -> Option<&str> {
+        self.nonce.as_deref()
+    }
+
+    fn verify(
+        certificate: &str,
+        signature: &str,
+        nonce: Option<String>,
+        csr: &VerifiedCsr,
+    ) -> Result<Self, MessageError> {
+        let certificate = PeerCertificate::from_pem(certificate.as_bytes()).map_err(|_| MessageError::Certificate)?;
+        let key = certificate.key().ok_or(MessageError::Certificate)?;
+        let username = certificate.username().map_err(|_| MessageError::Certificate)?.clone();
+        let mut message = RENEW_DOMAIN.to_vec();
+        message.extend_from_slice(nonce.as_deref().unwrap_or_default().as_bytes());
+        message.extend_from_slice(csr.digest());
+        let signature = base64(signature).ok_or(MessageError::Signature)?;
+        if key.has_signed(&message, &signature) {
+            Ok(Self { certificate, username, nonce })
+        } else {
+            Err(MessageError::Signature)
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RenewWire {
+    csr: String,
+    certificate: Option<String>,
+    signature: Option<String>,
+    nonce: Option<String>,
+    id: Option<Value>,
+}
+
+impl RenewMessage {
+    /// Reads a message. An error comes with the `id` to echo, where one could be found.
+    pub(super) fn parse(payload: &[u8], content_type: Option<&str>) -> Result<Self, (MessageError, Option<Value>)> {
+        let wire: RenewWire = parse(payload, content_type)?;
+        let id = echo(wire.id).map_err(|error| (error, None))?;
+        let refuse = |error| (error, id.clone());
+        let csr = VerifiedCsr::from_pem(wire.csr.as_bytes()).map_err(|error| refuse(error.into()))?;
+        let lapsed = match (wire.certificate, wire.signature) {
+            (None, None) => None,
+            (Some(certificate), Some(signature)) => {
+                Some(LapsedProof::verify(&certificate, &signature, wire.nonce, &csr).map_err(refuse)?)
+            }
+            _ => return Err(refuse(MessageError::HalfProof)),
+        };
+        Ok(Self { csr, lapsed, id })
+    }
+}
+
 /// Why a message is refused. The fault is the client's, always.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -55,6 +138,14 @@ pub(super) enum MessageError {
     Csr(#[from] CsrError),
     #[error("the common name (CN) of the CSR is `{0}`, which is not the `username`; make them equal")]
     CommonName(Username),
+    #[error("give `certificate` and `signature`, or neither of them")]
+    HalfProof,
+    #[error("`certificate` is not the PEM of one certificate with a username and an admitted key")]
+    Certificate,
+    #[error(
+        "`signature` is not the base64 of a signature by the key of `certificate` over `portcullis-renew-v1`, the `nonce` and the SHA-256 of the CSR in DER"
+    )]
+    Signature,
     #[error("`context` has {0} bytes; send at most 4096")]
     Context(usize),
     #[error("`{0}` has more than 32 entries; ask for less")]
@@ -81,7 +172,9 @@ impl MessageError {
             Self::Json(_) | Self::Id | Self::Wishes(_) => "malformed",
             Self::Username(_) => "username",
             Self::Reserved(_) => "username_reserved",
-            Self::NoProof => "no_proof",
+            Self::NoProof | Self::HalfProof => "no_proof",
+            Self::Certificate => "certificate",
+            Self::Signature => "signature",
             Self::Csr(error) => error.word(),
             Self::CommonName(_) => "common_name",
             Self::Token | Self::ContentType(_) => "unsupported",
@@ -277,6 +370,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = RegisterMessage::parse(&bytes, None);
+            let _ = RenewMessage::parse(&bytes, None);
             let _ = parse_question(&bytes, None);
         }
     }

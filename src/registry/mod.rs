@@ -12,21 +12,28 @@
 mod answer;
 mod commit;
 mod core;
+mod invitation;
 mod lock;
 mod message;
+mod nonce;
 mod operator;
 mod rates;
+mod renewal;
+mod replacement;
 mod request;
 mod service;
 mod settings;
 
 pub use answer::Answer;
+pub use invitation::{Invitation, invitation};
 pub use lock::{MAX_UNLOCK, Network, NetworkError, UnlockTerms};
 pub use message::{MAX_CONTEXT, MAX_ID, MAX_PAYLOAD, MAX_WISHES};
+pub use nonce::{Binding, NONCE_LIFE};
 pub use operator::{
     Event, EventKind, GrantTerms, LockStatus, RegistryError, RegistryErrorKind, RequestPage, StateFilter,
 };
 pub use rates::RateLimit;
+pub use replacement::{ReplaceTerms, ReplacementView};
 pub use request::{Door, RequestId, RequestView, State};
 pub use service::Registry;
 pub use settings::{AnswerSink, Caller, Hashing, Origin, PasswordHasher, ReturnPath, Settings};

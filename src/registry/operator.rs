@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::core::Undecidable;
 use super::lock::UnlockTerms;
 use super::request::{RequestId, RequestView};
-use crate::access::{Permission, RoleName};
+use crate::access::{Permission, RoleName, Username};
 use crate::directory::{self, DirectoryError};
 use crate::pki::SignerError;
 use crate::store::StoreError;
@@ -137,6 +137,12 @@ pub enum RegistryError {
     /// An actor whose rules do not say so, or who is disabled, expired or gone.
     #[error("this needs the right to write to `$registry/admin/{0}`, or to the route of it in the API")]
     NotAllowed(&'static str),
+    /// The name is not open to a new key.
+    #[error("the name `{0}` is not open to a new key")]
+    NotOpen(Username),
+    /// Nobody has this name.
+    #[error("there is no user `{0}`")]
+    UserUnknown(Username),
     /// Out of range.
     #[error("{0}")]
     Invalid(&'static str),
@@ -176,7 +182,7 @@ impl RegistryError {
     /// What kind of refusal it is.
     pub fn kind(&self) -> RegistryErrorKind {
         match self {
-            Self::NotFound(_) => RegistryErrorKind::NotFound,
+            Self::NotFound(_) | Self::NotOpen(_) | Self::UserUnknown(_) => RegistryErrorKind::NotFound,
             Self::NotPending { .. } | Self::Unpaired(_) => RegistryErrorKind::Conflict,
             Self::NotAllowed(_) => RegistryErrorKind::Forbidden,
             Self::Invalid(_) | Self::RoleUnknown(_) => RegistryErrorKind::Invalid,

@@ -1,11 +1,11 @@
-//! How often one source may ask. Pure; bounded in memory whatever comes.
+//! How often one source, or one user, may ask. Pure; bounded in memory whatever comes.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
-use crate::authn::Source;
 use crate::clock::{Duration, Instant};
 
-/// Messages per source: a burst, then a steady rate.
+/// Messages per source or user: a burst, then a steady rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
     /// Messages at once.
@@ -15,23 +15,23 @@ pub struct RateLimit {
 }
 
 /// Token buckets in their one-number form (GCRA): the time at which the bucket is full again.
-pub(super) struct Rates {
+pub(super) struct Rates<K> {
     limit: RateLimit,
     capacity: usize,
-    full_at: HashMap<Source, Instant>,
-    /// Shared by the sources that find no place in the table.
+    full_at: HashMap<K, Instant>,
+    /// Shared by those that find no place in the table.
     others: Option<Instant>,
     swept: Option<Instant>,
 }
 
-impl Rates {
-    /// For at most `capacity` sources that asked lately.
+impl<K: Copy + Eq + Hash> Rates<K> {
+    /// For at most `capacity` of them that asked lately.
     pub(super) fn new(limit: RateLimit, capacity: usize) -> Self {
         Self { limit, capacity, full_at: HashMap::new(), others: None, swept: None }
     }
 
-    /// Takes `cost` messages from the source's share, or says how long to wait.
-    pub(super) fn take(&mut self, source: Source, cost: u32, now: Instant) -> Result<(), Duration> {
+    /// Takes `cost` messages from its share, or says how long to wait.
+    pub(super) fn take(&mut self, source: K, cost: u32, now: Instant) -> Result<(), Duration> {
         if !self.full_at.contains_key(&source) && self.full_at.len() >= self.capacity {
             self.sweep(now);
         }
@@ -53,7 +53,7 @@ impl Rates {
         Ok(())
     }
 
-    /// Forgets the sources whose bucket is full; at most once a second, so that a flood does not pay for it each time.
+    /// Forgets those whose bucket is full; at most once a second, so that a flood does not pay for it each time.
     fn sweep(&mut self, now: Instant) {
         if self.swept.is_none_or(|at| now.saturating_duration_since(at) >= Duration::from_secs(1)) {
             self.swept = Some(now);
@@ -67,6 +67,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::authn::Source;
     use crate::clock::{Clock as _, ManualClock};
 
     fn source(number: u32) -> Source {

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::access::{Auth, Permission, RoleName, UserId, Username};
+use crate::access::{Auth, CertificateRecord, Permission, RoleName, UserId, Username};
+use crate::audit::{Event, UserRef, Word};
 use crate::pki::PairingCode;
 
 /// Names a request; UUIDv7, so that requests sort by age.
@@ -126,6 +127,9 @@ pub(super) struct Request {
     pub(super) expires_at: Timestamp,
     #[serde(flatten)]
     pub(super) state: State,
+    /// The user whose proofs it replaces when it is granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) replaces: Option<UserId>,
     #[serde(skip)]
     pub(super) remembered: Option<Remembered>,
 }
@@ -159,6 +163,16 @@ pub(super) struct Details {
     pub(super) certificate: Option<String>,
 }
 
+/// A certificate of this user, in the words of the audit log.
+pub(super) fn issued(user: UserRef, record: &CertificateRecord) -> Event {
+    Event::CertificateIssued {
+        user,
+        serial: Word::name(&record.serial),
+        fingerprint: Word::name(&record.fingerprint),
+        not_after: record.not_after,
+    }
+}
+
 /// A request as an operator sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -171,6 +185,9 @@ pub struct RequestView {
     pub auth: Auth,
     /// To be compared with what the device shows.
     pub pairing_code: PairingCode,
+    /// The user whose password and certificates it replaces, or has replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<UserId>,
     /// Could the device be shown the code? If not, granting needs `unpaired`.
     pub pairing_shown: bool,
     /// Kind of the key, for a request with a CSR.
@@ -216,6 +233,7 @@ impl RequestView {
             username: request.username.clone(),
             auth: request.auth(),
             pairing_code: request.pairing_code,
+            replaces: request.replaces,
             pairing_shown: request.pairing_shown,
             key: request.key_kind.clone(),
             key_fingerprint: request.key.clone(),

@@ -17,10 +17,14 @@ use super::commit::{Asker, Inner, POLL, REQUESTS, Shared};
 use super::core::{Ask, Core, Drawn, Facts, Limits, Step, Verdict, is_orphan};
 use super::lock::{Lock, UnlockTerms};
 use super::message::{RegisterMessage, parse_question};
+use super::nonce::{Mint, NONCE_LIFE, Nonces};
 use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError, RequestPage, StateFilter};
-use super::rates::Rates;
+use super::rates::{RateLimit, Rates};
+use super::renewal::RENEWALS;
+use super::replacement::OPENINGS;
 use super::request::{Details, Request, RequestId, RequestView, State};
 use super::settings::{Caller, Origin, PasswordHasher, Settings};
+use crate::access::UserId;
 use crate::audit::{self, Note};
 use crate::authn::{Busy, HashError, Source};
 use crate::clock::{Clock, Duration};
@@ -35,6 +39,12 @@ const JOBS: usize = 64;
 /// Sources whose rate is remembered.
 const SOURCES: usize = 16_384;
 
+/// Users whose rates are remembered: only those who asked lately.
+const USERS: usize = 1 << 20;
+
+/// Certificates that one user may have at once; then one more in this part of a certificate's life.
+const ISSUES: (u32, u32) = (4, 180);
+
 /// What a wrong password for a name on record costs of its source's rate, in messages.
 const WRONG_PROOF: u32 = 10;
 
@@ -42,7 +52,7 @@ const WRONG_PROOF: u32 = 10;
 const ROUNDS: usize = 8;
 
 /// When to come back when all jobs are taken.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 /// The registration authority. A handle; clones share one.
 #[derive(Clone)]
@@ -62,26 +72,41 @@ impl Registry {
         metrics: Arc<Metrics>,
         settings: Settings,
     ) -> Result<Self, RegistryError> {
-        let mut core = Core::new(Limits {
+        let mut keys = ([0; 32], [0; 32]);
+        getrandom::fill(&mut keys.0)
+            .and_then(|()| getrandom::fill(&mut keys.1))
+            .map_err(|_| RegistryError::Damaged("the operating system gave no random numbers".into()))?;
+        let limits = Limits {
             pending_ttl: settings.pending_ttl,
             max_pending: settings.max_pending,
             max_pending_per_source: settings.max_pending_per_source,
             denied_for: settings.denied_for,
             silence: POLL * 2,
-        });
+            require_nonce: settings.require_nonce,
+            renew_grace: settings.renew_grace,
+        };
+        let mint = Mint::new(&keys.0, clock.instant());
+        let mut core = Core::new(limits, Nonces::new(mint.clone()));
+        for record in RENEWALS.iter(&*store) {
+            let (user, renewal) = record?;
+            core.restore_renewal(UserId(user), renewal);
+        }
+        for record in OPENINGS.iter(&*store) {
+            core.restore_opening(record?.1);
+        }
         for record in REQUESTS.iter(&*store) {
             let (id, request) = record?;
             if id != request.id.0 || !core.restore(request) {
                 return Err(RegistryError::Damaged(format!("request `{id}` has the name or the key of another one")));
             }
         }
-        let mut key = [0; 32];
-        getrandom::fill(&mut key)
-            .map_err(|_| RegistryError::Damaged("the operating system gave no random numbers".into()))?;
         metrics.registry_pending.set(i64::try_from(core.pending()).unwrap_or(i64::MAX));
         Ok(Self(Arc::new(Inner {
             state: Mutex::new(Shared { core, askers: HashMap::new(), swept: None }),
+            mint,
             rates: Mutex::new(Rates::new(settings.rate, SOURCES)),
+            user_rates: Mutex::new(Rates::new(settings.rate, USERS)),
+            issues: Mutex::new(Rates::new(RateLimit { burst: ISSUES.0, every: settings.validity / ISSUES.1 }, USERS)),
             jobs: Semaphore::new(JOBS),
             store,
             directory,
@@ -90,7 +115,7 @@ impl Registry {
             clock,
             metrics,
             settings,
-            tag_key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            tag_key: hmac::Key::new(hmac::HMAC_SHA256, &keys.1),
             events: broadcast::channel(256).0,
         })))
     }
@@ -103,6 +128,29 @@ impl Registry {
             Ok(()) => self.serve(payload, content_type, origin).await,
             Err(answer) => *answer,
         };
+        self.count(&answer);
+        answer
+    }
+
+    /// `$registry/challenge`: a nonce, good once, for [`NONCE_LIFE`], and for whoever `origin` is bound to. Nothing is kept of it.
+    pub fn challenge(&self, payload: &[u8], content_type: Option<&str>, origin: &Origin) -> Answer {
+        let answer = self.limit(origin).and_then(|()| Ok(parse_question(payload, content_type)?)).map_or_else(
+            |refused| *refused,
+            |id| {
+                let now = self.0.now();
+                let mut salt = [0; 8];
+                if let Err(error) = getrandom::fill(&mut salt) {
+                    tracing::error!("no random numbers: {error}");
+                    return Answer::failed().with_id(id);
+                }
+                Answer {
+                    nonce: Some(self.0.mint.draw(salt, origin.binding, now.instant)),
+                    expires_at: now.wall.checked_add(NONCE_LIFE).ok(),
+                    ..Answer::new(200, "ok")
+                }
+                .with_id(id)
+            },
+        );
         self.count(&answer);
         answer
     }
@@ -142,17 +190,14 @@ impl Registry {
         answer
     }
 
-    /// An operation that this version does not have: `challenge` and `renew`.
-    pub fn unsupported(&self, payload: &[u8], content_type: Option<&str>, operation: &str) -> Answer {
-        // Its fields are not looked at, so only an `id` of an otherwise empty message is echoed.
-        let id = parse_question(payload, content_type).unwrap_or_else(|(_, id)| id);
-        let message = format!("`{operation}` is not available in this version; `register`, `whoami` and `ca` are");
-        let answer = Answer::error(400, "invalid", "unsupported", message).with_id(id);
-        self.count(&answer);
-        answer
+    pub(super) fn limit_user(&self, user: UserId) -> Result<(), Box<Answer>> {
+        self.0.user_rates.lock().take(user, 1, self.0.clock.instant()).map_err(|after| {
+            let message = "too many messages of this identity; send it again after `retry_after` seconds";
+            Box::new(Answer::error(429, "refused", "rate", message).retry_after(after))
+        })
     }
 
-    fn limit(&self, origin: &Origin) -> Result<(), Box<Answer>> {
+    pub(super) fn limit(&self, origin: &Origin) -> Result<(), Box<Answer>> {
         self.0.rates.lock().take(origin.source.into(), 1, self.0.clock.instant()).map_err(|after| {
             let message = "too many messages from this address; send it again after `retry_after` seconds";
             Box::new(Answer::error(429, "refused", "rate", message).retry_after(after))
@@ -244,6 +289,8 @@ impl Registry {
             source: origin.source,
             listener: &origin.listener,
             door: origin.door,
+            nonce: csr.and_then(VerifiedCsr::challenge_password),
+            binding: origin.binding,
         };
         let policy = inner.directory.policy();
         let mut state = inner.state.lock();
@@ -267,12 +314,8 @@ impl Registry {
             return Outcome::failed();
         }
         if let (Verdict::Pending(id), Some((sink, path))) = (&verdict, &origin.sink) {
-            let asker = Asker {
-                connection: origin.connection,
-                sink: Weak::clone(sink),
-                path: path.clone(),
-                id: message.id.clone(),
-            };
+            let asker =
+                Asker { binding: origin.binding, sink: Weak::clone(sink), path: path.clone(), id: message.id.clone() };
             state.wait(*id, asker);
         }
         Outcome::Answer(Box::new(inner.answer(&state.core, verdict)))
@@ -300,7 +343,11 @@ impl Registry {
         }
     }
 
-    fn count(&self, answer: &Answer) {
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.0
+    }
+
+    pub(super) fn count(&self, answer: &Answer) {
         let outcome = match answer.state {
             "granted" => RegistryOutcome::Granted,
             "pending" => RegistryOutcome::Pending,
@@ -452,7 +499,7 @@ impl Registry {
         .await
     }
 
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> Result<T, RegistryError> + Send + 'static,
     ) -> Result<T, RegistryError> {

@@ -5,12 +5,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+#[path = "nonce_tests.rs"]
+mod nonce;
+#[path = "renewal_tests.rs"]
+mod renewal;
+#[path = "replacement_tests.rs"]
+mod replacement;
+
 use super::*;
 use crate::access::{Auth, Context, Effect, ManagedBy, Operation, Permission, Role};
 use crate::clock::ManualClock;
 use crate::directory::{Expected, NewUser};
 use crate::pki::{CertificateAuthority, PeerCertificate};
-use crate::registry::{AnswerSink, Door, Hashing, RateLimit, RegistryErrorKind, ReturnPath};
+use crate::registry::{AnswerSink, Binding, Door, Hashing, RateLimit, RegistryErrorKind, ReturnPath};
 use crate::store::{Fault, FaultyStore};
 
 const CSR: &str = include_str!("../pki/testdata/p256.csr.pem");
@@ -146,7 +153,32 @@ fn origin(sink: Option<&Arc<Inbox>>) -> Origin {
         correlation_data: Some("17".into()),
     };
     let sink = sink.map(|inbox| (Arc::downgrade(&(Arc::clone(inbox) as Arc<dyn AnswerSink>)), path));
-    Origin { source: "192.0.2.1".parse().unwrap(), listener: "mqtts".into(), door: Door::Mqtt, connection: 1, sink }
+    Origin {
+        source: "192.0.2.1".parse().unwrap(),
+        listener: "mqtts".into(),
+        door: Door::Mqtt,
+        binding: Binding::Connection(1),
+        sink,
+    }
+}
+
+/// A CSR for this name and key, with these challenge passwords.
+fn csr(name: &str, key: &rcgen::KeyPair, challenges: &[&str]) -> String {
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    let attributes = challenges.iter().map(|text| {
+        let length = u8::try_from(text.len()).unwrap();
+        // SET { PrintableString }
+        let mut values = vec![0x31, length + 2, 0x13, length];
+        values.extend_from_slice(text.as_bytes());
+        rcgen::Attribute { oid: &[1, 2, 840, 113_549, 1, 9, 7], values }
+    });
+    params.serialize_request_with_attributes(key, attributes.collect()).unwrap().pem().unwrap()
+}
+
+fn new_key() -> rcgen::KeyPair {
+    rcgen::KeyPair::generate().unwrap()
 }
 
 fn with_csr() -> Value {
@@ -411,13 +443,8 @@ async fn a_key_in_use_is_refused_to_another_name_and_free_when_its_user_is_delet
     let stage = Stage::new();
     stage.unlock().await;
     // The same key under another name, in a CSR of its own.
-    let key = rcgen::KeyPair::generate().unwrap();
-    let csr = |name: &str| {
-        let mut params = rcgen::CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        json!({"username": name, "csr": params.serialize_request(&key).unwrap().pem().unwrap()})
-    };
+    let key = new_key();
+    let csr = |name: &str| json!({"username": name, "csr": csr(name, &key, &[])});
     assert_eq!(stage.send(csr("press-1")).await.status, 202);
     assert_eq!(stage.send(csr("press-2")).await.error, Some("key_in_use"));
     stage.registry.grant(stage.only().await, Stage::terms(), Actor::System).await.unwrap();
@@ -510,18 +537,16 @@ async fn only_administrators_decide() {
 }
 
 #[tokio::test]
-async fn who_has_no_identity_and_what_does_not_exist_yet_is_told_so() {
+async fn who_has_no_identity_is_told_so() {
     let stage = Stage::new();
     let unknown = stage.registry.whoami(b"", None, None, &origin(None));
     assert_eq!((unknown.status, unknown.error), (401, Some("not_authenticated")));
-    let later = stage.registry.unsupported(b"{}", None, "renew");
-    assert_eq!((later.status, later.state, later.error), (400, "invalid", Some("unsupported")));
-    let json: Value = serde_json::from_slice(&later.to_json()).unwrap();
+    let json: Value = serde_json::from_slice(&unknown.to_json()).unwrap();
     assert_eq!(
         json,
         json!({
-            "status": 400, "state": "invalid", "error": "unsupported",
-            "message": "`renew` is not available in this version; `register`, `whoami` and `ca` are",
+            "status": 401, "state": "refused", "error": "not_authenticated",
+            "message": "this connection has no identity; publish to `$registry/register` to get one",
         })
     );
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::answer::Answer;
+use super::nonce::Binding;
 use super::rates::RateLimit;
 use super::request::Door;
 use crate::access::UserId;
@@ -32,6 +33,10 @@ pub struct Settings {
     pub denied_for: Duration,
     /// Life of an issued certificate. Default 90 days.
     pub validity: Duration,
+    /// How long after its end a certificate can still be renewed. Default 30 days; zero: not at all.
+    pub renew_grace: Duration,
+    /// Must the CSR of a new request hold a nonce of `challenge`? Default no.
+    pub require_nonce: bool,
     /// Messages of one source. Default 60 at once, then 5 in a second.
     pub rate: RateLimit,
 }
@@ -45,6 +50,8 @@ impl Default for Settings {
             max_pending_per_source: 1_000,
             denied_for: Duration::from_hours(24),
             validity: DEFAULT_VALIDITY,
+            renew_grace: Duration::from_hours(30 * 24),
+            require_nonce: false,
             rate: RateLimit { burst: 60, every: Duration::from_millis(200) },
         }
     }
@@ -107,8 +114,8 @@ pub struct Origin {
     pub listener: Arc<str>,
     /// Which way.
     pub door: Door,
-    /// Number of the connection, unique in a run of the broker.
-    pub connection: u64,
+    /// Whom a nonce that is drawn or shown in this message is for.
+    pub binding: Binding,
     /// Whom to tell the decision when it falls.
     pub sink: Option<(Weak<dyn AnswerSink>, ReturnPath)>,
 }

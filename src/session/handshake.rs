@@ -59,6 +59,8 @@ pub struct Terms {
     /// When the connection ends whatever happens (a certificate's end, the life of a registration session), and the
     /// code of the DISCONNECT.
     pub until: Option<(Instant, ReasonCode)>,
+    /// When the client is to be invited to renew its certificate; `None`: it has none.
+    pub invite: Option<Instant>,
 }
 
 /// What can be refused whoever the client is.

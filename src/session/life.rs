@@ -10,13 +10,13 @@ use bytestring::ByteString;
 
 use super::cache::TopicCache;
 use super::handshake::{connack, granted_expiry, granted_keep_alive};
-use super::machine::{Absence, Connection, Phase};
+use super::machine::{Absence, Connection, INVITATION, Invitation, Phase};
 use super::message::{detach_properties, detach_topic};
 use super::permit::Permit;
 use super::size::packet_fits;
 use super::{Action, CloseReason, Context, EndCause, Message, Output, Session, Terms};
 use crate::clock::{Duration, Instant};
-use crate::mqtt::{Connect, Disconnect, DisconnectProperties, Packet, ProtocolVersion, ReasonCode, Will};
+use crate::mqtt::{Connect, Disconnect, DisconnectProperties, Packet, ProtocolVersion, ReasonCode, TopicName, Will};
 
 /// What a server's DISCONNECT says: code and sentence.
 type Farewell = (ReasonCode, &'static str);
@@ -47,6 +47,7 @@ impl Session {
             patience,
             silent_until: patience.and_then(|patience| cx.now.checked_add(patience)),
             until: terms.until,
+            invitation: terms.invite.map_or(Invitation::Over, Invitation::At),
             will: connect.will.as_ref().map(detach_will), // [MQTT-3.1.2-7]
             expiry: granted_expiry(connect, self.key.owner, cx.settings),
             asked_no_expiry: v5 && connect.properties.session_expiry_interval.unwrap_or(0) == 0,
@@ -117,6 +118,11 @@ impl Session {
                     // [MQTT-3.1.2-22] of 5.0, [MQTT-3.1.2-24] of 3.1.1
                     let farewell = (ReasonCode::KeepAliveTimeout, "nothing came for 1.5 times the Keep Alive");
                     self.end(Some(farewell), CloseReason::KeepAliveTimeout, cx);
+                } else if let Invitation::At(instant) = connection.invitation
+                    && instant <= cx.now
+                {
+                    connection.invitation = Invitation::Due;
+                    self.invite();
                 }
             }
             Phase::Detached(absence) => {
@@ -127,6 +133,16 @@ impl Session {
                 }
             }
             Phase::New | Phase::Over => {}
+        }
+    }
+
+    /// Asks for the invitation, if it is due and the client would get it.
+    pub(super) fn invite(&mut self) {
+        let Ok(topic) = TopicName::try_from(ByteString::from_static(INVITATION)) else { return };
+        let Phase::Attached(connection) = &mut self.phase else { return };
+        if connection.invitation == Invitation::Due && self.subscriptions.answer(&topic).is_some() {
+            connection.invitation = Invitation::Over;
+            self.outputs.push_back(Output::Invite(topic));
         }
     }
 

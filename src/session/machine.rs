@@ -119,6 +119,7 @@ pub(super) struct Connection {
     /// When the patience is over.
     pub(super) silent_until: Option<Instant>,
     pub(super) until: Option<(Instant, ReasonCode)>,
+    pub(super) invitation: Invitation,
     pub(super) will: Option<Box<Will>>,
     /// Seconds that the session lives on without it; `u32::MAX`: for ever.
     pub(super) expiry: u32,
@@ -128,6 +129,17 @@ pub(super) struct Connection {
     pub(super) largest: Option<NonZeroU32>,
     /// Ours, as announced. `[MQTT-3.3.4-7]`
     pub(super) receive_maximum: usize,
+}
+
+/// To renew the certificate of the connection: once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Invitation {
+    /// Not before this.
+    At(Instant),
+    /// As soon as the client subscribes to it.
+    Due,
+    /// It has been made, or there is nothing to renew.
+    Over,
 }
 
 /// A session without a connection.
@@ -290,12 +302,17 @@ impl Session {
         self.outputs.pop_front()
     }
 
-    /// When [`Session::handle_timeout`] wants to be called: keep alive, end of the connection's time, delayed Will,
+    /// When [`Session::handle_timeout`] wants to be called: keep alive, end of the connection's time, invitation, delayed Will,
     /// end of a detached session.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Attached(connection) => {
-                earlier(connection.silent_until, connection.until.map(|(instant, _)| instant))
+                let invitation = match connection.invitation {
+                    Invitation::At(instant) => Some(instant),
+                    Invitation::Due | Invitation::Over => None,
+                };
+                let until = connection.until.map(|(instant, _)| instant);
+                earlier(earlier(connection.silent_until, until), invitation)
             }
             Phase::Detached(absence) => earlier(absence.expires, absence.will.as_ref().map(|(due, _)| *due)),
             Phase::New | Phase::Over => None,
@@ -358,10 +375,13 @@ fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     }
 }
 
-/// Topics that the rules say nothing about: the registry's answers to one connection.
+/// Topics that the rules say nothing about: what the registry says to one connection.
 pub fn is_answer_filter(filter: &TopicFilter) -> bool {
-    answers().is_some_and(|answers| answers.covers(filter))
+    filter.as_str() == INVITATION || answers().is_some_and(|answers| answers.covers(filter))
 }
+
+/// Where a client is invited to renew its certificate.
+pub(super) const INVITATION: &str = "$registry/renew/invite";
 
 fn answers() -> Option<TopicFilter> {
     TopicFilter::try_from(bytestring::ByteString::from_static("$registry/+/response/#")).ok()

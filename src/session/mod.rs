@@ -68,5 +68,6 @@ pub use output::{
     Action, CloseReason, EndCause, Output, PublishTicket, Refusal, RefusalCause, RegistryAnswer, RegistryOperation,
     RegistryRequest, RouteOutcome,
 };
+pub use permit::routed_topic;
 pub use settings::{Context, DeniedPublish, PartialSubscription, Settings};
 pub use usage::Usage;

@@ -57,6 +57,9 @@ pub enum Output {
     },
     /// Ask the registry, then call [`Session::handle_registry_answer`](super::Session::handle_registry_answer).
     Registry(RegistryRequest),
+    /// The client's certificate is to be renewed: say so by [`Session::handle_registry_answer`](super::Session::handle_registry_answer)
+    /// on this topic.
+    Invite(TopicName),
     /// Something was refused: count it and write it to the audit log.
     Refused(Refusal),
     /// Flush what came before, then close the connection. The session is detached from it: nothing that this

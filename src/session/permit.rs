@@ -27,12 +27,10 @@ impl Permit {
             // never get here.
             return refused(topic.clone(), RefusalCause::Reserved, ReasonCode::NotAuthorized);
         }
-        let Some(topic) = prefixed(authority.publish_prefix(), topic) else {
-            return refused(topic.clone(), RefusalCause::TopicTooLong, ReasonCode::TopicNameInvalid);
+        let topic = match routed_topic(topic, authority, settings) {
+            Ok(topic) => topic,
+            Err(topic) => return refused(topic, RefusalCause::TopicTooLong, ReasonCode::TopicNameInvalid),
         };
-        if topic.levels().nth(settings.topic_levels).is_some() {
-            return refused(topic, RefusalCause::TopicTooLong, ReasonCode::TopicNameInvalid);
-        }
         match authority.may_publish(&topic) {
             Some((max_qos, retain)) => Self::Granted { topic, max_qos, retain },
             None => refused(topic, RefusalCause::Rules, ReasonCode::NotAuthorized),
@@ -54,10 +52,17 @@ impl Permit {
     }
 }
 
-/// `None`: longer than a topic may be. `[MQTT-4.7.3-3]`
-fn prefixed(prefix: Option<&str>, topic: &TopicName) -> Option<TopicName> {
-    match prefix {
-        None => Some(topic.clone()),
-        Some(prefix) => TopicName::try_from(ByteString::from([prefix, topic.as_str()].concat())).ok(),
-    }
+/// The topic that a PUBLISH of this user goes to: behind its publish prefix, unless it begins with `$`. Whoever asks what
+/// a client may publish asks this too.
+///
+/// # Errors
+/// It is longer or deeper than a topic may be: the topic, with the prefix where that is still a topic. `[MQTT-4.7.3-3]`
+pub fn routed_topic(topic: &TopicName, authority: &Authority, settings: &Settings) -> Result<TopicName, TopicName> {
+    let topic = match authority.publish_prefix().filter(|_| !topic.is_reserved()) {
+        None => topic.clone(),
+        Some(prefix) => {
+            TopicName::try_from(ByteString::from([prefix, topic.as_str()].concat())).map_err(|_| topic.clone())?
+        }
+    };
+    if topic.levels().nth(settings.topic_levels).is_some() { Err(topic) } else { Ok(topic) }
 }

@@ -82,6 +82,9 @@ impl Session {
         if publish.retain || !matches!(cause, RefusalCause::Rules | RefusalCause::QoS) {
             return None;
         }
+        if cx.authority.denies_publish(topic) {
+            return None; // A deny beats every allow, and the right to answer is no more than one.
+        }
         let correlation_data =
             publish.properties.as_deref().and_then(|properties| properties.correlation_data.as_ref());
         self.grants.find(topic, correlation_data, cx.now)

@@ -45,6 +45,7 @@ impl Session {
         // [MQTT-3.8.4-1] [MQTT-3.8.4-2]
         let suback = SubAck { packet_id: subscribe.packet_id, reason_codes, properties };
         self.send(Packet::SubAck(suback), cx);
+        self.invite();
     }
 
     /// What is granted is counted already. The QoS granted, and what stands before each delivery (`None`: a subscription for the registry's answers).

@@ -357,6 +357,7 @@ def over_https(broker, directory):
     chapter("enrolment over HTTPS, by Python's http.client; the operator by curl")
     rules = [rule("read_write", "/api/client-registry/#", context="http"), rule("read", "/api/roles/station", context="http")]
     broker.cli("user", "add", "ops", "--password-stdin", *(word for text in rules for word in ("--permission", text)), input=STRONG)
+    broker.cli("registry", "lock")
     device = Device(directory, "station-11")
     context = ssl.create_default_context(cafile=str(broker.ca))
 
@@ -394,8 +395,9 @@ def over_https(broker, directory):
     with Client(broker, device.name, tls=True, certificate=device.certificate, key=device.key) as client:
         equal(client.connect(), 0, "and connects over MQTT with it")
         check(client.publish(f"plant/{device.name}/t", "21") in TAKEN, "and works")
-        equal(client.ask("register", username=device.name, csr=device.csr.read_text())["certificate"], answer["certificate"],
-              "the request of door 3 is polled at door 1")
+        client.subscribe(RESPONSES)
+        polled = client.ask("register", username=device.name, csr=device.csr.read_text())
+        check(polled and polled.get("certificate") == answer["certificate"], "the request of door 3 is polled at door 1", polled)
     equal(ask("GET", "/api/client-registry/ca")[2], broker.ca.read_text(), "the trust bundle is the CA's")
 
     certificate = ("--cert", device.certificate, "--key", device.key)
@@ -414,6 +416,134 @@ def over_https(broker, directory):
     check(b"HTTP" not in done.stdout and done.returncode != 0, "plaintext is not spoken", done)
 
 
+def request_with(directory, name, key, challenge):
+    """A CSR whose challengePassword is the nonce: as the manual shows it."""
+    config, csr = directory / "request.conf", directory / f"{name}.nonce.csr"
+    config.write_text(f"""
+[req]
+prompt = no
+distinguished_name = name
+attributes = attributes
+[name]
+CN = {name}
+[attributes]
+challengePassword = {challenge}
+""")
+    openssl("req", "-new", "-config", config, "-key", key, "-out", csr)
+    return csr.read_text()
+
+
+def renewal(broker, device, directory):
+    chapter("a certificate is renewed in session")
+    old = Client(broker, "renewing", tls=True, certificate=device.certificate, key=device.key)
+    equal(old.connect(), 0, "the device is connected with its certificate")
+    for filter in ("$registry/renew/response", "$registry/renew/invite"):
+        check(old.subscribe(filter) in (0, 1, 2), f"it subscribes to {filter} without a rule")
+    fresh = Device(directory, device.name, file="renewed")
+    answer = old.ask("renew", csr=fresh.csr.read_text())
+    equal((answer["status"], answer["state"], answer.get("username")), (201, "granted", device.name), "`renew` with a fresh key gets a certificate")
+    again = old.ask("renew", csr=fresh.csr.read_text())
+    equal(again.get("certificate"), answer.get("certificate"), "the same request gets the same certificate: a lost answer loses nothing")
+    fresh.certificate.write_text(answer["certificate"] + answer.get("chain", ""))
+    done = run("openssl", "verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", broker.ca, fresh.certificate, expect=None)
+    equal(done.returncode, 0, "openssl verifies it")
+    with Client(broker, "beside", tls=True, certificate=device.certificate, key=device.key) as beside:
+        equal(beside.connect(), 0, "the old one is good until the new one was used")
+    other = Device(directory, "station-8", file="other-name")
+    equal(old.ask("renew", csr=other.csr.read_text())["error"], "common_name", "another name is refused")
+    new = Client(broker, "renewed", tls=True, certificate=fresh.certificate, key=fresh.key)
+    equal(new.connect(), 0, "the new one connects")
+    check(new.publish(f"plant/{device.name}/renewed", "x") in TAKEN, "and may do what it could before")
+    check(old.end() in (("disconnect", NOT_AUTHORIZED), ("closed", None)), "then the session of the old one ends", old.ended)
+    gone = Client(broker, "gone", tls=True, certificate=device.certificate, key=device.key)
+    check(gone.connect() in (BAD_CREDENTIALS, NOT_AUTHORIZED, None), "and it opens nothing any more", gone.connack)
+    reasons = [it.get("reason") for it in broker.cli("user", "show", device.name)["certificates"]]
+    equal(reasons, ["superseded", None], "it is on record as superseded")
+    new.close()
+    device.key, device.certificate, device.csr = fresh.key, fresh.certificate, fresh.csr
+
+
+def signatures(broker, directory):
+    chapter("openssl signs a renewal in grace with every admitted kind of key")
+    client = enrolling(broker, "grace")
+    new = Device(directory, "grace-1", file="grace-new")
+    digest = openssl("dgst", "-sha256", "-binary", input=openssl("req", "-in", new.csr, "-outform", "DER"))
+    kinds = {
+        "P-256": (("EC", "-pkeyopt", "ec_paramgen_curve:P-256"), ("dgst", "-sha256", "-sign")),
+        "P-384": (("EC", "-pkeyopt", "ec_paramgen_curve:P-384"), ("dgst", "-sha384", "-sign")),
+        "RSA": (("RSA", "-pkeyopt", "rsa_keygen_bits:2048"), ("dgst", "-sha256", "-sign")),
+        "Ed25519": (("ED25519",), None),
+    }
+    for kind, (algorithm, sign) in kinds.items():
+        old = Device(directory, "grace-1", algorithm, file=f"grace-{kind}")
+        certificate = old.self_signed().read_text()
+        nonce = client.ask("challenge")["nonce"]
+        to_sign = directory / "to-sign"
+        to_sign.write_bytes(f"portcullis-renew-v1{nonce}".encode() + digest)
+        if sign:
+            signature = openssl(*sign, old.key, to_sign)
+        else:
+            signature = openssl("pkeyutl", "-sign", "-inkey", old.key, "-rawin", "-in", to_sign)
+        fields = {"csr": new.csr.read_text(), "certificate": certificate, "nonce": nonce}
+        answer = client.ask("renew", signature=base64.b64encode(signature).decode(), **fields)
+        equal((answer["status"], answer.get("error")), (403, "certificate_unknown"), f"{kind}: the signature is good, the certificate is not on record")
+        wrong = signature[:-1] + bytes([signature[-1] ^ 1])
+        answer = client.ask("renew", signature=base64.b64encode(wrong).decode(), **fields)
+        equal((answer["status"], answer.get("error")), (400, "signature"), f"{kind}: a changed one is no signature")
+    client.close()
+
+
+def replacing(broker, device, directory):
+    chapter("a device that was wiped gets its name back")
+    wiped = Device(directory, device.name, file="wiped")
+    client = enrolling(broker, "wiped")
+    broker.cli("registry", "lock")
+    equal(register(client, wiped)["status"], 423, "a new key gets nothing by itself")
+    opened = broker.cli("registry", "replace", device.name, "--for", "1h", "--source", "127.0.0.0/8")
+    equal(opened["username"], device.name, "`registry replace` opens the name")
+    equal(register(client, wiped)["status"], 202, "the new key waits, although the registry is locked")
+    request = request_id(broker, device.name)
+    user = broker.cli("user", "show", device.name)
+    equal(broker.cli("registry", "show", request)["replaces"], user["id"], "the operator sees whom it replaces")
+    session = Client(broker, "old-key", tls=True, certificate=device.certificate, key=device.key)
+    equal(session.connect(), 0, "the old key is good until somebody decides")
+    broker.cli("registry", "grant", request)
+    pushed = client.answer()
+    equal(pushed and pushed["status"], 201, "it is granted")
+    check(session.end() in (("disconnect", NOT_AUTHORIZED), ("closed", None)), "the session of the old key ends", session.ended)
+    wiped.certificate.write_text(pushed["certificate"])
+    with Client(broker, "new-key", tls=True, certificate=wiped.certificate, key=wiped.key) as new:
+        equal(new.connect(), 0, "the new key is in")
+        check(new.publish(f"plant/{device.name}/back", "x") in TAKEN, "with the rights of before")
+    after = broker.cli("user", "show", device.name)
+    equal((after["id"], after["roles"]), (user["id"], user["roles"]), "it is the same user")
+    broker.cli("registry", "unlock", "--for", "4m")
+    client.close()
+
+
+def nonces():
+    chapter("nonces")
+    broker = Broker("\n[registry]\nrequire_nonce = true\n")
+    broker.start()
+    directory = broker.directory / "devices"
+    directory.mkdir()
+    broker.cli("registry", "unlock", "--for", "4m")
+    device = Device(directory, "careful-1")
+    first, second = enrolling(broker, "first"), enrolling(broker, "second")
+    equal(register(first, device)["error"], "nonce_missing", "a request without a nonce is refused")
+    nonce = first.ask("challenge")["nonce"]
+    csr = request_with(directory, device.name, device.key, nonce)
+    equal(second.ask("register", username=device.name, csr=csr)["error"], "nonce_foreign", "a nonce of another connection is refused")
+    equal(first.ask("register", username=device.name, csr=csr)["status"], 202, "openssl's challengePassword holds the nonce")
+    equal(register(second, device)["status"], 202, "a poll needs none")
+    clone = Device(directory, "careful-2")
+    csr = request_with(directory, clone.name, clone.key, nonce)
+    equal(first.ask("register", username=clone.name, csr=csr)["error"], "nonce_spent", "a nonce is good once")
+    first.close()
+    second.close()
+    equal(broker.stop(signal.SIGTERM), 0, "that broker stops")
+
+
 def story():
     broker = Broker()
     said = broker.start()
@@ -425,8 +555,12 @@ def story():
     certificate_profile(broker, device, answer)
     work(broker, device)
     impostors(broker, device, directory)
-    other_requests(broker, device, directory)
     over_https(broker, directory)
+    other_requests(broker, device, directory)
+    renewal(broker, device, directory)
+    signatures(broker, directory)
+    replacing(broker, device, directory)
+    nonces()
     restart(broker, directory)
     equal(broker.stop(signal.SIGINT), 0, "Ctrl-C ends the broker with exit code 0")
     log = broker.log.read_text()

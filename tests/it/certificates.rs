@@ -47,22 +47,37 @@ pub(crate) fn identity(certificate: &[u8], key: &KeyPair) -> Identity {
 
 /// A client certificate of the broker's CA, as the registry would make it; it is on nobody's record.
 pub(crate) fn issue(certs: &Path, common_name: &str) -> (Identity, IssuedCertificate) {
+    let (key, csr) = request(common_name);
+    let issued = issue_for(certs, &csr);
+    (identity(issued.der(), &key), issued)
+}
+
+/// The same, for a CSR.
+pub(crate) fn issue_for(certs: &Path, csr: &str) -> IssuedCertificate {
     let now = Timestamp::now();
     let ca = CertificateAuthority::load(&certs.join("ca.pem"), &certs.join("ca.key"), now).unwrap();
-    let (key, csr) = request(common_name);
     let csr = VerifiedCsr::from_pem(csr.as_bytes()).unwrap();
     let serial = ca.draw_serial().unwrap();
     let prepared = PreparedCertificate::client(&csr, ca.issuer(), serial, now, Duration::from_hours(24)).unwrap();
-    let issued = ca.sign(prepared).unwrap();
-    (identity(issued.der(), &key), issued)
+    ca.sign(prepared).unwrap()
 }
 
 /// A client certificate of the broker's CA with another end.
 pub(crate) fn issue_until(certs: &Path, common_name: &str, end: Timestamp) -> Identity {
+    sign(parameters(common_name), end, &stolen(certs))
+}
+
+/// A client certificate of the broker's CA with this subject: its key is in the wrong hands.
+pub(crate) fn forge(certs: &Path, subject: DistinguishedName) -> Identity {
+    let mut leaf = CertificateParams::default();
+    leaf.distinguished_name = subject;
+    sign(leaf, Timestamp::now() + Duration::from_hours(1), &stolen(certs))
+}
+
+fn stolen(certs: &Path) -> rcgen::Issuer<'static, KeyPair> {
     let pem = fs::read_to_string(certs.join("ca.pem")).unwrap();
     let key = KeyPair::from_pem(&fs::read_to_string(certs.join("ca.key")).unwrap()).unwrap();
-    let issuer = rcgen::Issuer::from_ca_cert_pem(&pem, key).unwrap();
-    sign(common_name, end, &issuer)
+    rcgen::Issuer::from_ca_cert_pem(&pem, key).unwrap()
 }
 
 /// A client certificate of a CA that the broker does not know.
@@ -70,12 +85,12 @@ pub(crate) fn issue_elsewhere(common_name: &str) -> Identity {
     let key = KeyPair::generate().unwrap();
     let mut authority = parameters("Portcullis CA");
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
-    sign(common_name, Timestamp::now() + Duration::from_hours(1), &rcgen::Issuer::new(authority, key))
+    let issuer = rcgen::Issuer::new(authority, key);
+    sign(parameters(common_name), Timestamp::now() + Duration::from_hours(1), &issuer)
 }
 
-fn sign(common_name: &str, end: Timestamp, issuer: &rcgen::Issuer<'_, KeyPair>) -> Identity {
+fn sign(mut leaf: CertificateParams, end: Timestamp, issuer: &rcgen::Issuer<'_, KeyPair>) -> Identity {
     let key = KeyPair::generate().unwrap();
-    let mut leaf = parameters(common_name);
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     leaf.not_before = rcgen::date_time_ymd(2020, 1, 1);
     leaf.not_after = (std::time::UNIX_EPOCH + Duration::from_secs(end.as_second().try_into().unwrap())).into();

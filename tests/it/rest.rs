@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    certificates::{Identity, issue, issue_elsewhere, tls_client},
+    certificates::{Identity, issue, issue_elsewhere, issue_for, request, tls_client},
     client::PATIENCE,
     harness::{Harness, PASSWORD, allow, hash},
     https::{Https, api, basic, config, raw, tls},
@@ -609,5 +609,73 @@ async fn events_come_over_https_and_a_shutdown_ends_them() {
     broker.shutdown().await;
     for mut body in [audit, registry] {
         while let Some(Ok(_)) = timeout(PATIENCE, body.frame()).await.expect("it ends") {}
+    }
+}
+
+/// The command line against the API: its output, and its exit code.
+async fn command_line(harness: &Harness, arguments: &[&str]) -> (String, Option<i32>) {
+    command_line_trusting(harness, harness, arguments).await
+}
+
+async fn command_line_trusting(trusted: &Harness, harness: &Harness, arguments: &[&str]) -> (String, Option<i32>) {
+    let trust = trusted.broker.started().trust_bundle.clone();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.arg("--url").arg(format!("https://localhost:{}", api(harness).port())).arg("--ca").arg(trust);
+    command.args(arguments).current_dir(harness.path());
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    (String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap(), output.status.code())
+}
+
+#[tokio::test]
+async fn the_command_line_reaches_a_broker_elsewhere_as_a_user_and_has_no_more_rights_there() {
+    let harness = start().await;
+    let file = |name: &str, text: &str| {
+        let path = harness.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (right, wrong) = (file("right", &format!("{PASSWORD}\n")), file("wrong", "wrong horse battery\n"));
+    let as_operator = ["--user", OPERATOR, "--password-file", &right];
+    let (told, code) = command_line(&harness, &[&as_operator[..], &["role", "add", "line"]].concat()).await;
+    assert_eq!((code, &*told), (Some(0), "added the role line with 0 permissions\n"));
+    let (told, code) = command_line(&harness, &[&as_operator[..], &["registry", "status"]].concat()).await;
+    assert_eq!(code, Some(0), "{told}");
+    let as_reader = ["--user", "reader", "--password-file", &right];
+    let (told, code) = command_line(&harness, &[&as_reader[..], &["role", "show", "line"]].concat()).await;
+    assert_eq!(code, Some(0), "{told}");
+    let (told, code) = command_line(&harness, &[&as_reader[..], &["role", "delete", "line"]].concat()).await;
+    assert!(code == Some(1) && told.contains("no rule lets `reader` DELETE `/api/roles/line`"), "{told}");
+    let (told, code) = command_line(&harness, &["--user", OPERATOR, "--password-file", &wrong, "user", "list"]).await;
+    assert!(code == Some(1) && told.contains("user name and a password"), "{told}");
+
+    let (key, csr) = request("station-7");
+    let issued = issue_for(&harness.path().join("certs"), &csr);
+    harness.user_with("station-7", |user| {
+        user.auth = Auth::Certificate;
+        user.password_hash = None;
+        user.certificates = vec![issued.record()];
+        user.permissions = everything();
+    });
+    let (cert, key) = (file("station.pem", issued.pem()), file("station.key", &key.serialize_pem()));
+    let (told, code) = command_line(&harness, &["--cert", &cert, "--key", &key, "user", "list"]).await;
+    assert!(code == Some(0) && told.contains("station-7"), "{told}");
+
+    // Another CA, no credentials, a file that is none.
+    let elsewhere = start().await;
+    let (told, code) =
+        command_line_trusting(&elsewhere, &harness, &[&as_operator[..], &["user", "list"]].concat()).await;
+    assert!(code == Some(3) && told.contains("no broker is reached at https://localhost:"), "{told}");
+    for arguments in [
+        &["user", "list"][..],
+        &["--user", OPERATOR, "user", "list"],
+        &["--cert", &cert, "user", "list"],
+        &["--user", "a:bc", "--password-file", &right, "user", "list"],
+        &["--cert", &right, "--key", &right, "user", "list"],
+        &["--user", OPERATOR, "--password-file", "absent", "user", "list"],
+        &["--socket", "x", "--user", OPERATOR, "--password-file", &right, "user", "list"],
+    ] {
+        let (told, code) = command_line(&harness, arguments).await;
+        assert_eq!(code, Some(2), "{arguments:?}: {told}");
+        assert!(!told.contains("horse"), "{told}");
     }
 }

@@ -24,7 +24,7 @@ fn is_empty(directory: &Path) -> bool {
 #[tokio::test]
 async fn a_second_broker_in_a_directory_is_refused_and_the_first_goes_on() {
     let directory = tempfile::tempdir().unwrap();
-    let text = "metrics.bind = 'off'\nstore.durability = 'memory'\nlistener = [{ name = 'a', bind = '127.0.0.1:0' }]";
+    let text = "metrics.bind = 'off'\nadmin.bind = 'off'\nstore.durability = 'memory'\nlistener = [{ name = 'a', bind = '127.0.0.1:0' }]";
     let config = Config::parse(text, directory.path()).unwrap();
     let socket = config.admin_socket();
     let first = Broker::builder(config.clone()).bind().await.unwrap();

@@ -431,12 +431,14 @@ async fn a_session_ends_with_its_certificate() {
     let record = portcullis::access::CertificateRecord {
         serial: peer.serial().to_owned(),
         fingerprint: peer.fingerprint().to_owned(),
+        key: None,
         not_before: peer.not_before(),
         not_after: peer.not_after(),
         revoked_at: None,
         reason: None,
         comment: None,
         issuer: None,
+        replaces: None,
     };
     harness.user_with("short-lived", |user| {
         user.auth = Auth::Certificate;

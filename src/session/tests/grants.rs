@@ -87,6 +87,19 @@ fn the_answer_is_acknowledged_and_a_refused_one_tells_so() {
     }
 }
 
+/// Whoever asks chooses the Response Topic: it must not lead where a rule says no.
+#[test]
+fn a_deny_on_the_response_topic_beats_the_right_to_answer() {
+    for (deny, shut) in [("r/#", true), ("+/1", true), ("#", true), ("r/2", false), ("r", false)] {
+        let mut bench = responder(&["allow read ask/#", &format!("deny write {deny}")]);
+        bench.delivered(request("r/1", None));
+        assert_eq!(bench.answer("r/1", None), (!shut).then_some(ASKER), "{deny}");
+    }
+    let mut bench = responder(&["allow read ask/#", "deny read r/#"]);
+    bench.delivered(request("r/1", None));
+    assert_eq!(bench.answer("r/1", None), Some(ASKER), "to read is another thing");
+}
+
 #[test]
 fn as_many_requests_as_many_answers_oldest_first() {
     let mut bench = responder(&["allow read ask/#"]);

@@ -90,7 +90,7 @@ fn connack_announces_what_is_there_and_what_is_not() {
 #[test]
 fn connack_tells_an_assigned_client_identifier() {
     let mut bench = Bench::new(&[]);
-    let terms = Terms { assigned_client_id: true, until: None };
+    let terms = Terms { assigned_client_id: true, ..Terms::default() };
     let ((), outputs) = bench.give(|session, cx| session.handle_connect(&clean(ProtocolVersion::V5), &terms, cx));
     let Some(Packet::ConnAck(connack)) = sent(&outputs).pop() else { panic!() };
     assert_eq!(connack.properties.assigned_client_identifier.as_deref(), Some("c1")); // [MQTT-3.2.2-16]

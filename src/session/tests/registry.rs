@@ -141,3 +141,65 @@ fn ordinary_rules_reach_the_operators_topics() {
     assert_eq!(code, ReasonCode::Success);
     assert!(outputs.iter().any(|output| matches!(output, Output::Subscribed { .. })));
 }
+
+const INVITE: &str = "$registry/renew/invite";
+
+fn due_in(bench: &mut Bench, version: ProtocolVersion, seconds: u64) -> Vec<Output> {
+    let invite = bench.clock.instant().checked_add(Duration::from_secs(seconds));
+    let terms = Terms { invite, ..Terms::default() };
+    bench.give(|session, cx| session.handle_connect(&lasting(version), &terms, cx)).1
+}
+
+fn invitations(outputs: &[Output]) -> usize {
+    outputs.iter().filter(|output| matches!(output, Output::Invite(topic) if topic.as_str() == INVITE)).count()
+}
+
+fn timeout(bench: &mut Bench) -> Vec<Output> {
+    bench.give(Session::handle_timeout).1
+}
+
+#[test]
+fn an_invitation_is_made_once_when_it_is_due() {
+    for version in BOTH {
+        let mut bench = Bench::new(&[]);
+        due_in(&mut bench, version, 50);
+        let (code, outputs) = bench.subscribe_with(INVITE, SubscriptionOptions::default(), None);
+        assert_eq!((code, invitations(&outputs)), (ReasonCode::Success, 0), "it needs no rule");
+        assert!(bench.session.poll_timeout().is_some());
+        bench.clock.advance(Duration::from_secs(49));
+        assert_eq!(invitations(&timeout(&mut bench)), 0);
+        bench.clock.advance(Duration::from_secs(1));
+        assert_eq!(invitations(&timeout(&mut bench)), 1);
+        assert_eq!(invitations(&timeout(&mut bench)), 0);
+        assert_eq!(invitations(&bench.subscribe_with(INVITE, SubscriptionOptions::default(), None).1), 0);
+        let (disposition, sent) = answer(&mut bench, INVITE);
+        assert_eq!((disposition, sent.len()), (Disposition::Sent, 1));
+    }
+}
+
+#[test]
+fn an_invitation_waits_for_the_subscription_and_is_made_again_to_the_next_connection() {
+    for version in BOTH {
+        let mut bench = Bench::new(&[]);
+        due_in(&mut bench, version, 0);
+        assert_eq!(invitations(&timeout(&mut bench)), 0, "nobody would get it");
+        let outputs = bench.subscribe_with(INVITE, SubscriptionOptions::default(), None).1;
+        assert_eq!(invitations(&outputs), 1);
+        assert!(matches!(outputs.first(), Some(Output::Send(Packet::SubAck(_)))), "after the SUBACK");
+        bench.give(|session, cx| session.handle_end(EndCause::ConnectionLost, cx));
+        due_in(&mut bench, version, 0);
+        assert_eq!(invitations(&timeout(&mut bench)), 1, "the session holds the subscription");
+        bench.give(|session, cx| session.handle_end(EndCause::ConnectionLost, cx));
+        bench.connect(&lasting(version));
+        assert_eq!(invitations(&timeout(&mut bench)), 0, "without a certificate there is none");
+    }
+}
+
+#[test]
+fn a_client_that_enrols_or_has_no_rule_subscribes_to_invitations_alone() {
+    let mut bench = registering(ProtocolVersion::V5);
+    for (filter, admitted) in [(INVITE, true), ("$registry/renew/+", false), ("$registry/+/invite", false)] {
+        let code = bench.subscribe_with(filter, SubscriptionOptions::default(), None).0;
+        assert_eq!(!code.is_error(), admitted, "{filter}");
+    }
+}
