@@ -192,7 +192,7 @@ impl Connection {
         drop(gate);
         if let Owner::User(user) = key.owner {
             server.directory.seen(user);
-            registry::confirm(&server, &connection.admitted, user);
+            registry::confirm(&server, &admitted, user);
         }
         Ok(Box::new(Self {
             number,
