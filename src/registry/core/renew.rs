@@ -164,7 +164,8 @@ impl Core {
         if pending.is_some_and(|other| other.username != user.username && stale(other, users, now).is_none()) {
             return Err(RenewRefused::KeyInUse);
         }
-        let revoked = |it: &&CertificateRecord| it.revoked_at.is_some() && it.reason != Some(RevocationReason::Superseded);
+        let revoked =
+            |it: &&CertificateRecord| it.revoked_at.is_some() && it.reason != Some(RevocationReason::Superseded);
         if user.certificates.iter().filter(revoked).any(|it| it.key.as_deref() == Some(ask.key)) {
             return Err(RenewRefused::KeyRevoked);
         }
