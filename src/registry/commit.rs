@@ -492,7 +492,7 @@ impl Inner {
                         None
                     }
                 };
-                pem.map_or_else(Answer::failed, |pem| self.collected(&user, record, pem))
+                pem.map_or_else(Answer::failed, |pem| self.collected(&user, *record, pem))
             }
             Verdict::Denied { reason } => {
                 let message = if reason.is_empty() {

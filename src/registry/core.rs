@@ -59,7 +59,7 @@ pub(super) enum Verdict {
     /// On record, new or not.
     Pending(RequestId),
     /// It became a user, whose proof was just given.
-    Granted { id: RequestId, user: Arc<User>, certificate: Option<CertificateRecord> },
+    Granted { id: RequestId, user: Arc<User>, certificate: Option<Box<CertificateRecord>> },
     /// Turned down, not long ago.
     Denied { reason: String },
     /// It became a user who may not act now.

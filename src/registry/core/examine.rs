@@ -294,7 +294,7 @@ pub(super) fn standing(request: &Request, users: &dyn Users, now: Now) -> Verdic
             }
             Some(it) if users.is_revoked(it) => return Verdict::Unusable(Unusable::Revoked),
             Some(it) if it.not_after <= now.wall => return Verdict::Unusable(Unusable::CertificateExpired),
-            Some(it) => Some(it.clone()),
+            Some(it) => Some(Box::new(it.clone())),
         },
     };
     Verdict::Granted { id: request.id, user: Arc::clone(user), certificate }
