@@ -186,6 +186,10 @@
 //!
 //! What a device says of itself (`context`, the roles it asks for) is not verified. Compare the pairing code.
 //!
+//! A user of the broker may decide by the [API](super::rest) what its rules of the context `http` let it write to, for instance
+//! `/api/client-registry/requests/+/grant`, and never grant more than it holds. In this version nothing is decided over MQTT:
+//! a rule about `$registry/admin/...` gives no right to decide.
+//!
 //! # Replacing
 //!
 //! A device that was wiped or repaired has lost its key, and the name that it had belongs to a user. `registry replace pump-7` opens that name: the

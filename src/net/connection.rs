@@ -62,6 +62,8 @@ pub(super) struct Connection {
     key: SessionKey,
     admitted: Admitted,
     authority: Authority,
+    /// When its time is over, by the rules that were last seen, and with which code.
+    until: Option<(Instant, ReasonCode)>,
     /// The policy that session and output buffer were last held against.
     rules_seen: PolicyVersion,
     transport: Transport,
@@ -202,6 +204,7 @@ impl Connection {
             admitted,
             rules_seen: authority.version(),
             authority,
+            until,
             transport,
             decoder,
             input,
@@ -348,15 +351,18 @@ impl Connection {
             return Ok(None);
         }
         self.follow_rules(&mut gate);
-        let cx = Context {
-            authority: &self.authority,
-            now: server.clock.instant(),
-            settings: self.admitted.settings(&server),
-        };
+        let now = server.clock.instant();
+        let lapsed = self.has_lapsed(now);
+        if lapsed {
+            // The certificate or the user has ended. For its user the clock makes a commit of that, for which this does not
+            // wait: nothing it sent counts, its Will included.
+            self.authority = Authority::none(self.rules_seen);
+        }
+        let cx = Context { authority: &self.authority, now, settings: self.admitted.settings(&server) };
         let link = &mut self.link;
 
-        if gate.ended.is_none() && self.admitted.has_lapsed(cx.now) {
-            // The certificate or the user has ended: nothing that was meant for it goes out, nothing it sent counts.
+        if lapsed && !gate.ended.is_some_and(ends_identity) {
+            // Whatever else ends it: nothing that was meant for it goes out.
             link.output.abandon();
             gate.session.handle_timeout(&cx);
             Link::settle(&server, &cell, &mut gate, &cx, Some(link));
@@ -383,7 +389,7 @@ impl Connection {
             && !unread
             && let Some(cause) = gate.ended.take()
         {
-            if matches!(cause, EndCause::Kicked(_) | EndCause::Purged(_)) {
+            if ends_identity(cause) {
                 // Nothing that was meant for the user goes out any more.
                 link.output.abandon();
             }
@@ -416,6 +422,12 @@ impl Connection {
         }))
     }
 
+    /// Is the time of its certificate or of its user over? What a registration session has is not an identity: what it sent
+    /// in its time counts.
+    fn has_lapsed(&self, now: Instant) -> bool {
+        self.admitted.identity().is_some() && self.until.is_some_and(|(until, _)| until <= now)
+    }
+
     /// Another connection has the session now.
     fn lost_session(&mut self, gate: &mut Gate) {
         self.link.output.abandon();
@@ -441,6 +453,7 @@ impl Connection {
                 return;
             }
             self.authority = authority;
+            self.until = until;
             gate.session.handle_terms(until);
             self.cell.mailbox.narrow(self.authority.quota());
         } else {
@@ -592,11 +605,14 @@ fn last_packet(
 
 /// Does the identity end, so that no byte may pass any more?
 fn is_abortive(reason: CloseReason) -> bool {
-    matches!(
-        reason,
-        CloseReason::Ended(EndCause::Kicked(_) | EndCause::Purged(_))
-            | CloseReason::TimeIsUp(ReasonCode::NotAuthorized)
-    )
+    match reason {
+        CloseReason::Ended(cause) => ends_identity(cause),
+        reason => matches!(reason, CloseReason::TimeIsUp(ReasonCode::NotAuthorized)),
+    }
+}
+
+fn ends_identity(cause: EndCause) -> bool {
+    matches!(cause, EndCause::Kicked(_) | EndCause::Purged(_))
 }
 
 /// Why it ended, in the words of the metrics.

@@ -40,11 +40,6 @@ impl Admitted {
         self.identity.as_ref()
     }
 
-    /// Is the time of its certificate or of its user over, as far as was known at the login?
-    pub(super) fn has_lapsed(&self, now: Instant) -> bool {
-        self.identity.is_some() && self.terms.until.is_some_and(|(until, _)| until <= now)
-    }
-
     /// Who asks the registry; `None`: a registration session.
     pub(super) fn caller(&self, policy: &Policy) -> Option<Caller> {
         let certificate = self.certificate(policy).map(|record| (record.serial.clone(), record.not_after));

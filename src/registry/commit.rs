@@ -29,7 +29,6 @@ use crate::authn::Source;
 use crate::clock::{Clock, Duration, Instant};
 use crate::directory::{self, Actor, Directory, Expected, NewUser, Transaction};
 use crate::metrics::Metrics;
-use crate::mqtt::TopicName;
 use crate::pki::{IssuedCertificate, PreparedCertificate, Signer, VerifiedCsr};
 use crate::store::{Batch, Store, Table};
 
@@ -244,25 +243,18 @@ impl Inner {
         }
     }
 
-    /// May this actor do that? A user may who may write to `$registry/admin/OPERATION`, or use the route of it, which these
-    /// are the last segments of. What may be granted is for the directory to say.
-    pub(super) fn may_decide(
-        &self,
-        actor: &Actor,
-        operation: &'static str,
-        route: &[&str],
-    ) -> Result<(), RegistryError> {
+    /// May this actor do that? A user may who may write to the route of it in the API, which these are the last segments
+    /// of. What may be granted is for the directory to say.
+    pub(super) fn may_decide(&self, actor: &Actor, route: &[&str]) -> Result<(), RegistryError> {
         let Actor::User { id, .. } = actor else { return Ok(()) };
         let route: Vec<&str> = ["api", "client-registry"].iter().chain(route).copied().collect();
-        let topic = TopicName::try_from(format!("$registry/admin/{operation}").as_str());
-        let may = self.directory.policy().authority_without_client(*id).is_some_and(|authority| {
-            authority.may_http(true, &route) || topic.is_ok_and(|topic| authority.may_publish(&topic).is_some())
-        });
-        if may { Ok(()) } else { Err(RegistryError::NotAllowed(operation)) }
+        let policy = self.directory.policy();
+        let may = policy.authority_without_client(*id).is_some_and(|authority| authority.may_http(true, &route));
+        if may { Ok(()) } else { Err(RegistryError::NotAllowed(format!("/{}", route.join("/")))) }
     }
 
     pub(super) fn grant(&self, id: RequestId, terms: GrantTerms, actor: &Actor) -> Result<RequestView, RegistryError> {
-        self.may_decide(actor, "grant", &["requests", &id.to_string(), "grant"])?;
+        self.may_decide(actor, &["requests", &id.to_string(), "grant"])?;
         let now = self.now();
         if terms.expires_at.is_some_and(|at| at <= now.wall) {
             return Err(RegistryError::Invalid("`expires_at` must lie in the future"));
@@ -432,7 +424,7 @@ impl Inner {
     }
 
     pub(super) fn deny(&self, id: RequestId, reason: String, actor: &Actor) -> Result<RequestView, RegistryError> {
-        self.may_decide(actor, "deny", &["requests", &id.to_string(), "deny"])?;
+        self.may_decide(actor, &["requests", &id.to_string(), "deny"])?;
         if reason.len() > MAX_TEXT {
             return Err(RegistryError::Invalid("a reason has at most 1024 bytes"));
         }

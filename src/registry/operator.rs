@@ -135,8 +135,8 @@ pub enum RegistryError {
     )]
     Unpaired(RequestId),
     /// An actor whose rules do not say so, or who is disabled, expired or gone.
-    #[error("this needs the right to write to `$registry/admin/{0}`, or to the route of it in the API")]
-    NotAllowed(&'static str),
+    #[error("this needs the right to write to `{0}` in the context `http`")]
+    NotAllowed(String),
     /// The name is not open to a new key.
     #[error("the name `{0}` is not open to a new key")]
     NotOpen(Username),

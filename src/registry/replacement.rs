@@ -76,7 +76,7 @@ impl Registry {
     /// Shuts the name again; the request that came in is forgotten.
     pub async fn cancel_replacement(&self, username: Username, actor: Actor) -> Result<(), RegistryError> {
         self.blocking(move |inner| {
-            inner.may_decide(&actor, "replace", &["replacements", username.as_str()])?;
+            inner.may_decide(&actor, &["replacements", username.as_str()])?;
             let now = inner.now();
             let mut state = inner.state.lock();
             let changes = state.core.cancel(&username);
@@ -106,7 +106,7 @@ impl Inner {
         terms: ReplaceTerms,
         actor: &Actor,
     ) -> Result<ReplacementView, RegistryError> {
-        self.may_decide(actor, "replace", &["replacements", username.as_str()])?;
+        self.may_decide(actor, &["replacements", username.as_str()])?;
         let duration = terms.duration.map_or(OPEN_FOR, Duration::from_secs);
         if duration < Duration::from_secs(1) || MAX_OPEN < duration {
             return Err(RegistryError::Invalid("a name can be open for 1 second to 7 days"));

@@ -434,7 +434,7 @@ impl Registry {
     /// Opens the door, for a while and within limits. An earlier unlock and its limits are over.
     pub async fn unlock(&self, terms: UnlockTerms, actor: Actor) -> Result<LockStatus, RegistryError> {
         self.blocking(move |inner| {
-            inner.may_decide(&actor, "unlock", &["unlock"])?;
+            inner.may_decide(&actor, &["unlock"])?;
             let now = inner.now();
             let mut state = inner.state.lock();
             if !state.core.unlock(terms, inner.settings.unlock_for, now) {
@@ -457,7 +457,7 @@ impl Registry {
     /// Shuts the door.
     pub async fn lock(&self, actor: Actor) -> Result<LockStatus, RegistryError> {
         self.blocking(move |inner| {
-            inner.may_decide(&actor, "lock", &["lock"])?;
+            inner.may_decide(&actor, &["lock"])?;
             let now = inner.now();
             let mut state = inner.state.lock();
             if state.core.lock_now() {

@@ -13,7 +13,7 @@ mod renewal;
 mod replacement;
 
 use super::*;
-use crate::access::{Auth, Context, Effect, ManagedBy, Operation, Permission, Role};
+use crate::access::{Auth, Context, Effect, ManagedBy, Operation, Permission, Role, User};
 use crate::clock::ManualClock;
 use crate::directory::{Expected, NewUser};
 use crate::pki::{CertificateAuthority, PeerCertificate};
@@ -530,10 +530,29 @@ async fn only_administrators_decide() {
     let id = stage.only().await;
     let user = stage.directory.create_user(NewUser::named("somebody".parse().unwrap()), &Actor::System).unwrap();
     let actor = Actor::User { id: user.id, username: user.username.clone(), from: None };
-    let refused = stage.registry.grant(id, Stage::terms(), actor.clone()).await.unwrap_err();
-    assert_eq!(refused.kind(), RegistryErrorKind::Forbidden);
-    assert!(stage.registry.deny(id, String::new(), actor.clone()).await.is_err());
-    assert!(stage.registry.unlock(UnlockTerms::default(), actor).await.is_err());
+    // Topics of the registry decide nothing in this version, whatever the rules.
+    let topics = Permission::allow(Context::Mqtt, Operation::ReadWrite, "$registry/#");
+    let permit = |permissions: Vec<Permission>| {
+        let edit = |user: &mut User| user.permissions = permissions;
+        stage.directory.update_user(user.id, Expected::Any, edit, &Actor::System).unwrap();
+    };
+    for rules in [Vec::new(), vec![topics]] {
+        permit(rules);
+        let refused = stage.registry.grant(id, Stage::terms(), actor.clone()).await.unwrap_err();
+        assert_eq!(refused.kind(), RegistryErrorKind::Forbidden);
+        let route = format!("/api/client-registry/requests/{id}/grant");
+        assert_eq!(refused.to_string(), format!("this needs the right to write to `{route}` in the context `http`"));
+        let denied = stage.registry.deny(id, String::new(), actor.clone()).await.unwrap_err();
+        assert!(matches!(denied, RegistryError::NotAllowed(_)), "{denied}");
+        let unlocked = stage.registry.unlock(UnlockTerms::default(), actor.clone()).await.unwrap_err();
+        assert!(matches!(unlocked, RegistryError::NotAllowed(_)), "{unlocked}");
+        let locked = stage.registry.lock(actor.clone()).await.unwrap_err();
+        assert!(matches!(locked, RegistryError::NotAllowed(_)), "{locked}");
+    }
+    let unlock = Permission::allow(Context::Http, Operation::Write, "/api/client-registry/unlock");
+    permit(vec![unlock]);
+    stage.registry.unlock(UnlockTerms::default(), actor.clone()).await.unwrap();
+    assert!(stage.registry.lock(actor).await.is_err());
 }
 
 #[tokio::test]

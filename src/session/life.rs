@@ -172,7 +172,9 @@ impl Session {
         let delay = connection.will.as_ref().and_then(|will| will.delay_interval).unwrap_or(0).min(connection.expiry);
         let due = cx.now.checked_add(Duration::from_secs(u64::from(delay))).unwrap_or(cx.now);
         let mut will = connection.will.map(|will| (due, will));
-        if let Some((_, will)) = will.take_if(|_| delay == 0) {
+        // Whose identity has ended is not waited for: its Will is refused now, and not put off to a time at which its user
+        // may have rights by another proof.
+        if let Some((_, will)) = will.take_if(|_| delay == 0 || cx.authority.user().is_none()) {
             self.publish_will(*will, cx);
         }
         self.phase = Phase::Detached(Absence { expires, will });

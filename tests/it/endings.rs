@@ -178,7 +178,7 @@ async fn what_came_before_the_end_of_the_stream_counts() {
 #[tokio::test]
 async fn input_counts_before_the_clock() {
     let clock = ManualClock::new(jiff::Timestamp::now());
-    let harness = Harness::start_by(clock.clone()).await;
+    let harness = Harness::start_by(clock.clone(), "").await;
     let mut connect = as_user(V5, "c", TESTER);
     connect.keep_alive = 10;
     let mut client = harness.login(&connect).await;

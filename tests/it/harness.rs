@@ -64,14 +64,13 @@ impl Harness {
     }
 
     /// As [`Harness::start`], by another clock.
-    pub(crate) async fn start_by(clock: impl Clock + 'static) -> Self {
-        Self::start_with_clock(TempDir::new().unwrap(), PLAIN, Arc::new(clock)).await
+    pub(crate) async fn start_by(clock: impl Clock + 'static, config: &str) -> Self {
+        Self::start_with_clock(TempDir::new().unwrap(), &format!("{PLAIN}{config}"), Arc::new(clock)).await
     }
 
     /// As [`Harness::start`], by a clock that the test moves.
     pub(crate) async fn start_at(clock: &ManualClock, config: &str) -> Self {
-        let config = format!("{PLAIN}{config}");
-        Self::start_with_clock(TempDir::new().unwrap(), &config, Arc::new(clock.clone())).await
+        Self::start_by(clock.clone(), config).await
     }
 
     /// As [`Harness::start`], with a metrics endpoint.

@@ -4,13 +4,14 @@
 use std::time::{Duration, Instant};
 
 use portcullis::{
-    access::Permission,
+    access::{Auth, Permission},
     clock::{Clock, ManualClock, SystemClock, Timestamp},
-    mqtt::{Packet, ProtocolVersion, ReasonCode},
+    mqtt::{Connect, Packet, ProtocolVersion, ReasonCode},
 };
 
 use crate::{
-    client::{BOTH, Client, PATIENCE, Q0, Q1, Q2, V5, V311, publish, text_of, topic_of, will},
+    certificates::{ANY_TLS, issue, roots, tls_client},
+    client::{BOTH, Client, PATIENCE, Q0, Q1, Q2, Tls, V5, V311, connect, publish, text_of, topic_of, will},
     harness::{Harness, allow, allow_read, allow_write, as_user, lasting},
 };
 
@@ -179,6 +180,110 @@ async fn an_expired_user_is_gone_at_its_time() {
         harness.change(user, move |user| user.expires_at = Some(later));
         harness.login(&connect("g")).await.disconnect().await;
     }
+}
+
+/// The time for timeouts, which a test moves, without the time of day: what is over by the former is not committed yet.
+#[derive(Clone)]
+struct BeforeTheCommit {
+    timeouts: ManualClock,
+    day: ManualClock,
+}
+
+impl Clock for BeforeTheCommit {
+    fn instant(&self) -> Instant {
+        self.timeouts.instant()
+    }
+
+    fn timestamp(&self) -> Timestamp {
+        self.day.timestamp()
+    }
+}
+
+/// What makes a connection look at its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trigger {
+    Timer,
+    Packet,
+    Delivery,
+    Cut,
+}
+
+/// The end of a user or of a certificate holds at its time, whether the commit that the clock makes of it was faster than
+/// the connection or not: nothing that was sent after it counts, the Will included, and nothing goes out.
+#[tokio::test]
+async fn the_end_of_an_identity_does_not_wait_for_the_commit() {
+    let clock =
+        BeforeTheCommit { timeouts: ManualClock::new(Timestamp::now()), day: ManualClock::new(Timestamp::now()) };
+    let listener =
+        "[[listener]]\nname = \"tls\"\nbind = \"127.0.0.1:0\"\ntls = true\nclient_certificate = \"optional\"";
+    let harness = Harness::start_by(clock.clone(), listener).await;
+    let mut watcher = harness.client(V5, "watcher").await;
+    watcher.subscribe("#", Q0).await;
+    let mut number = 0;
+    for version in BOTH {
+        for trigger in [Trigger::Timer, Trigger::Packet, Trigger::Delivery, Trigger::Cut] {
+            for certified in [false, true] {
+                if certified && trigger == Trigger::Timer {
+                    continue; // Certificates end at full seconds, and those of the harness live for a day.
+                }
+                number += 1;
+                let name = format!("guest-{number}");
+                let (identity, issued) = issue(&harness.path().join("certs"), &name);
+                // The timer itself goes by the system's time.
+                let lifetime = if trigger == Trigger::Timer { Duration::from_millis(500) } else { HOUR };
+                let end = if certified { issued.record().not_after } else { after(&clock, lifetime) };
+                harness.user_with(&name, |user| {
+                    user.permissions = vec![allow("#")];
+                    if certified {
+                        user.auth = Auth::Certificate;
+                        user.password_hash = None;
+                        user.certificates = vec![issued.record()];
+                    } else {
+                        user.expires_at = Some(end);
+                    }
+                });
+                let wills = |connect: Connect| Connect { will: Some(will("gone", &name, Q1)), ..connect };
+                let mut guest = if certified {
+                    let trusted = roots(&harness.broker.started().trust_bundle);
+                    let tls = Tls::connect(harness.address("tls"), tls_client(trusted, ANY_TLS, Some(identity))).await;
+                    let mut guest = Client::over(tls.unwrap(), version);
+                    let connack = guest.connect(&wills(connect(version, "g"))).await;
+                    assert_eq!(connack.reason_code, ReasonCode::Success);
+                    guest
+                } else {
+                    harness.login(&wills(as_user(version, "g", &name))).await
+                };
+                guest.subscribe("news", Q0).await;
+                let left: Duration = end.duration_since(clock.timestamp()).try_into().unwrap();
+                let soon = Duration::from_millis(50);
+                clock.timeouts.advance(left - soon);
+                guest.publish("alive", &name, Q1).await;
+                watcher.expect_message("alive", &name).await;
+                clock.timeouts.advance(soon);
+                match trigger {
+                    Trigger::Timer => {}
+                    Trigger::Packet => {
+                        // The timer may have been faster.
+                        let _ = guest.try_send(Packet::Publish(publish("late", &name, Q0))).await;
+                    }
+                    Trigger::Delivery => {
+                        watcher.publish("news", &name, Q0).await;
+                        watcher.expect_message("news", &name).await;
+                    }
+                    Trigger::Cut => {
+                        guest.cut();
+                        continue;
+                    }
+                }
+                guest.expect_ended_or_reset(version, ReasonCode::NotAuthorized).await;
+                watcher.expect_silence().await;
+            }
+        }
+    }
+    // Those that were cut off, too.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    watcher.expect_silence().await;
+    assert!(harness.users().next_expiry().is_some_and(|at| at > clock.timestamp()), "no commit had a part in this");
 }
 
 /// A changed end holds for the sessions that are there: a later one as well as an earlier one.

@@ -79,6 +79,19 @@ fn a_will_that_the_rules_no_longer_permit_is_not_published() {
     assert_eq!(refusals(&outputs), [(Action::Will, RefusalCause::Rules, ReasonCode::NotAuthorized)]);
 }
 
+/// Whoever had a stolen key leaves nothing behind that comes out after the end of the certificate: the user itself goes on.
+#[test]
+fn the_delay_of_a_will_is_no_way_around_the_end_of_its_identity() {
+    let will = Will { delay_interval: Some(30), ..will("w") };
+    let mut bench = with_will(ProtocolVersion::V5, &["allow write w"], will);
+    bench.turn(None);
+    let outputs = bench.end(EndCause::Kicked(ReasonCode::NotAuthorized));
+    assert_eq!(refusals(&outputs), [(Action::Will, RefusalCause::Rules, ReasonCode::NotAuthorized)]);
+    bench.rules(&["allow write w"]);
+    bench.pass(30);
+    assert!(routed(&bench.timeout()).is_empty());
+}
+
 #[test]
 fn a_delayed_will_waits_and_is_cancelled_by_a_return() {
     let delayed = || Will { delay_interval: Some(30), ..will("w") };
