@@ -130,15 +130,16 @@ impl Device {
     }
 
     /// Makes a key if there is none, asks for a certificate, and waits for it. Gives the end of the certificate, at once when
-    /// there is a good one. A wait of zero asks once.
+    /// there is a good one; one that has lapsed is renewed. A wait of zero asks once.
     ///
     /// # Errors
     /// The registry says no, the broker is not the one that was named, a file cannot be used, or `patience` is over.
     pub fn enrol(&self, patience: Duration, tell: &mut dyn FnMut(Progress)) -> Result<Timestamp, DeviceError> {
-        if let Some(current) = self.files.current()?
-            && Timestamp::now() < current.leaf.not_after()
-        {
+        if let Some(current) = self.files.current()? {
             let not_after = current.leaf.not_after();
+            if not_after <= Timestamp::now() {
+                return self.renew(patience, tell);
+            }
             tell(Progress::Enrolled { not_after });
             return Ok(not_after);
         }

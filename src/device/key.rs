@@ -3,11 +3,12 @@
 //! Enters: a key of any admitted kind, a name and perhaps a nonce. Leaves: a certification request (PKCS#10, PEM). Never:
 //! the key itself.
 
+use base64ct::{Base64, Encoding as _};
 use rcgen::{Attribute, CertificateParams, DistinguishedName, DnType, KeyPair};
 
 use super::DeviceError;
 use crate::access::Username;
-use crate::pki::{PairingCode, PublicKey};
+use crate::pki::{PairingCode, PublicKey, VerifiedCsr};
 
 /// challengePassword, RFC 2985 5.4.1.
 const CHALLENGE_PASSWORD: &[u64] = &[1, 2, 840, 113_549, 1, 9, 7];
@@ -34,6 +35,16 @@ pub(super) fn request(key: &KeyPair, name: &Username, nonce: Option<&str>) -> Re
     params.serialize_request_with_attributes(key, attributes).and_then(|request| request.pem()).map_err(unusable)
 }
 
+/// By the key of a certificate that has lapsed, for a renewal in grace: what it is over, the registry's manual says.
+pub(super) fn signature(key: &KeyPair, nonce: &str, csr: &str) -> Result<String, DeviceError> {
+    use rcgen::SigningKey as _;
+
+    let csr = VerifiedCsr::from_pem(csr.as_bytes()).map_err(|error| DeviceError::Key(error.to_string()))?;
+    let message = [b"portcullis-renew-v1", nonce.as_bytes(), csr.digest()].concat();
+    let signature = key.sign(&message).map_err(|error| DeviceError::Key(error.to_string()))?;
+    Ok(Base64::encode_string(&signature))
+}
+
 /// What the operator is to see, computed without the broker.
 pub(super) fn pairing_code(key: &KeyPair) -> Result<PairingCode, DeviceError> {
     Ok(PairingCode::of_key(&public(key)?))
@@ -49,7 +60,6 @@ pub(super) fn public(key: &KeyPair) -> Result<PublicKey, DeviceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pki::VerifiedCsr;
 
     #[test]
     fn a_request_is_one_that_the_registry_admits() {

@@ -1,18 +1,20 @@
 //! Another certificate before the old one ends.
 //!
-//! Enters: a [`Device`] with a certificate. Leaves: a new key with its certificate in the place of the old ones, after a
-//! connection with them has shown that they are good; the broker retires the old certificate by that connection. Never: a moment
-//! without a pair that works.
+//! Enters: a [`Device`] with a certificate, which may have lapsed. Leaves: a new key with its certificate in the place of the
+//! old ones, after a connection with them has shown that they are good; the broker retires the old certificate by that
+//! connection. Never: a moment without a pair that works, if there was one.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rcgen::KeyPair;
 use serde_json::json;
 
 use super::connection::{Broken, Connection, Reply};
 use super::credentials::Current;
 use super::enrolment::{Outcome, jittered, nonce, persevere, texts};
 use super::{Device, DeviceError, Progress, key};
+use crate::mqtt::ClientId;
 
 /// Longest sleep of [`Device::keep`]: a clock that was set is noticed after this.
 const NAP: Duration = Duration::from_mins(10);
@@ -29,6 +31,7 @@ impl Device {
     }
 
     /// Asks for another certificate with a new key, whatever the age of the old one, and puts it in its place. Gives its end.
+    /// A certificate that has lapsed is renewed in grace, as long as the broker grants that.
     ///
     /// # Errors
     /// As [`Device::enrol`]; the old certificate stays then.
@@ -72,14 +75,11 @@ impl Device {
 
     fn ask_to_renew(&self, current: &Current, not_after: &mut Timestamp) -> Result<Outcome, Broken> {
         let key = self.files.key_to_renew().map_err(Broken::Final)?;
-        let mut connection = Connection::open(&self.address, &self.trust, Some(&current.identity()), &self.client_id)?;
-        connection.listen("renew")?;
-        let mut reply = self.ask_with(&mut connection, &key, None)?;
-        if reply.status == 422 {
-            let nonce = nonce(&mut connection)?;
-            reply = self.ask_with(&mut connection, &key, Some(&nonce))?;
-        }
-        connection.close();
+        let reply = if Timestamp::now() < current.leaf.not_after() {
+            self.ask_in_session(current, &key)?
+        } else {
+            self.ask_in_grace(current, &key)?
+        };
         match reply.status {
             201 => {}
             423 | 429 | 500..=599 => {
@@ -96,13 +96,28 @@ impl Device {
         Ok(Outcome::Granted(Box::new(reply)))
     }
 
-    fn ask_with(
-        &self,
-        connection: &mut Connection,
-        key: &rcgen::KeyPair,
-        nonce: Option<&str>,
-    ) -> Result<Reply, Broken> {
-        let csr = key::request(key, self.files.name(), nonce).map_err(Broken::Final)?;
-        connection.ask("renew", &json!({ "csr": csr }))
+    /// The old certificate opens the connection.
+    fn ask_in_session(&self, current: &Current, key: &KeyPair) -> Result<Reply, Broken> {
+        let identity = current.identity();
+        let mut connection = Connection::open(&self.address, &self.trust, Some(&identity), &self.client_id)?;
+        connection.listen("renew")?;
+        let csr = key::request(key, self.files.name(), None).map_err(Broken::Final)?;
+        let reply = connection.ask("renew", &json!({ "csr": csr }))?;
+        connection.close();
+        Ok(reply)
+    }
+
+    /// TLS does not let a certificate in that has lapsed: the old key signs a nonce instead.
+    fn ask_in_grace(&self, current: &Current, key: &KeyPair) -> Result<Reply, Broken> {
+        let mut connection = Connection::open(&self.address, &self.trust, None, &ClientId::default())?;
+        connection.listen("renew")?;
+        let nonce = nonce(&mut connection)?;
+        let csr = key::request(key, self.files.name(), None).map_err(Broken::Final)?;
+        let signature = key::signature(&current.key, &nonce, &csr).map_err(Broken::Final)?;
+        let certificate = crate::pki::pem("CERTIFICATE", current.leaf.der());
+        let question = json!({ "csr": csr, "certificate": certificate, "signature": signature, "nonce": nonce });
+        let reply = connection.ask("renew", &question)?;
+        connection.close();
+        Ok(reply)
     }
 }

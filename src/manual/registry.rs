@@ -153,7 +153,8 @@
 //! pairing code, which it computes from its own key, and waits for the decision: 24 hours, or what `--wait` says. Then it writes the certificate
 //! (`NAME.pem`, with what lies between it and the root) and the trust bundle (`ca.pem`). Broken connections, a locked registry and a broker that is busy are tried
 //! again; a refusal ends it. Started again it goes on where it was: with the same key, so that no answer is lost. Exit codes: 0 when there is a good
-//! certificate, 1 otherwise.
+//! certificate, 1 otherwise. A certificate that has lapsed it renews in grace; later the operator opens its name (`registry replace`), and the device
+//! enrols with another key, after the old files were moved away.
 //!
 //! `device renew` puts a new key and certificate in the place of the old ones, with `--if-due` only when two thirds of the certificate's life are over;
 //! `device keep` enrols and then renews for ever, as a service:

@@ -67,6 +67,25 @@ def enrol(broker, name, command):
     equal(run(*login, "-t", f"plant/{name}/speed", expect=None).returncode, 0, "publishes where it may")
     refused = run(*login, "-t", "plant/other/speed", expect=None)
     check(b"Not authorized" in refused.stderr + refused.stdout, "and not where it may not", refused)
+    if name == "ready-1":
+        renew(broker, name, place, login)
+
+
+def renew(broker, name, place, login):
+    """The ready client renews: the new pair is good, and the old one no more."""
+    chapter(f"{name} renews")
+    old = place / "old"
+    old.mkdir()
+    for suffix in ("key", "pem"):
+        (old / f"{name}.{suffix}").write_bytes((place / f"{name}.{suffix}").read_bytes())
+    ready = [binary(), "device", "renew", name, "--broker", f"mqtts://localhost:{broker.tls}", "--directory", place]
+    equal(run(*ready, "--if-due").stdout, b"", "nothing to do while it is young")
+    done = run(*ready)
+    check(b"renewed" in done.stdout, "says that it has another certificate", done)
+    check((place / f"{name}.pem").read_bytes() != (old / f"{name}.pem").read_bytes(), "it is another one")
+    equal(run(*login, "-t", f"plant/{name}/speed", expect=None).returncode, 0, "publishes with it")
+    stale = [old / word.name if isinstance(word, pathlib.Path) and word.parent == place else word for word in login]
+    check(run(*stale, "-t", f"plant/{name}/speed", expect=None).returncode != 0, "and not with the old one any more")
 
 
 def story():

@@ -9,15 +9,17 @@ use std::{
 };
 
 use portcullis::{
+    access::{Auth, CertificateRecord},
     device::{Credentials, Device, DeviceError, Progress},
     directory::Actor,
+    pki::PeerCertificate,
     registry::{GrantTerms, RequestView, StateFilter, UnlockTerms},
 };
 use tempfile::TempDir;
 use tokio::task;
 
 use crate::{
-    certificates::{ANY_TLS, Identity, roots, tls_client},
+    certificates::{ANY_TLS, Identity, issue_until, roots, tls_client},
     client::{Client, PATIENCE, Tls, V5, connect},
     harness::Harness,
 };
@@ -72,6 +74,7 @@ fn word(progress: &Progress) -> &'static str {
         Progress::Later { .. } => "later",
         Progress::Granted { .. } => "granted",
         Progress::Enrolled { .. } => "enrolled",
+        Progress::Renewed { .. } => "renewed",
         _ => "other",
     }
 }
@@ -177,6 +180,83 @@ async fn a_device_speaks_to_nobody_but_its_broker() {
         )
         .is_err()
     );
+}
+
+fn records(harness: &Harness) -> Vec<CertificateRecord> {
+    let name = "pump-7".parse().unwrap();
+    harness.users().policy().user_named(&name).unwrap().certificates.clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_takes_the_place_of_the_old_pair_which_is_retired() {
+    let harness = start("").await;
+    unlock(&harness).await;
+    let directory = TempDir::new().unwrap();
+    let device = device_at(&harness, "tls", directory.path());
+    let waiting = task::spawn(enrolled(device.clone(), LONG));
+    let asked = request(&harness).await;
+    harness.handle().registry().grant(asked.id, GrantTerms::default(), Actor::System).await.unwrap();
+    waiting.await.unwrap().0.unwrap();
+    let old = fs::read(device.files().key()).unwrap();
+
+    let (again, files) = (device.clone(), device.files().clone());
+    task::spawn_blocking(move || again.renew(LONG, &mut |_| ())).await.unwrap().unwrap();
+    assert_ne!(fs::read(files.key()).unwrap(), old);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "key, certificate and bundle");
+    assert_eq!(records(&harness).len(), 2);
+    // By the connection that showed the new one to be good.
+    let retired = async {
+        while records(&harness).iter().filter(|it| it.revoked_at.is_none()).count() > 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, retired).await.expect("the old certificate is retired");
+    assert_eq!(enrolled(device, LONG).await.1, ["enrolled"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_has_lapsed_is_renewed_by_its_key() {
+    let harness = start("").await;
+    let end = jiff::Timestamp::now() - Duration::from_hours(1);
+    let lapsed = issue_until(&harness.path().join("certs"), "pump-7", end);
+    let peer = PeerCertificate::from_der(&lapsed.chain[0]).unwrap();
+    let record = CertificateRecord {
+        serial: peer.serial().to_owned(),
+        fingerprint: peer.fingerprint().to_owned(),
+        key: None,
+        not_before: peer.not_before(),
+        not_after: peer.not_after(),
+        revoked_at: None,
+        reason: None,
+        comment: None,
+        issuer: None,
+        replaces: None,
+    };
+    let user = harness.user_with("pump-7", |user| {
+        user.auth = Auth::Certificate;
+        user.password_hash = None;
+        user.certificates = vec![record];
+    });
+    let directory = TempDir::new().unwrap();
+    let device = device_at(&harness, "tls", directory.path());
+    fs::write(device.files().key(), portcullis::pki::pem("PRIVATE KEY", lapsed.key.secret_der())).unwrap();
+    fs::write(device.files().certificate(), portcullis::pki::pem("CERTIFICATE", &lapsed.chain[0])).unwrap();
+
+    let (outcome, steps) = enrolled(device.clone(), LONG).await;
+    assert!(outcome.unwrap() > jiff::Timestamp::now());
+    assert_eq!(steps, ["renewed"]);
+    assert_eq!(enrolled(device.clone(), LONG).await.1, ["enrolled"]);
+
+    // Revoked, it is renewed no more, and what the device has stays.
+    harness.change(user, |user| {
+        for certificate in &mut user.certificates {
+            certificate.revoked_at.get_or_insert(jiff::Timestamp::now());
+        }
+    });
+    let (again, key) = (device.clone(), fs::read(device.files().key()).unwrap());
+    let refused = task::spawn_blocking(move || again.renew(LONG, &mut |_| ())).await.unwrap();
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(fs::read(device.files().key()).unwrap(), key);
 }
 
 fn pem(text: &[u8]) -> Vec<Vec<u8>> {
