@@ -33,7 +33,7 @@
 //!
 //! `mqtt`, `session`, `access`, `pki` (but for its signer) and the core of `registry` are pure: bytes, values and the time
 //! go in, values come out. Dependencies point one way: `clock`, `mqtt` <- `access`, `pki` <- `authn`, `session`, `store`,
-//! `config` <- `directory` <- `registry`, `router` <- `net`, `admin` <- `broker`.
+//! `config` <- `directory` <- `registry`, `router`, `crl` <- `net`, `admin` <- `broker`.
 //!
 //! # The public interface is:
 //!
@@ -80,6 +80,7 @@ pub mod authn;
 pub mod broker;
 pub mod clock;
 pub mod config;
+pub mod crl;
 pub mod device;
 pub mod directory;
 pub mod files;

@@ -113,6 +113,13 @@ pub struct Metrics {
     pub audit_records: Counter,
     pub audit_collapsed: Counter,
     pub audit_dropped: Counter,
+    pub certificates_revoked: Counter,
+    pub crl_number: Gauge,
+    pub crl_entries: Gauge,
+    pub crl_next_update: Gauge,
+    pub crl_failures: Counter,
+    pub ca_not_after: Gauge,
+    pub server_certificate_not_after: Gauge,
 }
 
 impl Metrics {
@@ -151,6 +158,13 @@ impl Metrics {
             audit_records: Counter::default(),
             audit_collapsed: Counter::default(),
             audit_dropped: Counter::default(),
+            certificates_revoked: Counter::default(),
+            crl_number: Gauge::default(),
+            crl_entries: Gauge::default(),
+            crl_next_update: Gauge::default(),
+            crl_failures: Counter::default(),
+            ca_not_after: Gauge::default(),
+            server_certificate_not_after: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -208,6 +222,32 @@ impl Metrics {
             "audit_dropped",
             "Refusals and failed logins that are in the audit log as a number only, or not at all",
             self.audit_dropped.0.clone(),
+        );
+        r.register(
+            "certificates_revoked",
+            "Certificates that were taken out of force, and issuers",
+            self.certificates_revoked.0.clone(),
+        );
+        r.register("crl_number", "Number of the revocation list in force", self.crl_number.0.clone());
+        r.register("crl_entries", "Certificates on the revocation list in force", self.crl_entries.0.clone());
+        r.register_with_unit(
+            "crl_next_update_timestamp",
+            "When the revocation list in force lapses, since 1970",
+            Unit::Seconds,
+            self.crl_next_update.0.clone(),
+        );
+        r.register("crl_failures", "Revocation lists that could not be made", self.crl_failures.0.clone());
+        r.register_with_unit(
+            "ca_not_after_timestamp",
+            "End of the certificate of the CA, since 1970",
+            Unit::Seconds,
+            self.ca_not_after.0.clone(),
+        );
+        r.register_with_unit(
+            "server_certificate_not_after_timestamp",
+            "End of the broker's own certificate, since 1970",
+            Unit::Seconds,
+            self.server_certificate_not_after.0.clone(),
         );
         r.register("registry_requests", "Answers of the client registry by state", self.registry_requests.clone());
         r.register("registry_bad_input", "Malformed requests to the client registry", self.registry_bad_input.clone());
@@ -575,12 +615,18 @@ mod tests {
         portcullis_build info
         portcullis_bytes_received_total counter
         portcullis_bytes_sent_total counter
+        portcullis_ca_not_after_timestamp_seconds gauge
+        portcullis_certificates_revoked_total counter
         portcullis_commit_duration_seconds histogram
         portcullis_commit_failures_total counter
         portcullis_connections_ended_total counter
         portcullis_connections_open gauge
         portcullis_connections_refused_total counter
         portcullis_connections_total counter
+        portcullis_crl_entries gauge
+        portcullis_crl_failures_total counter
+        portcullis_crl_next_update_timestamp_seconds gauge
+        portcullis_crl_number gauge
         portcullis_http_requests_total counter
         portcullis_malformed_packets_total counter
         portcullis_messages_dropped_total counter
@@ -600,6 +646,7 @@ mod tests {
         portcullis_registry_requests_total counter
         portcullis_retained_bytes gauge
         portcullis_retained_messages gauge
+        portcullis_server_certificate_not_after_timestamp_seconds gauge
         portcullis_sessions gauge
         portcullis_subscriptions gauge
         ");

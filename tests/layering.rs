@@ -27,6 +27,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("journal", 3),
     ("config", 3),
     ("directory", 4),
+    ("crl", 5),
     ("device", 4),
     ("registry", 5),
     ("router", 5),

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Quota;
+use super::{Quota, RevocationReason};
 
 /// The identity of a user, drawn once (UUIDv7) and never reused; the name is only a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -321,7 +321,13 @@ pub struct CertificateRecord {
     pub revoked_at: Option<Timestamp>,
     /// Why it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<RevocationReason>,
+    /// What the operator said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// The key identifier of who issued it, lower-case hexadecimal; absent when it was made elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
     /// Serial number of the certificate that it renews, until it has connected once: that one is then retired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,

@@ -14,7 +14,9 @@ use jiff::Timestamp;
 use super::client_id::ClientIdPattern;
 use super::decision::RuleSource;
 use super::rules::{GroupClaims, RuleSet};
-use super::{Authority, PolicyError, PrefixError, Role, RoleName, RuleHolder, User, UserId, Username};
+use super::{
+    Authority, CertificateRecord, PolicyError, PrefixError, Role, RoleName, RuleHolder, User, UserId, Username,
+};
 use crate::mqtt::ClientId;
 
 /// Most roles of one user.
@@ -39,6 +41,8 @@ pub struct Policy {
     holders: OrdMap<RoleName, Holders>,
     expiries: OrdSet<(Timestamp, Subject)>,
     groups: Arc<Groups>,
+    /// Key identifiers of issuers none of whose certificates is good any more.
+    revoked_issuers: Arc<BTreeSet<String>>,
 }
 
 /// What the passing of time changes.
@@ -155,6 +159,31 @@ impl Policy {
         }
         next.settle_claims(&claims);
         Ok(next)
+    }
+
+    /// The snapshot after this one, in which these issuers are revoked: key identifiers, lower-case hexadecimal.
+    #[must_use]
+    pub fn with_revoked_issuers(&self, issuers: BTreeSet<String>) -> Policy {
+        let mut next = self.clone();
+        next.version = PolicyVersion(self.version.0.saturating_add(1));
+        next.revoked_issuers = Arc::new(issuers);
+        next
+    }
+
+    /// The issuers that are revoked as a whole.
+    pub fn revoked_issuers(&self) -> &BTreeSet<String> {
+        &self.revoked_issuers
+    }
+
+    /// Is every certificate of this issuer revoked?
+    pub fn is_issuer_revoked(&self, issuer: &str) -> bool {
+        self.revoked_issuers.contains(issuer)
+    }
+
+    /// Is this certificate revoked, by itself or with its issuer?
+    pub fn is_revoked(&self, certificate: &CertificateRecord) -> bool {
+        certificate.revoked_at.is_some()
+            || certificate.issuer.as_deref().is_some_and(|issuer| self.is_issuer_revoked(issuer))
     }
 
     /// When a rule or user of this snapshot lapses next; [`Policy::with`] that moment or a later one takes it out.
@@ -518,6 +547,7 @@ impl Default for Policy {
             holders: OrdMap::new(),
             expiries: OrdSet::new(),
             groups: Arc::default(),
+            revoked_issuers: Arc::default(),
         }
     }
 }

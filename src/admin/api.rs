@@ -10,6 +10,10 @@
 //! | `PUT /api/users/{name}/password` | [`NewPassword`] | [`UserView`] |
 //! | `POST /api/users/{name}/enable`, `/disable` | [`VersionRead`] (body, optional) | [`UserView`] |
 //! | `POST /api/users/{name}/certificates/{serial}/revoke` | [`Revocation`] (body, optional) | [`UserView`] |
+//! | `POST /api/users/{name}/certificates/revoke` | [`Revocation`] (body, optional) | [`UserView`]: all of its certificates |
+//! | `GET /api/ca` | | [`CaView`] |
+//! | `POST /api/ca/issuers/{issuer}/revoke` | [`IssuerRevocation`] (body, optional) | [`RevokedIssuerView`] |
+//! | `GET /crl` | | the revocation list in force, DER (`application/pkix-crl`) |
 //! | `GET /api/roles` | | [`Page`] of [`Role`] |
 //! | `POST /api/roles` | [`NewRole`] | 201 [`Role`] |
 //! | `GET /api/roles/{name}` | | [`Role`] |
@@ -50,7 +54,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use crate::access::Role;
-use crate::access::{Auth, CertificateRecord, ManagedBy, Permission, Quota, RoleName, User, UserId, Username};
+use crate::access::{
+    Auth, CertificateRecord, ManagedBy, Permission, Quota, RevocationReason, RoleName, User, UserId, Username,
+};
 pub use crate::audit::{Entry, Hash, Record, Report, Statement, Tip};
 pub use crate::directory::{Deletion, Document, End, HistoryEntry, NotRestored, RoleDocument, UserDocument};
 pub use crate::directory::{ObjectAction, ObjectChange, ObjectKind, SessionEffect, Standing, SubscriptionEffect};
@@ -336,12 +342,95 @@ pub struct RollbackTerms {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Revocation {
-    /// Why, for the record; at most 1024 bytes.
+    /// Why, in the words of RFC 5280 5.3.1: what the revocation list says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<RevocationReason>,
+    /// For the record; at most 1024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
     /// The version of the user that was read; absent: whatever it is now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
+}
+
+/// Takes all that an issuer has issued out of force for good.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerRevocation {
+    /// Why; default `cACompromise`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<RevocationReason>,
+    /// For the record; at most 1024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// An issuer that is revoked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedIssuerView {
+    /// Its key identifier, lower-case hexadecimal.
+    pub issuer: String,
+    /// When.
+    pub revoked_at: Timestamp,
+    /// Why.
+    pub reason: RevocationReason,
+    /// What the operator said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// The certificate authority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaView {
+    /// Distinguished name.
+    pub subject: String,
+    /// SHA-256 of the certificate, lower-case hexadecimal.
+    pub fingerprint: String,
+    /// What records and revocation lists call this issuer, lower-case hexadecimal.
+    pub key_identifier: String,
+    /// Kind of key.
+    pub key: String,
+    /// Start of validity.
+    pub not_before: Timestamp,
+    /// End of validity.
+    pub not_after: Timestamp,
+    /// Where its certificates say that the revocation list is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crl_url: Option<String>,
+    /// Those on record of users.
+    pub certificates: CaCertificates,
+    /// The revocation list in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crl: Option<CrlView>,
+    /// Issuers that are revoked as a whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked_issuers: Vec<RevokedIssuerView>,
+}
+
+/// How many certificates are on record of users.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaCertificates {
+    /// In force.
+    pub live: u64,
+    /// In force, and of another issuer than the one that signs now.
+    pub of_other_issuers: u64,
+    /// Revoked, by themselves or with their issuer.
+    pub revoked: u64,
+    /// Past their end.
+    pub expired: u64,
+}
+
+/// The revocation list in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrlView {
+    /// Each list has a higher one.
+    pub number: u64,
+    /// Certificates on it, those of deleted users included.
+    pub entries: u64,
+    /// When it was made.
+    pub this_update: Timestamp,
+    /// By when there is another one.
+    pub next_update: Timestamp,
 }
 
 /// A new password.

@@ -8,6 +8,7 @@ pub mod api;
 mod apply;
 mod audit;
 mod caller;
+mod certificates;
 mod door;
 mod explain;
 mod extract;
@@ -36,6 +37,7 @@ pub(crate) use server::serve;
 use crate::audit::Keeper;
 use crate::authn::{Hasher, PasswordPolicy};
 use crate::clock::Clock;
+use crate::crl::CrlPublisher;
 use crate::directory::{Directory, DirectoryError, Expected, LiveSessions};
 use crate::registry::Registry;
 use crate::session;
@@ -55,6 +57,8 @@ pub(crate) struct State {
     pub(crate) password_policy: PasswordPolicy,
     /// Looks after the audit log.
     pub(crate) keeper: Arc<Keeper>,
+    /// The revocation list, and the CA that signs it.
+    pub(crate) crl: Arc<CrlPublisher>,
     /// What holds for every session.
     pub(crate) session: session::Settings,
     /// What time it is.

@@ -33,7 +33,8 @@ pub(crate) async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let (stop, stopping) = watch::channel(false);
-    let router = routes::api(state)
+    let router = routes::api(Arc::clone(&state))
+        .merge(super::certificates::crl_route(state))
         .layer(middleware::from_fn(admit))
         .layer(middleware::from_fn(request::plain_path))
         .layer(Extension(Stopping(stopping)));

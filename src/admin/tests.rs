@@ -17,6 +17,7 @@ use crate::access::{CertificateRecord, ManagedBy, Role};
 use crate::audit;
 use crate::authn::{Argon2Parameters, HasherSettings, Lane, Source};
 use crate::clock::{Duration, SystemClock};
+use crate::crl::CrlPublisher;
 use crate::directory::{PolicyChange, SessionEffect};
 use crate::metrics::Metrics;
 use crate::pki::CertificateAuthority;
@@ -27,6 +28,7 @@ struct Fixture {
     _home: tempfile::TempDir,
     socket: PathBuf,
     directory: Arc<Directory>,
+    crl: Arc<CrlPublisher>,
     registry: Arc<Registry>,
     hasher: Arc<Hasher>,
     /// Stops the server when dropped.
@@ -86,15 +88,18 @@ impl Fixture {
             },
         );
         let registry = Registry::open(
-            store,
+            store.clone(),
             directory.clone(),
-            signer,
+            signer.clone(),
             Arc::new((hasher.clone(), password_policy)),
             clock.clone(),
-            metrics,
+            metrics.clone(),
             registry::Settings::default(),
         );
         let registry = Arc::new(registry.unwrap());
+        let validity = Duration::from_hours(24);
+        let crl = CrlPublisher::new(store, directory.clone(), signer, clock.clone(), metrics, validity);
+        let crl = Arc::new(crl);
         let state = Arc::new(State {
             directory: directory.clone(),
             live: Arc::new(OneSession),
@@ -102,6 +107,7 @@ impl Fixture {
             hasher: hasher.clone(),
             password_policy,
             keeper: Arc::new(keeper.unwrap()),
+            crl: crl.clone(),
             session: crate::session::Settings::default(),
             clock,
             moved: watch::channel(()).1,
@@ -109,7 +115,7 @@ impl Fixture {
         let (stop, stopped) = oneshot::channel();
         let server = serve(UnixListener::bind(&socket).unwrap(), state, async move { _ = stopped.await });
         let server = tokio::spawn(server);
-        Self { _home: home, socket, directory, registry, hasher, stop: Some(stop), server }
+        Self { _home: home, socket, directory, registry, hasher, crl, stop: Some(stop), server }
     }
 
     /// What a device gets for sending this.
@@ -219,6 +225,8 @@ async fn one_certificate_is_revoked_once_with_its_reason_and_the_others_stand() 
         not_after: jiff::Timestamp::MAX,
         revoked_at: None,
         reason: None,
+        comment: None,
+        issuer: None,
         replaces: None,
     };
     let records = vec![certificate("01ab"), certificate("02cd")];
@@ -229,9 +237,16 @@ async fn one_certificate_is_revoked_once_with_its_reason_and_the_others_stand() 
     let path = "/api/users/station-7/certificates/01ab/revoke";
     let late = broker.call("POST", path, json!({ "version": user["version"] })).await;
     assert_eq!(late.status, StatusCode::CONFLICT);
-    let revoked = broker.ok("POST", path, json!({ "reason": "left on a train", "version": 2 })).await;
+    let revoked =
+        broker.ok("POST", path, json!({ "reason": "keyCompromise", "comment": "left on a train", "version": 2 })).await;
     let [one, other] = [0, 1].map(|place| &revoked["certificates"][place]);
-    assert!(one["revoked_at"].is_string() && one["reason"] == "left on a train" && one["serial"] == "01ab", "{one}");
+    assert!(
+        one["revoked_at"].is_string()
+            && one["reason"] == "keyCompromise"
+            && one["comment"] == "left on a train"
+            && one["serial"] == "01ab",
+        "{one}"
+    );
     assert_eq!((&other["revoked_at"], &other["reason"]), (&Value::Null, &Value::Null));
     let again = broker.call("POST", path, Value::Null).await;
     assert_eq!(again.status, StatusCode::CONFLICT);
@@ -239,6 +254,71 @@ async fn one_certificate_is_revoked_once_with_its_reason_and_the_others_stand() 
     assert_eq!(broker.ok("GET", "/api/users/station-7", Value::Null).await, revoked);
     let other = broker.ok("POST", "/api/users/station-7/certificates/02cd/revoke", Value::Null).await;
     assert!(other["certificates"][1]["revoked_at"].is_string());
+}
+
+#[tokio::test]
+async fn all_certificates_of_a_user_and_an_issuer_are_revoked_and_the_list_is_served() {
+    let broker = Fixture::start();
+    let issuer = broker.crl.signer().issuer().id();
+    let certificates = ["0a", "0b"].map(|serial| CertificateRecord {
+        serial: serial.to_owned(),
+        fingerprint: serial.repeat(32),
+        key: None,
+        not_before: jiff::Timestamp::UNIX_EPOCH,
+        not_after: "2200-01-01T00:00:00Z".parse().unwrap(),
+        revoked_at: None,
+        reason: None,
+        comment: None,
+        issuer: Some(issuer.clone()),
+        replaces: None,
+    });
+    for name in ["one", "two"] {
+        let certificates = certificates.clone().map(|it| CertificateRecord {
+            serial: format!("{}0{}", it.serial, name.len()),
+            fingerprint: format!("{name}{}", it.fingerprint),
+            ..it
+        });
+        let new = crate::directory::NewUser {
+            certificates: certificates.to_vec(),
+            ..crate::directory::NewUser::named(name.parse().unwrap())
+        };
+        broker.directory.create_user(new, &crate::directory::Actor::System).unwrap();
+    }
+    let path = "/api/users/one/certificates/revoke";
+    let dry = broker.ok("POST", &format!("{path}?dry_run=true"), Value::Null).await;
+    assert!(dry["changes"].is_array(), "{dry}");
+    let revoked = broker.ok("POST", path, json!({ "reason": "cessationOfOperation" })).await;
+    for certificate in revoked["certificates"].as_array().unwrap() {
+        assert!(certificate["revoked_at"].is_string() && certificate["reason"] == "cessationOfOperation");
+    }
+    assert_eq!(revoked["enabled"], true, "the user stays");
+    let again = broker.call("POST", path, Value::Null).await;
+    assert_eq!(again.status, StatusCode::CONFLICT, "{}", again.body);
+    let wrong = broker.call("POST", "/api/users/two/certificates/revoke", json!({ "reason": "certificateHold" })).await;
+    assert!(wrong.body["detail"].as_str().unwrap().contains("`certificateHold` is no reason"), "{}", wrong.body);
+
+    let shown = broker.ok("GET", "/api/ca", Value::Null).await;
+    assert_eq!((&shown["certificates"]["live"], &shown["certificates"]["revoked"]), (&json!(2), &json!(2)));
+    assert_eq!((&shown["key_identifier"], &shown["crl"]), (&json!(issuer), &Value::Null));
+    broker.crl.publish().unwrap();
+    let list = broker.call("GET", "/crl", Value::Null).await;
+    assert_eq!(list.status, StatusCode::OK);
+    assert_eq!(list.headers["content-type"], "application/pkix-crl");
+    assert_eq!(broker.ok("GET", "/api/ca", Value::Null).await["crl"]["entries"], 2);
+
+    let unknown = broker.call("POST", "/api/ca/issuers/00ff/revoke", Value::Null).await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    let path = format!("/api/ca/issuers/{issuer}/revoke");
+    let gone = broker.ok("POST", &path, json!({ "comment": "stolen" })).await;
+    assert_eq!((&gone["reason"], &gone["comment"]), (&json!("cACompromise"), &json!("stolen")));
+    assert_eq!(broker.call("POST", &path, Value::Null).await.status, StatusCode::CONFLICT);
+    let shown = broker.ok("GET", "/api/ca", Value::Null).await;
+    assert_eq!((&shown["certificates"]["live"], &shown["revoked_issuers"][0]), (&json!(0), &gone));
+    let events = broker.ok("GET", "/api/audit", Value::Null).await.to_string();
+    for word in ["certificate_revoked", "issuer_revoked", "crl_signing", "cessationOfOperation"] {
+        assert!(events.contains(word), "{word} is not in the log");
+    }
+    assert!(!events.contains("stolen"), "texts of operators do not come in");
 }
 
 #[tokio::test]

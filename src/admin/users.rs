@@ -7,13 +7,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
 
-use super::api::{Delete, DryRun, NewPassword, NewUser, Page, Revocation, Secret, UserPatch, UserView, VersionRead};
+use super::api::{Delete, DryRun, NewPassword, NewUser, Page, Secret, UserPatch, UserView, VersionRead};
 use super::apply::dry_run;
 use super::caller::Caller;
-use super::extract::{Ask, Body, Named, NamedCertificate, OptionalBody};
+use super::extract::{Ask, Body, Named, OptionalBody};
 use super::problem::{Kind, Problem};
 use super::{Answer, Shared, State, blocking, expected};
-use crate::access::{Auth, CertificateRecord, ManagedBy, Policy, User, UserId, Username};
+use crate::access::{Auth, ManagedBy, Policy, User, UserId, Username};
 use crate::authn::{HashError, Lane, PasswordHash, Source};
 use crate::directory::{self, Actor, Change, DirectoryError, Expected, Subject, Transaction};
 
@@ -190,7 +190,7 @@ async fn switch(
 }
 
 /// Makes the edit, or says what it would do.
-async fn update(
+pub(super) async fn update(
     state: Shared,
     actor: Actor,
     (id, name): (UserId, Username),
@@ -215,50 +215,12 @@ async fn update(
     Ok(Json(view(&shared, &user)).into_response())
 }
 
-/// Longest reason of a revocation, in bytes.
-const MAX_REASON: usize = 1024;
-
-/// The sessions that stand on the certificate end before this is answered: each is held against the users.
-pub(super) async fn revoke(
-    state: Shared,
-    Caller(actor): Caller,
-    NamedCertificate { username: name, serial }: NamedCertificate,
-    Ask(run): Ask<DryRun>,
-    OptionalBody(order): OptionalBody<Revocation>,
-) -> Answer<Response> {
-    let Revocation { reason, version } = order;
-    if reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON) {
-        return Err(Problem::new(Kind::Invalid, format!("a reason has at most {MAX_REASON} bytes")));
-    }
-    let user = find(&state, &name)?;
-    match user.certificates.iter().find(|certificate| certificate.serial == serial) {
-        None => {
-            let detail = format!("user `{name}` has no certificate with the serial `{serial}`");
-            return Err(Problem::new(Kind::NotFound, detail));
-        }
-        Some(CertificateRecord { revoked_at: Some(at), .. }) => {
-            return Err(Problem::new(Kind::Conflict, format!("the certificate `{serial}` was revoked at {at}")));
-        }
-        Some(_) => {}
-    }
-    // What was looked at is what is changed, or the directory refuses.
-    let expected = Expected::Version(version.unwrap_or(user.version));
-    let (id, at) = (user.id, state.clock.timestamp());
-    let edit = move |user: &mut User| {
-        for certificate in user.certificates.iter_mut().filter(|certificate| certificate.serial == serial) {
-            certificate.revoked_at = Some(at);
-            certificate.reason.clone_from(&reason);
-        }
-    };
-    update(state, actor, (id, name), expected, edit, run, "certificate revoked").await
-}
-
 /// The user as it is shown, with what is no part of the policy.
 fn view(state: &State, user: &User) -> UserView {
     UserView { last_seen_at: state.directory.last_seen(user.id), ..UserView::from(user) }
 }
 
-fn find(state: &State, name: &Username) -> Answer<Arc<User>> {
+pub(super) fn find(state: &State, name: &Username) -> Answer<Arc<User>> {
     let policy = state.directory.policy();
     let user = policy.user_named(name).cloned();
     user.ok_or_else(|| Problem::new(Kind::NotFound, format!("there is no user `{name}`")))

@@ -91,6 +91,8 @@ pub fn certificates_lost(old: &User, new: Option<&User>) -> Vec<Event> {
         user: UserRef { id: old.id, username: old.username.clone() },
         serial: Word::name(&certificate.serial),
         fingerprint: Word::name(&certificate.fingerprint),
+        reason: new
+            .and_then(|new| new.certificates.iter().find(|other| other.fingerprint == certificate.fingerprint)?.reason),
     })
     .collect()
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::record::Hash;
-use crate::access::{Auth, ManagedBy, Permission, Quota, RoleName, UserId, Username};
+use crate::access::{Auth, ManagedBy, Permission, Quota, RevocationReason, RoleName, UserId, Username};
 
 /// On whose behalf something was done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -370,10 +370,22 @@ pub enum Event {
     },
     /// The CA has issued a certificate.
     CertificateIssued { user: UserRef, serial: Word, fingerprint: Word, not_after: Timestamp },
+    /// A certificate is good no more. `reason`: absent when the user was deleted.
+    CertificateRevoked {
+        user: UserRef,
+        serial: Word,
+        fingerprint: Word,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<RevocationReason>,
+    },
+    /// All certificates of this issuer (its key identifier) are good no more.
+    IssuerRevoked { issuer: Word, reason: RevocationReason },
+    /// The broker shows another certificate: one that it has `created` or `renewed`, or one that was `replaced` by an operator.
+    ServerCertificate { origin: Word, fingerprint: Word, not_after: Timestamp },
+    /// The CA is about to sign the revocation list with this number.
+    CrlSigning { issuer: Word, number: u64, entries: u64, next_update: Timestamp },
     /// A user has renewed a certificate, which is good until the new one was used. `in_grace`: it had lapsed.
     CertificateRenewed { user: UserRef, serial: Word, replaces: Word, in_grace: bool },
-    /// A certificate is good no more.
-    CertificateRevoked { user: UserRef, serial: Word, fingerprint: Word },
     /// A device asks for an identity. `key`: SHA-256 of the public key of its CSR.
     RegistrationRequested {
         request: Uuid,
@@ -447,6 +459,9 @@ impl Event {
             Self::CertificateIssued { .. } => "certificate_issued",
             Self::CertificateRenewed { .. } => "certificate_renewed",
             Self::CertificateRevoked { .. } => "certificate_revoked",
+            Self::IssuerRevoked { .. } => "issuer_revoked",
+            Self::ServerCertificate { .. } => "server_certificate",
+            Self::CrlSigning { .. } => "crl_signing",
             Self::RegistrationRequested { .. } => "registration_requested",
             Self::RegistrationGranted { .. } => "registration_granted",
             Self::RegistrationDenied { .. } => "registration_denied",

@@ -134,6 +134,8 @@ fn a_lost_certificate_is_told_whether_it_was_revoked_removed_or_went_with_its_us
         not_after: Timestamp::MAX,
         revoked_at: None,
         reason: None,
+        comment: None,
+        issuer: None,
         replaces: None,
     };
     let lost = |old: &[CertificateRecord], new: Option<&[CertificateRecord]>| {

@@ -158,7 +158,7 @@ impl Authenticator {
         let user = users.named(&name);
         let certificate = credentials.certificate.map(|certificate| {
             let user = user.ok_or(Cause::UnknownUser)?;
-            certificate.proves(user, self.clock.timestamp())?;
+            certificate.proves(&*users, user, self.clock.timestamp())?;
             Ok::<_, Cause>(certificate)
         });
         let auth = user.map(|user| user.auth);

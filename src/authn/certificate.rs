@@ -7,8 +7,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Cause;
-use crate::access::{CertificateRecord, User, Username};
+use super::{Cause, Users};
+use crate::access::{User, Username};
 use crate::pki::PeerCertificate;
 
 /// A client certificate of a connection.
@@ -16,7 +16,7 @@ use crate::pki::PeerCertificate;
 pub struct ClientCertificate {
     /// The identity that its subject CN (or SAN URI) is; `None` when that is not exactly one valid username.
     pub username: Option<Username>,
-    /// SHA-256 of the DER, lower-case hexadecimal, as in [`CertificateRecord`].
+    /// SHA-256 of the DER, lower-case hexadecimal, as in [`CertificateRecord`](crate::access::CertificateRecord).
     pub fingerprint: String,
     /// Start of validity.
     pub not_before: Timestamp,
@@ -61,14 +61,14 @@ impl From<PeerCertificate> for ClientCertificate {
 impl ClientCertificate {
     /// Does it prove, now, to be this user? Whether the user's `auth` admits certificates is not asked here, nor whether
     /// the user is enabled.
-    pub(super) fn proves(&self, user: &User, now: Timestamp) -> Result<(), Cause> {
+    pub(super) fn proves(&self, users: &(impl Users + ?Sized), user: &User, now: Timestamp) -> Result<(), Cause> {
         // RFC 5280 4.1.2.5: both ends are included.
         if now < self.not_before || now > self.not_after {
             return Err(Cause::CertificateExpired);
         }
         let record = user.certificates.iter().find(|record| record.fingerprint == self.fingerprint);
         match (&self.anchor, record) {
-            (_, Some(CertificateRecord { revoked_at: Some(_), .. })) => Err(Cause::CertificateRevoked),
+            (_, Some(record)) if users.is_revoked(record) => Err(Cause::CertificateRevoked),
             (Anchor::Own, None) => Err(Cause::CertificateNotOnRecord),
             (Anchor::Own, Some(_)) => Ok(()),
             (Anchor::Extra(names), record) => {
@@ -131,8 +131,9 @@ impl TryFrom<String> for UsernamePattern {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{certificate, record, time, user};
+    use super::super::testing::{Snapshot, certificate, record, time, user};
     use super::*;
+    use crate::access::CertificateRecord;
     use proptest::prelude::*;
 
     fn pattern(text: &str) -> UsernamePattern {
@@ -143,11 +144,14 @@ mod tests {
     fn an_issued_certificate_must_be_on_record_for_that_user() {
         let certificate = certificate("device", "aa");
         let owner = User { certificates: vec![record("aa")], ..user("device") };
-        assert_eq!(certificate.proves(&owner, time(50)), Ok(()));
+        assert_eq!(certificate.proves(&Snapshot::default(), &owner, time(50)), Ok(()));
         // Deleted and made again under the same name: the later one inherits nothing.
-        assert_eq!(certificate.proves(&user("device"), time(50)), Err(Cause::CertificateNotOnRecord));
+        assert_eq!(
+            certificate.proves(&Snapshot::default(), &user("device"), time(50)),
+            Err(Cause::CertificateNotOnRecord)
+        );
         let other = User { certificates: vec![record("bb")], ..user("device") };
-        assert_eq!(certificate.proves(&other, time(50)), Err(Cause::CertificateNotOnRecord));
+        assert_eq!(certificate.proves(&Snapshot::default(), &other, time(50)), Err(Cause::CertificateNotOnRecord));
     }
 
     #[test]
@@ -155,9 +159,9 @@ mod tests {
         let revoked = CertificateRecord { revoked_at: Some(time(90)), ..record("aa") };
         let user = User { certificates: vec![revoked], ..user("device") };
         let mut certificate = certificate("device", "aa");
-        assert_eq!(certificate.proves(&user, time(50)), Err(Cause::CertificateRevoked));
+        assert_eq!(certificate.proves(&Snapshot::default(), &user, time(50)), Err(Cause::CertificateRevoked));
         certificate.anchor = Anchor::Extra(pattern("*"));
-        assert_eq!(certificate.proves(&user, time(50)), Err(Cause::CertificateRevoked));
+        assert_eq!(certificate.proves(&Snapshot::default(), &user, time(50)), Err(Cause::CertificateRevoked));
     }
 
     #[test]
@@ -167,7 +171,7 @@ mod tests {
         for (at, verdict) in
             [(0, Ok(())), (-1, Err(Cause::CertificateExpired)), (100, Ok(())), (101, Err(Cause::CertificateExpired))]
         {
-            assert_eq!(certificate.proves(&user, time(at)), verdict, "{at}");
+            assert_eq!(certificate.proves(&Snapshot::default(), &user, time(at)), verdict, "{at}");
         }
     }
 
@@ -175,13 +179,13 @@ mod tests {
     fn an_extra_anchor_is_good_for_its_names_and_never_for_an_admin_that_has_not_pinned_it() {
         let mut certificate = certificate("partner-1", "aa");
         certificate.anchor = Anchor::Extra(pattern("partner-*"));
-        assert_eq!(certificate.proves(&user("partner-1"), time(50)), Ok(()));
+        assert_eq!(certificate.proves(&Snapshot::default(), &user("partner-1"), time(50)), Ok(()));
         let admin = User { roles: vec!["admin".parse().unwrap()], ..user("partner-1") };
-        assert_eq!(certificate.proves(&admin, time(50)), Err(Cause::CertificateNotOnRecord));
+        assert_eq!(certificate.proves(&Snapshot::default(), &admin, time(50)), Err(Cause::CertificateNotOnRecord));
         let pinned = User { certificates: vec![record("aa")], ..admin };
-        assert_eq!(certificate.proves(&pinned, time(50)), Ok(()));
+        assert_eq!(certificate.proves(&Snapshot::default(), &pinned, time(50)), Ok(()));
         certificate.anchor = Anchor::Extra(pattern("other-*"));
-        assert_eq!(certificate.proves(&pinned, time(50)), Err(Cause::CertificateNameNotAdmitted));
+        assert_eq!(certificate.proves(&Snapshot::default(), &pinned, time(50)), Err(Cause::CertificateNameNotAdmitted));
     }
 
     #[test]

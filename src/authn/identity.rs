@@ -11,7 +11,7 @@ use aws_lc_rs::digest;
 use jiff::Timestamp;
 
 use super::ClientCertificate;
-use crate::access::{Auth, Policy, User, UserId, Username};
+use crate::access::{Auth, CertificateRecord, Policy, User, UserId, Username};
 use crate::mqtt::ReasonCode;
 
 /// Where users are looked up: a snapshot of the policy, or a test's own.
@@ -20,6 +20,10 @@ pub trait Users {
     fn named(&self, name: &Username) -> Option<&Arc<User>>;
     /// The user with this identity.
     fn by_id(&self, id: UserId) -> Option<&Arc<User>>;
+    /// Is this certificate revoked, by itself or with its issuer?
+    fn is_revoked(&self, certificate: &CertificateRecord) -> bool {
+        certificate.revoked_at.is_some()
+    }
     /// The user who has a certificate with this public key on record, revoked or not.
     fn by_key(&self, key: &str) -> Option<&Arc<User>>;
 }
@@ -31,6 +35,10 @@ impl Users for Policy {
 
     fn by_id(&self, id: UserId) -> Option<&Arc<User>> {
         self.user(id)
+    }
+
+    fn is_revoked(&self, certificate: &CertificateRecord) -> bool {
+        Policy::is_revoked(self, certificate)
     }
 
     fn by_key(&self, key: &str) -> Option<&Arc<User>> {
@@ -145,7 +153,7 @@ impl Identity {
             return Err(Cause::PasswordChanged.into());
         }
         if let Some(certificate) = &self.certificate {
-            certificate.proves(user, now)?;
+            certificate.proves(users, user, now)?;
         }
         let admitted = match user.auth {
             Auth::Password => self.proof() == Proof::Password,

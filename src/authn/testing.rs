@@ -41,6 +41,8 @@ pub(super) fn record(fingerprint: &str) -> CertificateRecord {
         not_after: time(100),
         revoked_at: None,
         reason: None,
+        comment: None,
+        issuer: None,
         replaces: None,
     }
 }

@@ -5,6 +5,7 @@
 
 mod error;
 mod handle;
+mod server_certificate;
 mod settings;
 mod start;
 mod tasks;

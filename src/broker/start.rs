@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+use super::server_certificate::{self, ServerCertificateKeeper};
 use super::{Broker, FirstAdmin, StartError, Started, settings, tasks};
 use crate::{
     admin,
@@ -22,11 +23,14 @@ use crate::{
     authn::{Authenticator, AuthenticatorSettings, Hasher, Lane, PasswordPolicy, Source},
     clock::Clock,
     config::{self, Config, ConfiguredPassword},
+    crl::CrlPublisher,
     directory::{Directory, NewUser},
     files,
     metrics::Metrics,
-    net::{Admission, ClientCertificate, Inside, Listener, Server, Sessions, TlsAcceptor, TlsSettings, Workers},
-    pki::{CertificateAuthority, Origin, ServerName},
+    net::{
+        Admission, ClientCertificate, Inside, Listener, Server, ServerKey, Sessions, TlsAcceptor, TlsSettings, Workers,
+    },
+    pki::{CertificateAuthority, Origin, ServerName, Signer},
     priority::Priority,
     registry::Registry,
     router::Router,
@@ -55,9 +59,23 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
 
     let (ca, ca_origin) =
         CertificateAuthority::load_or_create(&config.ca.certificate, &config.ca.key, clock.timestamp())?;
-    let ca = Arc::new(ca);
+    let ca = Arc::new(ca.with_crl_url(config.ca.crl_url.clone()));
+    metrics.ca_not_after.set(ca.issuer().not_after().as_second());
 
-    let listening = listeners(&config, sockets, api_socket, &ca, clock.timestamp())?;
+    let server_certificate = if api_socket.is_some() || config.listeners.iter().any(|listener| listener.tls) {
+        let parts = server_certificate::Parts {
+            ca: Arc::clone(&ca),
+            directory: Arc::clone(&directory),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            names: server_names,
+        };
+        Some(ServerCertificateKeeper::open(&config, parts)?)
+    } else {
+        None
+    };
+    let listening =
+        listeners(&config, sockets, api_socket, &ca, server_certificate.as_ref().map(ServerCertificateKeeper::shown))?;
     let admin_socket = tasks::bind_admin(&config.admin_socket())?;
 
     let system = |action| move |source| StartError::System { action, source };
@@ -82,6 +100,15 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         Arc::clone(&metrics),
         settings::registry(&config),
     )?;
+
+    let crl = Arc::new(CrlPublisher::new(
+        Arc::clone(&store),
+        Arc::clone(&directory),
+        Arc::clone(&ca) as _,
+        Arc::clone(&clock),
+        Arc::clone(&metrics),
+        config.ca.crl_validity,
+    ));
 
     let keeper = Arc::new(Keeper::start(
         store,
@@ -138,6 +165,8 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         hasher,
         password_policy,
         keeper: Arc::clone(&keeper),
+        crl,
+        server_certificate,
         initial_password: config.initial_admin_password(),
     });
     Ok(Broker { server, started, shutdown, control, https, keeper, admin_socket: config.admin_socket() })
@@ -263,21 +292,15 @@ fn listeners(
     sockets: Vec<std::net::TcpListener>,
     api: Option<std::net::TcpListener>,
     ca: &CertificateAuthority,
-    now: crate::clock::Timestamp,
+    certificate: Option<&Arc<ServerKey>>,
 ) -> Result<Listening, StartError> {
-    let certificate = if api.is_some() || config.listeners.iter().any(|listener| listener.tls) {
-        Some(ca.server_certificate(&config.tls.certificate, &config.tls.key, &server_names(), now)?)
-    } else {
-        None
-    };
     let tls = |name: &str, client_certificate: ClientCertificate, inside: Inside| {
-        let Some(certificate) = &certificate else {
+        let Some(certificate) = certificate else {
             // INVARIANT: whoever asks is one of those for which it was read.
             return Err(StartError::Setting(format!("listener `{name}` has no certificate")));
         };
         TlsAcceptor::new(&TlsSettings {
-            chain: certificate.chain(),
-            key: certificate.key_der(),
+            certificate,
             client_anchors: ca.anchors(),
             client_certificate,
             tls12: config.tls.min_version == config::TlsVersion::V1_2,

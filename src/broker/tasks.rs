@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     StartError, remove_socket,
+    server_certificate::ServerCertificateKeeper,
     start::{Listening, Served},
 };
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
     authn::{Hasher, PasswordPolicy},
     clock::Timestamp,
     config,
+    crl::CrlPublisher,
     directory::{PolicyChange, PolicyListener},
     net::{self, Admission, HttpsListener, HttpsPeer, Listener, Server, Times, TlsAcceptor, Workers},
 };
@@ -41,6 +43,8 @@ pub(super) struct Parts<'a> {
     pub(super) hasher: Arc<Hasher>,
     pub(super) password_policy: PasswordPolicy,
     pub(super) keeper: Arc<Keeper>,
+    pub(super) crl: Arc<CrlPublisher>,
+    pub(super) server_certificate: Option<ServerCertificateKeeper>,
     pub(super) initial_password: PathBuf,
 }
 
@@ -109,6 +113,10 @@ pub(super) fn run(parts: Parts<'_>) {
     control.spawn(expire_rules(Arc::clone(server), expiry, shutdown.subscribe()));
     control.spawn(tick_registry(Arc::clone(server), shutdown.subscribe()));
     control.spawn(keep_audit(Arc::clone(&parts.keeper), shutdown.subscribe()));
+    control.spawn(Arc::clone(&parts.crl).run(shutdown.subscribe()));
+    if let Some(keeper) = parts.server_certificate {
+        control.spawn(keeper.run(shutdown.subscribe()));
+    }
     control.spawn(save_last_seen(Arc::clone(server), shutdown.subscribe()));
 
     let state = Arc::new(admin::State {
@@ -118,6 +126,7 @@ pub(super) fn run(parts: Parts<'_>) {
         hasher: parts.hasher,
         password_policy: parts.password_policy,
         keeper: parts.keeper,
+        crl: parts.crl,
         session: server.settings.session.clone(),
         clock: Arc::clone(&server.clock),
         moved: moved.subscribe(),

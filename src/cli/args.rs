@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use portcullis::access::{Auth, Permission, Quota, RoleName, Username};
+use portcullis::access::{Auth, Permission, Quota, RevocationReason, RoleName, Username};
 use portcullis::admin::api::{Action, Hash, RequestId, StateFilter};
 use portcullis::authn::{UsernamePattern, UsernamePatternError};
 use portcullis::clock::Timestamp;
@@ -155,6 +155,9 @@ pub(crate) enum Remote {
     /// Devices that ask for an identity
     #[command(subcommand)]
     Registry(RegistryCommand),
+    /// The certificate authority, its revocation list, and issuers that are revoked
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// The log of who did what, and of what was refused
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -218,6 +221,30 @@ impl From<WhoCanAction> for Action {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum CaCommand {
+    /// Show the authority, how much of what it issued is in force, and its revocation list
+    Show,
+    /// Print the revocation list as PEM, or write it as DER
+    Crl {
+        /// Write it there, DER
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Revoke an issuer with all that it has issued, and end the sessions that stand on that. There is no way back
+    Revoke {
+        /// As `ca show` shows it
+        #[arg(value_name = "ISSUER")]
+        issuer: String,
+        /// Why: cACompromise unless told otherwise
+        #[arg(long, value_name = "REASON")]
+        reason: Option<RevocationReason>,
+        /// For the record
+        #[arg(long, value_name = "TEXT")]
+        comment: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
     /// Check that nothing was changed, dropped, reordered or cut off. Exit code 1 when something was
     Verify {
@@ -273,7 +300,7 @@ pub(crate) enum UserCommand {
     Enable(UserName),
     /// End the sessions of a user, and let it do nothing
     Disable(UserName),
-    /// Revoke one certificate of a user, and end the sessions that stand on it
+    /// Revoke a certificate of a user or all of them, and end the sessions that stand on it
     Revoke(UserRevoke),
     /// Delete a user with its sessions and certificates
     Delete(UserName),
@@ -376,11 +403,17 @@ pub(crate) struct UserRevoke {
     #[arg(value_name = "USER")]
     pub(crate) username: Username,
     /// As `user show` shows it
-    #[arg(value_name = "SERIAL")]
-    pub(crate) serial: String,
-    /// Why; for the record
+    #[arg(value_name = "SERIAL", required_unless_present = "all")]
+    pub(crate) serial: Option<String>,
+    /// All certificates of the user
+    #[arg(long, conflicts_with = "serial")]
+    pub(crate) all: bool,
+    /// Why: keyCompromise, affiliationChanged, superseded, cessationOfOperation, privilegeWithdrawn
+    #[arg(long, value_name = "REASON")]
+    pub(crate) reason: Option<RevocationReason>,
+    /// For the record
     #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: Option<String>,
+    pub(crate) comment: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -62,6 +62,11 @@ impl Client {
         self.exchange(Method::DELETE, path, None::<&()>).await.map(|_| ())
     }
 
+    /// An answer that is no JSON.
+    pub(crate) async fn bytes(&self, path: &str) -> Result<Bytes, Failure> {
+        self.exchange(Method::GET, path, None::<&()>).await
+    }
+
     async fn send<T: DeserializeOwned>(
         &self,
         method: Method,

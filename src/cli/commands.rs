@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::args::{ExplainArguments, Remote, RoleAdd, RoleCommand, UserAdd, UserCommand, UserPasswd};
 use super::client::{Client, segment};
 use super::output::{self, Fields, Table, printable};
-use super::{Failure, Shell, apply, audit, edit, registry};
+use super::{Failure, Shell, apply, audit, ca, edit, registry};
 
 /// Does what the arguments say.
 pub(crate) async fn run(command: Remote, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
@@ -17,6 +17,7 @@ pub(crate) async fn run(command: Remote, client: &Client, shell: &mut Shell<'_>)
         Remote::User(command) => user(command, client, shell).await,
         Remote::Role(command) => role(command, client, shell).await,
         Remote::Registry(command) => registry::run(command, client, shell).await,
+        Remote::Ca(command) => ca::run(command, client, shell).await,
         Remote::Audit(command) => audit::run(&command, client, shell).await,
         Remote::Explain(arguments) => explain(arguments, client, shell).await,
         Remote::WhoCan(arguments) => apply::who_can(arguments, client, shell).await,
@@ -162,11 +163,14 @@ fn show_user(user: &UserView) -> String {
     if !user.certificates.is_empty() {
         text.push_str("certificates:\n");
         for certificate in &user.certificates {
-            let state = match (certificate.revoked_at, &certificate.reason) {
+            let mut state = match (certificate.revoked_at, certificate.reason) {
                 (Some(at), Some(reason)) => format!("revoked {} ({reason})", output::time(at)),
                 (Some(at), None) => format!("revoked {}", output::time(at)),
                 (None, _) => format!("until {}", output::time(certificate.not_after)),
             };
+            if let Some(comment) = &certificate.comment {
+                state = format!("{state}: {comment}");
+            }
             text.push_str(&printable(&format!("  serial {}, {state}", certificate.serial)));
             text.push('\n');
         }

@@ -7,6 +7,7 @@ use portcullis::admin::api::{Revocation, RoleUpdate, UserPatch, UserView};
 use super::args::{RoleEdit, UserEdit, UserRevoke};
 use super::client::{Client, segment};
 use super::commands::user_path;
+use super::output::printable;
 use super::{Failure, Shell};
 
 pub(crate) async fn user(arguments: UserEdit, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
@@ -66,13 +67,27 @@ pub(crate) async fn role(arguments: RoleEdit, client: &Client, shell: &mut Shell
 }
 
 pub(crate) async fn revoke(arguments: UserRevoke, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
-    let UserRevoke { username, serial, reason } = arguments;
-    // openssl and others write it in upper case, with colons.
-    let serial = serial.replace(':', "").to_ascii_lowercase();
-    let path = format!("{}/certificates/{}/revoke", user_path(&username)?, segment(&serial)?);
-    let user: UserView = client.post(&path, &Revocation { reason, version: None }).await?;
-    shell.print(&user, |user| {
-        format!("revoked the certificate {serial} of {}; the sessions that stood on it were ended\n", user.username)
+    let UserRevoke { username, serial, all: _, reason, comment } = arguments;
+    let base = format!("{}/certificates", user_path(&username)?);
+    let path = match &serial {
+        // The form of the records; others write it in upper case, with colons, or as a number without its leading zero.
+        Some(serial) => {
+            let digits = serial.replace(':', "").to_ascii_lowercase();
+            let zero = if digits.len() % 2 == 1 { "0" } else { "" };
+            format!("{base}/{}/revoke", segment(&format!("{zero}{digits}"))?)
+        }
+        None => format!("{base}/revoke"),
+    };
+    let user: UserView = client.post(&path, &Revocation { reason, comment, version: None }).await?;
+    shell.print(&user, |user| match serial {
+        Some(serial) => {
+            let text = format!(
+                "revoked the certificate {serial} of {}; the sessions that stood on it were ended",
+                user.username
+            );
+            printable(&text) + "\n"
+        }
+        None => format!("revoked all certificates of {}; the sessions that stood on them were ended\n", user.username),
     })
 }
 

@@ -6,6 +6,7 @@
 mod apply;
 mod args;
 mod audit;
+mod ca;
 mod client;
 mod commands;
 mod configuration;

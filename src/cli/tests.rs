@@ -135,7 +135,7 @@ fn user() -> Value {
         "certificates": [
             { "serial": "01ab", "fingerprint": "ff", "not_before": "2026-01-01T00:00:00Z", "not_after": "2026-04-01T00:00:00Z" },
             { "serial": "02cd", "fingerprint": "fe", "not_before": "2026-01-01T00:00:00Z", "not_after": "2026-04-01T00:00:00Z",
-              "revoked_at": "2026-02-01T00:00:00Z", "reason": "lost" }
+              "revoked_at": "2026-02-01T00:00:00Z", "reason": "keyCompromise", "comment": "lost" }
         ],
         "permissions": [
             { "context": "mqtt", "operation": "read", "resource": "plant/#", "max_qos": 1, "not_after": "2027-01-01T00:00:00Z" },
@@ -247,7 +247,13 @@ async fn users() {
         ("user edit dev --drop-role line".to_owned(), vec![ok(&bare_user())]),
         ("user edit historian --drop-permission 3".to_owned(), vec![ok(&user())]),
         ("user edit dev".to_owned(), vec![ok(&bare_user())]),
-        ("user revoke historian 01ab --reason 'left on a train'".to_owned(), vec![ok(&user())]),
+        (
+            "user revoke historian 01:AB --reason keyCompromise --comment 'left on a train'".to_owned(),
+            vec![ok(&user())],
+        ),
+        ("user revoke historian --all".to_owned(), vec![ok(&user())]),
+        ("user revoke historian".to_owned(), vec![]),
+        ("user revoke historian 01ab --reason certificateHold".to_owned(), vec![]),
         ("user enable historian".to_owned(), vec![ok(&user())]),
         ("user disable dev".to_owned(), vec![ok(&bare_user())]),
         ("user delete historian".to_owned(), vec![ok(&user()), no_content()]),
@@ -255,6 +261,33 @@ async fn users() {
         writeln!(text, "{}", transcript(&command, answers).await).unwrap();
     }
     insta::assert_snapshot!("users", text);
+}
+
+fn ca() -> Value {
+    json!({
+        "subject": "CN=Portcullis CA 0a1b2c3d", "fingerprint": "ab".repeat(32), "key_identifier": "cd".repeat(20),
+        "key": "P-256", "not_before": "2026-01-01T00:00:00Z", "not_after": "2036-01-01T00:00:00Z",
+        "crl_url": "http://broker.example/crl",
+        "certificates": { "live": 17, "of_other_issuers": 2, "revoked": 3, "expired": 1 },
+        "crl": { "number": 7, "entries": 3, "this_update": "2026-02-01T00:00:00Z", "next_update": "2026-02-08T00:00:00Z" },
+        "revoked_issuers": [{ "issuer": "ef", "revoked_at": "2026-01-02T00:00:00Z", "reason": "cACompromise", "comment": "stolen" }],
+    })
+}
+
+#[tokio::test]
+async fn the_authority() {
+    let mut text = String::new();
+    let revoked = json!({ "issuer": "ef", "revoked_at": "2026-01-02T00:00:00Z", "reason": "cACompromise" });
+    for (command, answers) in [
+        ("ca show", vec![ok(&ca())]),
+        ("ca show --json", vec![ok(&ca())]),
+        ("ca crl", vec![ok(&json!("not read here"))]),
+        ("ca crl --out /proc/nowhere", vec![ok(&json!("not read here"))]),
+        ("ca revoke ef --reason keyCompromise --comment stolen", vec![ok(&revoked)]),
+    ] {
+        writeln!(text, "{}", transcript(command, answers).await).unwrap();
+    }
+    insta::assert_snapshot!("ca", text);
 }
 
 #[tokio::test]

@@ -126,6 +126,10 @@ pub struct Ca {
     pub key: PathBuf,
     /// How long an issued client certificate is good, 1 hour to 10 years.
     pub validity: Duration,
+    /// How long a revocation list is good, 1 hour to 90 days; a new one is made at half that time.
+    pub crl_validity: Duration,
+    /// Where the revocation list can be fetched: an `http://` or `https://` URL that issued certificates name.
+    pub crl_url: Option<String>,
 }
 
 /// Section `[registry]`.
@@ -437,7 +441,13 @@ impl Config {
                 key: base.join("certs/server.key"),
                 min_version: TlsVersion::V1_2,
             },
-            ca: Ca { certificate: base.join("certs/ca.pem"), key: base.join("certs/ca.key"), validity: DAY * 90 },
+            ca: Ca {
+                certificate: base.join("certs/ca.pem"),
+                key: base.join("certs/ca.key"),
+                validity: DAY * 90,
+                crl_validity: DAY * 7,
+                crl_url: None,
+            },
             registry: Registry::default(),
             access: Access::default(),
             password: Password::default(),

@@ -61,11 +61,25 @@ fn tls(section: &Section<'_>, base: &Path, default: Tls) -> Tls {
     tls
 }
 
+/// A URL that certificates can name (RFC 5280 4.2.1.13): ASCII without spaces, at most 1024 characters.
+fn url(item: &Item<'_>) -> Result<String, Wrong> {
+    let text = text(item)?;
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let graphic = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if text.len() <= 1024 && graphic && rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')) {
+        Ok(text)
+    } else {
+        Err(Wrong::expected("a URL such as \"http://broker.example/crl\""))
+    }
+}
+
 fn ca(section: &Section<'_>, base: &Path, default: Ca) -> Ca {
     let ca = Ca {
         certificate: section.get("certificate", path(base)).unwrap_or(default.certificate),
         key: section.get("key", path(base)).unwrap_or(default.key),
         validity: section.get("validity", duration(HOUR..=DAY * 3650)).unwrap_or(default.validity),
+        crl_validity: section.get("crl_validity", duration(HOUR..=DAY * 90)).unwrap_or(default.crl_validity),
+        crl_url: section.get("crl_url", url),
     };
     if section.get("identity", one_of(&[("cn", false), ("san_uri", true)])) == Some(true) {
         let key = section.full("identity");

@@ -4,7 +4,9 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::access::{Auth, CertificateRecord, ManagedBy, Permission, Quota, Role, RoleName, User, UserId, Username};
+use crate::access::{
+    Auth, CertificateRecord, ManagedBy, Permission, Quota, RevocationReason, Role, RoleName, User, UserId, Username,
+};
 use crate::audit::{Place, Who};
 use crate::store::Batch;
 
@@ -101,6 +103,15 @@ pub enum Change {
         name: RoleName,
         /// What must be there.
         expected: Expected,
+    },
+    /// Takes every certificate of an issuer out of force, for good: those that it has issued and those that it will.
+    RevokeIssuer {
+        /// Its key identifier, lower-case hexadecimal.
+        issuer: String,
+        /// Why.
+        reason: RevocationReason,
+        /// In the words of the operator.
+        comment: Option<String>,
     },
 }
 

@@ -60,11 +60,12 @@ impl fmt::Display for Excess {
 /// A user or a role before and after: `None` where there is none.
 type Sides<'a, T> = [(&'a Policy, Option<&'a T>); 2];
 
-/// Refuses what `actor` may not do, given what it does to these users and roles.
+/// Refuses what `actor` may not do, given what it does to these users and roles, and whether it revokes `issuers`.
 pub(super) fn check(
     (before, after): (&Policy, &Policy),
     users: &[UserId],
     roles: &[RoleName],
+    issuers: bool,
     actor: &Actor,
     now: Timestamp,
 ) -> Result<(), DirectoryError> {
@@ -78,6 +79,9 @@ pub(super) fn check(
     };
     if authority.is_admin() {
         return Ok(());
+    }
+    if issuers {
+        return refuse(None, Excess::Admin);
     }
     let mut scale = Scale { authority, now, roles: BTreeMap::new() };
     for name in roles {

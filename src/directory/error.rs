@@ -70,6 +70,17 @@ pub enum DirectoryError {
         /// What is too much.
         excess: Excess,
     },
+    /// Client: nothing revoked comes to life again.
+    #[error("the certificate `{0}` is revoked, and stays so: issue another one")]
+    StaysRevoked(String),
+    /// Client: it is revoked already.
+    #[error("the issuer `{issuer}` was revoked at {at}")]
+    IssuerRevoked {
+        /// Its key identifier.
+        issuer: String,
+        /// When.
+        at: jiff::Timestamp,
+    },
     /// Client: a document that no state could satisfy.
     #[error("{0}")]
     Document(String),
@@ -132,7 +143,9 @@ impl DirectoryError {
             | Self::ManagedByConfig(_)
             | Self::OwnedElsewhere(_)
             | Self::Outrun(_)
-            | Self::LastAdmin(_) => ErrorKind::Conflict,
+            | Self::LastAdmin(_)
+            | Self::StaysRevoked(_)
+            | Self::IssuerRevoked { .. } => ErrorKind::Conflict,
             Self::Policy(error) if error.is_conflict() => ErrorKind::Conflict,
             Self::Policy(_) | Self::ReservedName(_) | Self::Repeated(_) | Self::Document(_) => ErrorKind::Invalid,
             // A user or role that is too long is the client's to shorten.

@@ -77,6 +77,8 @@ fn proofs_never_go_back() {
         not_after: "2027-01-01T00:00:00Z".parse().unwrap(),
         revoked_at,
         reason: None,
+        comment: None,
+        issuer: None,
         replaces: None,
     };
     let new = NewUser {

@@ -23,6 +23,7 @@ mod last_seen;
 mod live;
 mod preview;
 mod queue;
+mod revocation;
 mod service;
 mod state;
 
@@ -44,4 +45,5 @@ pub use error::{DirectoryError, ErrorKind, Subject};
 pub use history::{HISTORY_COMMITS, HistoryEntry, NotRestored, Rollback};
 pub use live::{LiveSessions, RuleDifference, SessionEffect, Standing, SubscriptionEffect};
 pub use preview::{ObjectAction, ObjectChange, ObjectKind, Preview};
+pub use revocation::{RevokedCertificate, RevokedIssuer};
 pub use service::{Affected, Committed, Directory, PolicyChange, PolicyListener};

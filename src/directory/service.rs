@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use imbl::OrdSet;
 use jiff::Timestamp;
 use parking_lot::RwLock;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::config;
@@ -128,6 +129,8 @@ pub struct Directory {
     listener: RwLock<Option<Arc<dyn PolicyListener>>>,
     metrics: Arc<Metrics>,
     last_seen: LastSeen,
+    /// Counts the commits that took certificates out of force.
+    revocations: watch::Sender<u64>,
     queue: CommitQueue<Work, Result<Committed, DirectoryError>>,
 }
 
@@ -148,6 +151,7 @@ impl Directory {
             current: ArcSwap::from_pointee(state),
             listener: RwLock::new(None),
             metrics: Arc::new(Metrics::new()),
+            revocations: watch::Sender::new(0),
             queue: CommitQueue::new(),
         })
     }
@@ -174,6 +178,12 @@ impl Directory {
     /// From now on this listener is told; there is one.
     pub fn set_listener(&self, listener: Arc<dyn PolicyListener>) {
         *self.listener.write() = Some(listener);
+    }
+
+    /// Moves with each commit that takes certificates out of force, once it is durable and passed: for whoever publishes the
+    /// revocation list.
+    pub fn revocations(&self) -> watch::Receiver<u64> {
+        self.revocations.subscribe()
     }
 
     /// When [`Directory::expire`] has something to do next.
@@ -388,6 +398,7 @@ impl Directory {
         let mut sealing = self.chain.sealing();
         let mut affected = Affected::Users(OrdSet::new());
         let mut answers = Vec::with_capacity(group.len());
+        let mut revoked = 0;
         for work in group {
             let before = Arc::clone(&tip.policy);
             let done = match work {
@@ -399,6 +410,7 @@ impl Directory {
                         let place = note.place.or(place);
                         sealing.add(&mut step.batch, now, &who, place.as_ref(), events)?;
                         batch.append(step.batch);
+                        revoked += step.revoked;
                         Ok((step.state, step.affected, step.changes))
                     })
                 }
@@ -436,6 +448,10 @@ impl Directory {
             if let Some(listener) = listener {
                 listener.policy_changed(&change);
             }
+        }
+        if revoked > 0 {
+            self.metrics.certificates_revoked.add(u64::try_from(revoked).unwrap_or(u64::MAX));
+            self.revocations.send_modify(|count| *count = count.wrapping_add(1));
         }
         answers
     }

@@ -11,10 +11,11 @@ use uuid::Uuid;
 use super::delegation;
 use super::history::{HISTORY, History};
 use super::last_seen::LAST_SEEN;
+use super::revocation::{self, REVOKED, REVOKED_ISSUERS, RevokedIssuer};
 use super::{Actor, Affected, Change, DirectoryError, Expected, ObjectAction, ObjectChange, ObjectKind};
 use super::{Subject, Transaction};
 use crate::access::{Auth, ManagedBy, Policy, PolicyError, Role, RoleName, Subject as Lapsed, User, UserId};
-use crate::audit::{self, Event, UserRef};
+use crate::audit::{self, Event, UserRef, Word};
 use crate::store::{Batch, Key, Store, Table};
 
 const USERS: Table<UserId, User> = Table::new("users", 1);
@@ -51,6 +52,7 @@ pub(super) struct State {
     /// Users that broker.toml owns.
     config_users: OrdSet<UserId>,
     pub(super) history: History,
+    revoked_issuers: Arc<BTreeMap<String, RevokedIssuer>>,
 }
 
 /// What a transaction makes of a state.
@@ -60,6 +62,8 @@ pub(super) struct Step {
     pub(super) affected: Affected,
     /// Users first.
     pub(super) changes: Vec<ObjectChange>,
+    /// Certificates that are good no more; with an issuer, at least one.
+    pub(super) revoked: usize,
     /// What the audit log says of it.
     pub(super) events: Vec<Event>,
 }
@@ -80,7 +84,10 @@ impl State {
             users.push((id, Some(user)));
         }
         state.history = History::load(store)?;
-        state.policy = Arc::new(state.policy.with(roles, users, now).map_err(DirectoryError::Stored)?);
+        let issuers = revocation::load_issuers(store)?;
+        let policy = state.policy.with(roles, users, now).map_err(DirectoryError::Stored)?;
+        state.policy = Arc::new(policy.with_revoked_issuers(issuers.keys().cloned().collect()));
+        state.revoked_issuers = Arc::new(issuers);
         Ok(state)
     }
 
@@ -164,16 +171,18 @@ impl State {
         if transaction.records.tables().any(is_ours) {
             return Err(DirectoryError::ForeignRecords);
         }
-        let mut draft = Draft { state: self, actor, now, users: BTreeMap::new(), roles: BTreeMap::new() };
+        let mut draft =
+            Draft { state: self, actor, now, users: BTreeMap::new(), roles: BTreeMap::new(), issuers: BTreeMap::new() };
         for change in transaction.changes {
             draft.change(change)?;
         }
-        let Draft { users, roles, .. } = draft;
+        let Draft { users, roles, issuers, .. } = draft;
         let mut batch = Batch::new();
         let mut next = self.clone();
         let mut changes = Vec::with_capacity(users.len() + roles.len());
         let mut events = Vec::with_capacity(users.len() + roles.len());
         let mut administrators = false;
+        let mut revoked = issuers.len();
         for (id, user) in &users {
             match user {
                 Some(user) => batch.put(&USERS, id, user)?,
@@ -184,6 +193,10 @@ impl State {
             let name = user.as_ref().or(old).map(|user| user.username.to_string());
             changes.extend(touched(ObjectKind::User, name, old.is_some(), user.as_ref().map(|user| user.version)));
             user_events(old, user.as_ref(), &mut events);
+            if let Some(old) = old {
+                // INVARIANT: what is out of force here is on record for the revocation list, in the same batch.
+                revoked += revocation::keep(&mut batch, old, user.as_ref(), now)?;
+            }
             next.index(*id, user.as_ref());
         }
         for (name, role) in &roles {
@@ -196,19 +209,32 @@ impl State {
             events.extend(role_event(self.policy.role(name).map(Arc::as_ref), role.as_ref()));
         }
         let mut affected = Affected::Users(OrdSet::new());
+        let revokes_issuers = !issuers.is_empty();
         if !users.is_empty() || !roles.is_empty() {
             let who = (actor, now);
             next.history.record(&mut batch, &self.policy, (&users, &roles), &changes, who)?;
             let (ids, names): (Vec<_>, Vec<_>) = (users.keys().copied().collect(), roles.keys().cloned().collect());
             next.policy = Arc::new(self.policy.with(roles, users, now)?);
-            delegation::check((&self.policy, &next.policy), &ids, &names, actor, now)?;
+            delegation::check((&self.policy, &next.policy), &ids, &names, false, actor, now)?;
             affected = self.affected(&next.policy, ids.into_iter(), names.iter(), now);
+        }
+        if revokes_issuers {
+            delegation::check((&self.policy, &next.policy), &[], &[], true, actor, now)?;
+            let mut all = BTreeMap::clone(&self.revoked_issuers);
+            for (issuer, record) in issuers {
+                batch.put(&REVOKED_ISSUERS, &issuer, &record)?;
+                events.push(Event::IssuerRevoked { issuer: Word::name(&issuer), reason: record.reason });
+                all.insert(issuer, record);
+            }
+            next.policy = Arc::new(next.policy.with_revoked_issuers(all.keys().cloned().collect()));
+            next.revoked_issuers = Arc::new(all);
+            affected = Affected::All;
         }
         if administrators && *actor != Actor::System {
             self.keep_an_admin(&next, now)?;
         }
         batch.append(transaction.records);
-        Ok(Step { state: next, batch, affected, changes, events })
+        Ok(Step { state: next, batch, affected, changes, revoked, events })
     }
 
     /// Somebody who could administer before can still do so, and for as long.
@@ -239,7 +265,7 @@ fn touched(kind: ObjectKind, name: Option<String>, was: bool, version: Option<u6
 
 /// The tables that no other module may write to.
 fn is_ours(table: &[u8]) -> bool {
-    let own = [USERS.name(), ROLES.name(), LAST_SEEN.name(), HISTORY.name()];
+    let own = [USERS.name(), ROLES.name(), LAST_SEEN.name(), HISTORY.name(), REVOKED.name(), REVOKED_ISSUERS.name()];
     own.iter().any(|own| table == own.as_bytes()) || audit::is_ours(table)
 }
 
@@ -298,6 +324,7 @@ struct Draft<'a> {
     now: Timestamp,
     users: BTreeMap<UserId, Option<User>>,
     roles: BTreeMap<RoleName, Option<Role>>,
+    issuers: BTreeMap<String, RevokedIssuer>,
 }
 
 impl Draft<'_> {
@@ -327,6 +354,14 @@ impl Draft<'_> {
                 Ok(())
             }
             Change::PutRole { role, expected } => self.put_role(role, expected),
+            Change::RevokeIssuer { issuer, reason, comment } => {
+                let known = self.issuers.get(&issuer).or_else(|| self.state.revoked_issuers.get(&issuer));
+                if let Some(known) = known {
+                    return Err(DirectoryError::IssuerRevoked { issuer, at: known.revoked_at });
+                }
+                self.issuers.insert(issuer, RevokedIssuer { revoked_at: self.now, reason, comment });
+                Ok(())
+            }
             Change::DeleteRole { name, expected } => {
                 check_built_in(&name)?;
                 let subject = || Subject::Role(name.clone());
@@ -351,6 +386,9 @@ impl Draft<'_> {
             && (*self.actor != Actor::System || user.managed_by == ManagedBy::Registry)
         {
             return Err(DirectoryError::ReservedName(user.username));
+        }
+        if let Some(certificate) = old.and_then(|old| revocation::restored(old, &user)) {
+            return Err(DirectoryError::StaysRevoked(certificate.serial.clone()));
         }
         let (managed_by, created_at, version) = match old {
             Some(old) => (old.managed_by, old.created_at, old.version),

@@ -32,6 +32,12 @@
 //! | `portcullis_audit_dropped_total` | | refusals and failed logins that are in the log as a number only, or, when the store failed, not at all |
 //! | `portcullis_registry_requests_total` | `state` | answers of the registry: `granted`, `pending`, `invalid`, `denied`, `conflict`, `refused`, `locked`, `answered` |
 //! | `portcullis_registry_bad_input_total` | `input` | `json`, `csr`, `username`, `password`, `too_large`, `other` |
+//! | `portcullis_certificates_revoked_total` | | certificates, and issuers, that were taken out of force |
+//! | `portcullis_crl_number`, `portcullis_crl_entries` | | the [revocation list](super::certificates) in force: its number, the certificates on it |
+//! | `portcullis_crl_next_update_timestamp_seconds` | | when it lapses, in seconds since 1970 |
+//! | `portcullis_crl_failures_total` | | lists that could not be made; it is tried again every 10 seconds |
+//! | `portcullis_ca_not_after_timestamp_seconds` | | end of the CA's certificate, in seconds since 1970 |
+//! | `portcullis_server_certificate_not_after_timestamp_seconds` | | end of the broker's own certificate; 0 without TLS |
 //! | `portcullis_registry_renewals_total` | `outcome` | new certificates: `issued`, `in_grace`, `repeated` (a lost answer), `refused` |
 //! | `portcullis_registry_invitations_total` | | invitations to renew a certificate |
 //! | `portcullis_registry_pending` | | requests that wait for a decision |
@@ -47,4 +53,6 @@
 //! | `connections_refused{reason="connections"}`, `accept_failed` | a limit of the broker, or of open files |
 //! | `connections_refused{reason="handshake"}` | clients without the trust bundle, certificates that are over, or port scans |
 //! | `audit_dropped` | a flood of refusals or logins, more than the audit log tells apart |
+//! | `crl_failures`, or `crl_next_update_timestamp_seconds` comes near | other servers will soon refuse every certificate: the log says why |
+//! | `server_certificate_not_after_timestamp_seconds` comes near | the broker renews what it made, an operator's own certificate is the operator's to replace |
 //! | `registry_pending` | somebody waits for the operator |

@@ -9,6 +9,7 @@
 //! | [`configuration`] | broker.toml in full, fixed limits, files on disk |
 //! | [`access`] | users, roles, permissions; what a refused client sees |
 //! | [`registry`] | how a device becomes a user; messages, states, certificates |
+//! | [`certificates`] | the authority, revoking, the revocation list |
 //! | [`mqtt`] | what of MQTT 3.1.1 and 5.0 is supported, and where the broker decides for itself |
 //! | [`operating`] | command line, log, backups, signals, exit codes |
 //! | [`rest`] | the REST API over HTTPS and the Unix socket: who gets in, routes, refusals, enrolment over HTTPS |
@@ -20,6 +21,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod certificates;
 pub mod configuration;
 pub mod embedding;
 pub mod metrics;

@@ -18,7 +18,8 @@
 //! | `serve` | runs the broker; the default |
 //! | `config check` | what a configuration means, or what is wrong with it |
 //! | `user add\|list\|show\|edit\|passwd\|enable\|disable\|delete` | users |
-//! | `user revoke NAME SERIAL [--reason TEXT]` | takes one certificate of a user out of force, and ends the sessions that stand on it |
+//! | `user revoke NAME SERIAL` or `--all`, `[--reason REASON] [--comment TEXT]` | takes one certificate of a user out of force, or all, and ends the sessions that stand on it |
+//! | `ca show`, `ca crl [--out FILE]`, `ca revoke ISSUER` | the authority, its revocation list, an issuer that is revoked: see [certificates](super::certificates) |
 //! | `user passwd NAME --offline` | sets a password in the store while no broker runs |
 //! | `role add\|list\|show\|edit\|delete` | roles |
 //! | `registry list\|show\|grant\|deny\|lock\|unlock\|status\|watch` | enrolment: see [registry](super::registry) |

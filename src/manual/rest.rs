@@ -50,7 +50,10 @@
 //! | `/api/users/{name}` | GET, PATCH, DELETE (`?version=N`) |
 //! | `/api/users/{name}/password` | PUT |
 //! | `/api/users/{name}/enable`, `/api/users/{name}/disable` | POST |
-//! | `/api/users/{name}/certificates/{serial}/revoke` | POST |
+//! | `/api/users/{name}/certificates/{serial}/revoke`, `/api/users/{name}/certificates/revoke` | POST |
+//! | `/api/ca` | GET |
+//! | `/api/ca/issuers/{issuer}/revoke` | POST |
+//! | `/crl` | GET, DER |
 //! | `/api/roles` | GET, POST |
 //! | `/api/roles/{name}` | GET, PUT, DELETE (`?version=N`) |
 //! | `/api/client-registry/requests` | GET (`?state=pending`, `granted`, `denied`; `&limit=N&after=ID`) |

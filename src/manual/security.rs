@@ -173,7 +173,6 @@
 //!   `access.response_grants` instead.
 //! - Who may read `a/#` learns which topics of it are in use; who may publish learns by 0x10 that nobody listens.
 //! - Plaintext listeners protect nothing on the way: passwords and messages can be read there.
-//! - There is no CRL: `user revoke` is heeded by the broker itself, other servers that trust the CA do not hear of it.
 //! - The defaults are for a machine with some memory to spare: queues up to 1 GiB in all and 16 KiB for each session, retained messages up to 256 MiB,
 //!   and buffers of each connection. Lower `limits.queue_total_bytes`, `limits.sessions`, `limits.connections` and `limits.retained_bytes` to what yours has.
 //! - The metrics endpoint asks for no credentials.

@@ -298,9 +298,9 @@ mod tests {
         let names = [ServerName::Dns("localhost".into())];
         let (pem, key) = (directory.join("server.pem"), directory.join("server.key"));
         let certificate = ca.server_certificate(&pem, &key, &names, now).unwrap();
+        let shown = Arc::new(super::super::ServerKey::new(certificate.chain(), certificate.key_der()).unwrap());
         let tls = TlsAcceptor::new(&super::super::TlsSettings {
-            chain: certificate.chain(),
-            key: certificate.key_der(),
+            certificate: &shown,
             client_anchors: ca.anchors(),
             client_certificate: super::super::ClientCertificate::Off,
             tls12: false,

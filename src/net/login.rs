@@ -69,7 +69,9 @@ impl Admitted {
             return Some(Standing { authority: Authority::none(policy.version()), until: self.terms.until });
         };
         let authority = policy.authority(identity.user(), &self.key.client_id)?;
-        if held.is_some_and(|held| authority.is_same_as(held)) {
+        // That an issuer is revoked is not on the user's record.
+        let by_issuer = identity.certificate().is_some() && !policy.revoked_issuers().is_empty();
+        if !by_issuer && held.is_some_and(|held| authority.is_same_as(held)) {
             return Some(Standing { authority, until: self.terms.until });
         }
         // A session never outlives its certificate or its user.

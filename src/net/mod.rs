@@ -33,7 +33,7 @@ pub(crate) use self::{
     https::{HttpsListener, HttpsPeer, Times, run as serve_https},
     listener::{Listener, run as listen},
     sessions::{SessionCell, Sessions},
-    tls::{ClientCertificate, Inside, TlsAcceptor, TlsSettings},
+    tls::{ClientCertificate, Inside, ServerKey, TlsAcceptor, TlsSettings},
     workers::Workers,
 };
 use self::{
@@ -319,6 +319,7 @@ impl PolicyListener for Server {
             Affected::Users(users) => users.iter().flat_map(|user| self.sessions.of_user(*user)).collect(),
         };
         let now = self.clock.timestamp();
+        let issuers_moved = change.old.revoked_issuers() != change.new.revoked_issuers();
         for cell in affected {
             // Whoever holds the gate now decided by the old rules and is done when it lets go; whoever takes it next
             // reads the new ones.
@@ -326,7 +327,7 @@ impl PolicyListener for Server {
             let Owner::User(user) = gate.session.key().owner else { continue };
             if gate.session.is_attached() {
                 drop(gate);
-                if concerns_the_connection(change.old.user(user), change.new.user(user), now) {
+                if issuers_moved || concerns_the_connection(change.old.user(user), change.new.user(user), now) {
                     cell.mailbox.call();
                 }
             } else {

@@ -10,12 +10,14 @@ use std::{
     sync::Arc,
 };
 
+use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use rustls::{
     RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer},
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier},
+    sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
 use tokio::{
@@ -40,10 +42,8 @@ pub(crate) enum ClientCertificate {
 /// What a TLS listener needs.
 #[derive(Clone, Copy)]
 pub(crate) struct TlsSettings<'a> {
-    /// Server certificate and its intermediates, DER, leaf first.
-    pub(crate) chain: &'a [Vec<u8>],
-    /// Private key of the certificate, DER.
-    pub(crate) key: &'a [u8],
+    /// Server certificate and its key.
+    pub(crate) certificate: &'a Arc<ServerKey>,
     /// Trust anchors for client certificates, DER.
     pub(crate) client_anchors: &'a [Vec<u8>],
     /// Are client certificates asked for?
@@ -73,6 +73,44 @@ pub enum TlsError {
     Unusable(&'static str, String),
 }
 
+/// The certificate that listeners show, with its key. Exchanged while they run: a handshake takes what is there when it begins,
+/// and connections keep what they have.
+#[derive(Debug)]
+pub(crate) struct ServerKey(ArcSwap<CertifiedKey>);
+
+impl ServerKey {
+    /// `chain`: the certificate and its intermediates, DER, leaf first. `key`: its private key, DER.
+    pub(crate) fn new(chain: &[Vec<u8>], key: &[u8]) -> Result<Self, TlsError> {
+        Ok(Self(ArcSwap::from_pointee(certified(chain, key)?)))
+    }
+
+    /// From now on this one is shown. After an error the one before is.
+    pub(crate) fn replace(&self, chain: &[Vec<u8>], key: &[u8]) -> Result<(), TlsError> {
+        self.0.store(Arc::new(certified(chain, key)?));
+        Ok(())
+    }
+
+    /// The certificate that is shown, DER.
+    #[cfg(test)]
+    pub(crate) fn leaf(&self) -> Vec<u8> {
+        self.0.load().cert.first().map(|der| der.to_vec()).unwrap_or_default()
+    }
+}
+
+impl ResolvesServerCert for ServerKey {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+fn certified(chain: &[Vec<u8>], key: &[u8]) -> Result<CertifiedKey, TlsError> {
+    let chain = chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+    let key =
+        PrivateKeyDer::try_from(key.to_vec()).map_err(|reason| TlsError::Unusable("server key", reason.to_owned()))?;
+    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
+        .map_err(|error| TlsError::Unusable("server certificate or its key", error.to_string()))
+}
+
 /// A listener's TLS side: makes one session per connection.
 #[derive(Clone, Debug)]
 pub(crate) struct TlsAcceptor(Arc<ServerConfig>);
@@ -83,10 +121,6 @@ impl TlsAcceptor {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let versions: &[&SupportedProtocolVersion] = if settings.tls12 { &[&TLS13, &TLS12] } else { &[&TLS13] };
         let unusable = |what: &'static str| move |error: rustls::Error| TlsError::Unusable(what, error.to_string());
-
-        let chain = settings.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
-        let key = PrivateKeyDer::try_from(settings.key.to_vec())
-            .map_err(|reason| TlsError::Unusable("server key", reason.to_owned()))?;
 
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)
@@ -107,7 +141,7 @@ impl TlsAcceptor {
             let verifier = verifier.build().map_err(|error| TlsError::Unusable("trust anchor", error.to_string()))?;
             builder.with_client_cert_verifier(verifier)
         };
-        let mut config = builder.with_single_cert(chain, key).map_err(unusable("server certificate or its key"))?;
+        let mut config = builder.with_cert_resolver(Arc::clone(settings.certificate) as _);
         // Tickets (RFC 8446 4.6.1, RFC 5077): what a session needs to be resumed lies with the client, sealed by a key that
         // lives in memory, half a day at most. A whole fleet can come back by them, and nothing is kept of who does not.
         config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -42,6 +42,8 @@ pub struct IssuerCertificate {
     issuer: Vec<u8>,
     key: PublicKey,
     key_identifier: Vec<u8>,
+    signs_crls: bool,
+    crl_url: Option<String>,
     not_before: Timestamp,
     not_after: Timestamp,
 }
@@ -58,9 +60,11 @@ impl IssuerCertificate {
         if !ca {
             return Err(IssuerError::NotCa);
         }
-        if parsed.key_usage().map_err(|_| IssuerError::Structure)?.is_some_and(|it| !it.value.key_cert_sign()) {
+        let usage = parsed.key_usage().map_err(|_| IssuerError::Structure)?;
+        if usage.as_ref().is_some_and(|it| !it.value.key_cert_sign()) {
             return Err(IssuerError::KeyUsage);
         }
+        let signs_crls = usage.is_none_or(|it| it.value.crl_sign());
         let key = PublicKey::admit(parsed.public_key())?;
         // RFC 5280 4.2.1.1: our AKI must be the issuer's SKI, however that was made.
         let key_identifier = parsed
@@ -76,6 +80,8 @@ impl IssuerCertificate {
             issuer: parsed.issuer().as_raw().to_vec(),
             key,
             key_identifier,
+            signs_crls,
+            crl_url: None,
             not_before: timestamp(parsed.validity().not_before.timestamp())?,
             not_after: timestamp(parsed.validity().not_after.timestamp())?,
         })
@@ -91,6 +97,11 @@ impl IssuerCertificate {
         &self.subject
     }
 
+    /// The subject as RFC 4514 writes it, more or less: for people.
+    pub fn name(&self) -> String {
+        X509Certificate::from_der(&self.der).map(|(_, parsed)| parsed.subject().to_string()).unwrap_or_default()
+    }
+
     /// Its key.
     pub fn key(&self) -> &PublicKey {
         &self.key
@@ -99,6 +110,26 @@ impl IssuerCertificate {
     /// Its SKI; where it has none, the identifier that RFC 7093 gives for its key.
     pub fn key_identifier(&self) -> &[u8] {
         &self.key_identifier
+    }
+
+    /// [`IssuerCertificate::key_identifier`] in lower-case hexadecimal: what records and revocation lists call this issuer.
+    pub fn id(&self) -> String {
+        super::hex(&self.key_identifier)
+    }
+
+    /// May its key sign revocation lists (RFC 5280 4.2.1.3, cRLSign)?
+    pub fn signs_crls(&self) -> bool {
+        self.signs_crls
+    }
+
+    /// Where its revocation list is: what it issues names that.
+    pub fn crl_url(&self) -> Option<&str> {
+        self.crl_url.as_deref()
+    }
+
+    /// From now on, what it issues names this place of its revocation list.
+    pub(super) fn set_crl_url(&mut self, url: Option<String>) {
+        self.crl_url = url;
     }
 
     /// Start of validity.

@@ -9,6 +9,7 @@
 //! Pure but for `signer.rs`, which holds private keys, draws random numbers and touches files. Each arrow is a
 //! type that only the check before it can make: nothing is signed that did not pass all of them.
 
+mod crl;
 mod csr;
 mod der;
 mod issuer;
@@ -20,6 +21,7 @@ mod prepared;
 pub mod signer;
 mod subject;
 
+pub use crl::{Crl, CrlEntries, PreparedCrl};
 pub use csr::{CsrError, MAX_CSR_SIZE, VerifiedCsr};
 pub use issuer::{IssuerCertificate, IssuerError};
 pub use key::{KeyError, KeyKind, PublicKey};
@@ -44,6 +46,9 @@ pub trait Signer: Send + Sync {
 
     /// Redeems a prepared certificate: signed, parsed again and compared with what was prepared.
     fn sign(&self, prepared: PreparedCertificate) -> Result<IssuedCertificate, SignerError>;
+
+    /// Redeems a prepared revocation list: signed, and the signature verified.
+    fn sign_crl(&self, prepared: PreparedCrl) -> Result<Crl, SignerError>;
 
     /// Certificates between an issued one and the root, PEM, nearest first; empty when the issuer is the root.
     fn chain_pem(&self) -> &str;

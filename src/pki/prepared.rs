@@ -65,6 +65,12 @@ pub enum ProfileError {
     /// Not a host name.
     #[error("`{0}` is no host name")]
     HostName(String),
+    /// Not a serial number of 1 to 20 octets.
+    #[error("`{0}` is no serial number")]
+    Serial(String),
+    /// keyUsage of the issuer without cRLSign.
+    #[error("the key usage of the CA certificate does not admit revocation lists (cRLSign); use a CA whose does")]
+    CrlSign,
     /// What came back from the signer is not what was prepared: our fault, and nothing is handed out.
     #[error("the signed certificate differs from the prepared one in its {0}")]
     Differs(&'static str),
@@ -191,6 +197,13 @@ impl PreparedCertificate {
             // RFC 5280 4.2.1.6: critical when the subject is empty.
             extensions.push(extension(b"\x55\x1d\x11", common_name.is_none(), &sequence(&names)));
         }
+        if let Some(url) = issuer.crl_url() {
+            // RFC 5280 4.2.1.13: one DistributionPoint with fullName, a URI.
+            let uri = der::element(der::context(6), &[url.as_bytes()]);
+            let name =
+                der::element(der::context_constructed(0), &[&der::element(der::context_constructed(0), &[&uri])]);
+            extensions.push(extension(b"\x55\x1d\x1f", false, &sequence(&[der::element(der::SEQUENCE, &[&name])])));
+        }
         der::element(
             der::SEQUENCE,
             &[
@@ -228,6 +241,7 @@ impl PreparedCertificate {
             pem,
             serial: self.serial.hex(),
             fingerprint,
+            issuer: issuer.id(),
             key: self.key.fingerprint(),
             not_before: self.not_before,
             not_after: self.not_after,
@@ -286,6 +300,7 @@ pub struct IssuedCertificate {
     pem: String,
     serial: String,
     fingerprint: String,
+    issuer: String,
     key: String,
     not_before: Timestamp,
     not_after: Timestamp,
@@ -333,6 +348,8 @@ impl IssuedCertificate {
             not_after: self.not_after,
             revoked_at: None,
             reason: None,
+            comment: None,
+            issuer: Some(self.issuer.clone()),
             replaces: None,
         }
     }
@@ -369,21 +386,21 @@ pub(super) fn alternative_names(certificate: &X509Certificate<'_>) -> Option<Vec
         .collect()
 }
 
-fn oid(content: &[u8]) -> Vec<u8> {
+pub(super) fn oid(content: &[u8]) -> Vec<u8> {
     der::element(der::OID, &[content])
 }
 
-fn sequence(elements: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn sequence(elements: &[Vec<u8>]) -> Vec<u8> {
     der::element(der::SEQUENCE, &elements.iter().map(Vec::as_slice).collect::<Vec<_>>())
 }
 
-fn extension(id: &[u8], critical: bool, value: &[u8]) -> Vec<u8> {
+pub(super) fn extension(id: &[u8], critical: bool, value: &[u8]) -> Vec<u8> {
     let critical = if critical { der::element(der::BOOLEAN, &[&[0xff]]) } else { Vec::new() };
     der::element(der::SEQUENCE, &[&oid(id), &critical, &der::element(der::OCTET_STRING, &[value])])
 }
 
 /// RFC 5280 4.1.2.5: UTCTime through 2049, GeneralizedTime from 2050, both in seconds and Zulu.
-fn time(at: Timestamp) -> Vec<u8> {
+pub(super) fn time(at: Timestamp) -> Vec<u8> {
     let utc = at.to_zoned_datetime(jiff::tz::TimeZone::UTC);
     let rest = utc.strftime("%m%d%H%M%SZ");
     let year = utc.year();

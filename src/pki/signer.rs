@@ -24,8 +24,8 @@ use zeroize::Zeroizing;
 
 use super::pem::{self, PemError};
 use super::{
-    BACKDATE, IssuedCertificate, IssuerCertificate, IssuerError, KeyError, PreparedCertificate, ProfileError,
-    PublicKey, SerialNumber, ServerName, Signer, der, issuer, prepared,
+    BACKDATE, Crl, IssuedCertificate, IssuerCertificate, IssuerError, KeyError, PreparedCertificate, PreparedCrl,
+    ProfileError, PublicKey, SerialNumber, ServerName, Signer, der, issuer, prepared,
 };
 use crate::clock::Duration;
 use crate::files;
@@ -228,6 +228,13 @@ impl CertificateAuthority {
         Ok(Self { issuer, key, chain, chain_pem, anchors: certificates, bundle_pem })
     }
 
+    /// From now on, what it issues names this place of its revocation list (RFC 5280 4.2.1.13): an ASCII URL.
+    #[must_use]
+    pub fn with_crl_url(mut self, url: Option<String>) -> Self {
+        self.issuer.set_crl_url(url);
+        self
+    }
+
     /// The certificates of the trust bundle, DER: anchors for verifying clients.
     pub fn anchors(&self) -> &[Vec<u8>] {
         &self.anchors
@@ -315,6 +322,11 @@ impl Signer for CertificateAuthority {
         Ok(prepared.redeem(&signature, &self.issuer)?)
     }
 
+    fn sign_crl(&self, prepared: PreparedCrl) -> Result<Crl, SignerError> {
+        let signature = self.key.sign(prepared.tbs()).map_err(|error| sign_error(&error))?;
+        Ok(prepared.redeem(&signature, &self.issuer)?)
+    }
+
     fn chain_pem(&self) -> &str {
         &self.chain_pem
     }
@@ -364,6 +376,11 @@ impl ServerCertificate {
     /// Leaf first, DER.
     pub fn chain(&self) -> &[Vec<u8>] {
         &self.chain
+    }
+
+    /// SHA-256 of the certificate, lower-case hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        super::hex(&super::sha256(self.chain.first().map(Vec::as_slice).unwrap_or_default()))
     }
 
     /// The private key, DER: PKCS#8, SEC1 or PKCS#1. A secret.

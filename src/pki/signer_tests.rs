@@ -179,6 +179,20 @@ fn an_issued_certificate_has_the_profile_and_nothing_else_of_the_request() {
 }
 
 #[test]
+fn a_certificate_names_the_place_of_the_revocation_list_when_there_is_one() {
+    let url = "http://broker.example/crl";
+    let ca = CertificateAuthority::generate(now()).unwrap().with_crl_url(Some(url.to_owned()));
+    let issued = issue(&ca, now(), hours(1));
+    let (_, parsed) = X509Certificate::from_der(issued.der()).unwrap();
+    let points = parsed.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        x509_parser::extensions::ParsedExtension::CRLDistributionPoints(points) => Some(format!("{points:?}")),
+        _ => None,
+    });
+    assert!(points.is_some_and(|points| points.contains(url)));
+    assert_eq!(issued.record().issuer, Some(ca.issuer().id()));
+}
+
+#[test]
 fn rustls_admits_what_we_issue_in_its_time_and_from_our_ca_alone() {
     let ca = CertificateAuthority::generate(now()).unwrap();
     let chain = [issue(&ca, now(), hours(1)).der().to_vec()];

@@ -406,6 +406,9 @@ impl Inner {
         actor: &Actor,
         now: Now,
     ) -> Result<IssuedCertificate, RegistryError> {
+        if self.directory.policy().is_issuer_revoked(&self.signer.issuer().id()) {
+            return Err(RegistryError::Invalid("the CA is revoked: replace it, then grant this"));
+        }
         let serial = self.signer.draw_serial()?;
         let prepared = PreparedCertificate::client(csr, self.signer.issuer(), serial, now.wall, self.settings.validity)
             .map_err(crate::pki::SignerError::from)?;
@@ -481,7 +484,7 @@ impl Inner {
                         None
                     }
                 };
-                pem.map_or_else(Answer::failed, |pem| self.collected(&user, record, pem))
+                pem.map_or_else(Answer::failed, |pem| self.collected(&user, *record, pem))
             }
             Verdict::Denied { reason } => {
                 let message = if reason.is_empty() {

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 
 use examine::standing;
 pub(super) use examine::{Ask, Drawn, Facts, Step, is_orphan};
-pub(super) use renew::{Claim, MAX_ON_RECORD, RenewAsk, RenewRefused, RenewVerdict, Renewal, SUPERSEDED, confirmed};
+pub(super) use renew::{Claim, MAX_ON_RECORD, RenewAsk, RenewRefused, RenewVerdict, Renewal, confirmed};
 use replace::waits_for_nobody;
 
 pub(super) use replace::{Opening, replaced_user};
@@ -59,7 +59,7 @@ pub(super) enum Verdict {
     /// On record, new or not.
     Pending(RequestId),
     /// It became a user, whose proof was just given.
-    Granted { id: RequestId, user: Arc<User>, certificate: Option<CertificateRecord> },
+    Granted { id: RequestId, user: Arc<User>, certificate: Option<Box<CertificateRecord>> },
     /// Turned down, not long ago.
     Denied { reason: String },
     /// It became a user who may not act now.

@@ -405,6 +405,8 @@ impl Simulation {
             not_after: Timestamp::MAX,
             revoked_at: None,
             reason: None,
+            comment: None,
+            issuer: None,
             replaces: None,
         }));
         self.world.0.insert(user, Arc::new(new.into_user(user, ManagedBy::Registry)));

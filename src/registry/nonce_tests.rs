@@ -143,6 +143,8 @@ async fn a_key_of_a_user_that_no_request_made_is_refused_too() {
         not_after: Timestamp::MAX,
         revoked_at: Some(Timestamp::UNIX_EPOCH),
         reason: None,
+        comment: None,
+        issuer: None,
         replaces: None,
     });
     let certificates = user.certificates.clone();
@@ -191,6 +193,8 @@ async fn a_pending_request_whose_key_was_taken_meanwhile_cannot_be_granted() {
         not_after: Timestamp::MAX,
         revoked_at: None,
         reason: None,
+        comment: None,
+        issuer: None,
         replaces: None,
     });
     stage.directory.create_user(user, &Actor::System).unwrap();

@@ -63,7 +63,7 @@ async fn a_new_key_takes_the_name_and_the_old_one_ends_in_the_same_commit() {
     let after = user(&stage);
     assert_eq!((after.id, &after.roles, after.created_at), (id, &before.roles, before.created_at));
     assert_eq!(after.certificates.len(), 2);
-    assert_eq!((after.certificates[0].reason.as_deref(), after.certificates[1].revoked_at), (Some("replaced"), None));
+    assert_eq!((after.certificates[0].comment.as_deref(), after.certificates[1].revoked_at), (Some("replaced"), None));
     assert!(after.certificates[0].revoked_at.is_some());
     let collected = stage.send(message(&new)).await;
     assert_eq!((collected.status, collected.serial.as_deref()), (201, Some(&*after.certificates[1].serial)));

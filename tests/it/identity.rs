@@ -49,6 +49,8 @@ fn record(identity: &Identity) -> CertificateRecord {
         not_after: peer.not_after(),
         revoked_at: None,
         reason: None,
+        comment: None,
+        issuer: None,
         replaces: None,
     }
 }

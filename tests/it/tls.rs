@@ -334,6 +334,93 @@ async fn one_certificate_of_a_user_is_revoked() {
     assert_eq!(order(&harness, &path("device-1")).await, 409);
 }
 
+/// All certificates of a user at once, then an issuer with all that it has issued.
+#[tokio::test]
+async fn all_certificates_of_a_user_and_of_an_issuer_are_revoked() {
+    let harness = start("").await;
+    let certs = harness.path().join("certs");
+    let [(one, one_issued), (two, two_issued)] = [issue(&certs, "device-1"), issue(&certs, "device-1")];
+    harness.user_with("device-1", |user| {
+        user.auth = Auth::Either;
+        user.certificates = vec![one_issued.record(), two_issued.record()];
+        user.permissions = vec![allow("#")];
+    });
+    let mut ended = Vec::new();
+    for (id, identity) in [("1", &one), ("2", &two)] {
+        let mut client = over_tls(&harness, "tls", V5, Some(identity.clone())).await;
+        assert_eq!(client.connect(&connect(V5, id)).await.reason_code, ReasonCode::Success);
+        ended.push(client);
+    }
+    let mut by_password = over_tls(&harness, "tls", V5, None).await;
+    by_password.connect(&as_user(V5, "password", "device-1")).await;
+    let (_, other) = certified(&harness, "device-2", Auth::Certificate);
+    let mut of_another = over_tls(&harness, "tls", V5, Some(other.clone())).await;
+    of_another.connect(&connect(V5, "b")).await;
+
+    assert_eq!(order(&harness, "/api/users/device-1/certificates/revoke").await, 200);
+    for client in &mut ended {
+        client.expect_ended(ReasonCode::NotAuthorized).await;
+    }
+    let mut again = over_tls(&harness, "tls", V5, Some(one)).await;
+    assert_eq!(again.connect(&connect(V5, "1")).await.reason_code, ReasonCode::BadUserNameOrPassword);
+    for client in [&mut by_password, &mut of_another] {
+        client.subscribe("t", Q1).await;
+        client.publish("t", "x", Q1).await;
+        client.expect_message("t", "x").await;
+        client.unsubscribe("t").await;
+    }
+
+    let issuer = one_issued.record().issuer.unwrap();
+    assert_eq!(order(&harness, "/api/ca/issuers/00/revoke").await, 404);
+    assert_eq!(order(&harness, &format!("/api/ca/issuers/{issuer}/revoke")).await, 200);
+    of_another.expect_ended(ReasonCode::NotAuthorized).await;
+    let mut again = over_tls(&harness, "tls", V5, Some(other)).await;
+    assert_eq!(again.connect(&connect(V5, "b")).await.reason_code, ReasonCode::BadUserNameOrPassword);
+    by_password.subscribe("t", Q1).await;
+    by_password.publish("t", "y", Q1).await;
+    by_password.expect_message("t", "y").await;
+
+    // Nothing is issued by it any more.
+    let registry = Arc::clone(harness.handle().registry());
+    registry.unlock(UnlockTerms::default(), Actor::System).await.unwrap();
+    let mut device = over_tls(&harness, "tls", V5, None).await;
+    assert_eq!(device.connect(&connect(V5, "new")).await.reason_code, ReasonCode::Success);
+    device.subscribe("$registry/+/response", Q1).await;
+    let (_, csr) = request("late-1");
+    assert_eq!(ask(&mut device, "register", &json!({ "username": "late-1", "csr": csr })).await["status"], 202);
+    let pending = registry.list(None).await.unwrap();
+    let terms = GrantTerms::default();
+    let refused = registry.grant(pending[0].id, terms, Actor::System).await.unwrap_err();
+    assert!(refused.to_string().contains("the CA is revoked"), "{refused}");
+}
+
+/// An operator replaces the server certificate: connections go on, and who comes then sees the new one.
+#[tokio::test]
+async fn another_server_certificate_is_shown_without_dropping_a_connection() {
+    let harness = start("").await;
+    harness.user_with("device-1", |user| user.permissions = vec![allow("#")]);
+    let mut before = over_tls(&harness, "tls", V5, None).await;
+    before.connect(&as_user(V5, "before", "device-1")).await;
+    before.subscribe("t", Q1).await;
+
+    let certs = harness.path().join("certs");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(certs.join("server.key"), key.serialize_pem()).unwrap();
+    std::fs::write(certs.join("server.pem"), certificate.pem()).unwrap();
+    let mut anchors = RootCertStore::empty();
+    anchors.add(certificate.der().clone()).unwrap();
+    let only_the_new_one = tls_client(anchors, ANY_TLS, None);
+    let address = harness.address("tls");
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while Tls::connect(address, Arc::clone(&only_the_new_one)).await.is_err() {
+        assert!(Instant::now() < deadline, "the new certificate is shown");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    before.publish("t", "still here", Q1).await;
+    before.expect_message("t", "still here").await;
+}
+
 /// A session never outlives its certificate.
 #[tokio::test]
 async fn a_session_ends_with_its_certificate() {
@@ -349,6 +436,8 @@ async fn a_session_ends_with_its_certificate() {
         not_after: peer.not_after(),
         revoked_at: None,
         reason: None,
+        comment: None,
+        issuer: None,
         replaces: None,
     };
     harness.user_with("short-lived", |user| {

@@ -12,8 +12,8 @@ use super::super::Now;
 use super::super::nonce::Binding;
 use super::super::request::{Door, Remembered, Request, RequestId, State};
 use super::replace::waits_for_nobody;
-use super::{Change, Core, Refused, Removal, SUPERSEDED, Unusable, Verdict};
-use crate::access::Username;
+use super::{Change, Core, Refused, Removal, Unusable, Verdict};
+use crate::access::{RevocationReason, Username};
 use crate::authn::{Source, Users};
 use crate::pki::PairingCode;
 
@@ -289,12 +289,12 @@ pub(super) fn standing(request: &Request, users: &dyn Users, now: Now) -> Verdic
         None => None,
         Some(serial) => match user.certificates.iter().find(|it| it.serial == *serial) {
             None => return Verdict::Unusable(Unusable::Revoked),
-            Some(it) if it.revoked_at.is_some() && it.reason.as_deref() == Some(SUPERSEDED) => {
+            Some(it) if it.revoked_at.is_some() && it.reason == Some(RevocationReason::Superseded) => {
                 return Verdict::Unusable(Unusable::Superseded);
             }
-            Some(it) if it.revoked_at.is_some() => return Verdict::Unusable(Unusable::Revoked),
+            Some(it) if users.is_revoked(it) => return Verdict::Unusable(Unusable::Revoked),
             Some(it) if it.not_after <= now.wall => return Verdict::Unusable(Unusable::CertificateExpired),
-            Some(it) => Some(it.clone()),
+            Some(it) => Some(Box::new(it.clone())),
         },
     };
     Verdict::Granted { id: request.id, user: Arc::clone(user), certificate }

@@ -14,12 +14,9 @@ use super::super::invitation::renewal_due;
 use super::super::nonce::{Binding, NonceFault, NonceId};
 use super::examine::stale;
 use super::{Change, Core};
-use crate::access::{Auth, CertificateRecord, ManagedBy, User, UserId, Username};
+use crate::access::{Auth, CertificateRecord, ManagedBy, RevocationReason, User, UserId, Username};
 use crate::authn::Users;
 use crate::clock::Duration;
-
-/// Why a certificate was revoked whose successor is in use; RFC 5280 5.3.1, `superseded`.
-pub(in crate::registry) const SUPERSEDED: &str = "superseded";
 
 /// Certificates of one user on record, those included that are revoked and not long over. With so many, none is renewed.
 pub(in crate::registry) const MAX_ON_RECORD: usize = 64;
@@ -136,8 +133,8 @@ impl Core {
         if user.managed_by == ManagedBy::Config {
             return Err(RenewRefused::Configured);
         }
-        if old.revoked_at.is_some() {
-            let superseded = old.reason.as_deref() == Some(SUPERSEDED);
+        if users.is_revoked(old) {
+            let superseded = old.reason == Some(RevocationReason::Superseded);
             return Err(if superseded { RenewRefused::Superseded } else { RenewRefused::Revoked });
         }
         let lapsed = old.not_after < now.wall;
@@ -155,7 +152,7 @@ impl Core {
         let newest = self.renewals.get(&user.id);
         if let Some(record) = newest.and_then(|it| user.certificates.iter().find(|record| record.serial == it.serial))
             && newest.is_some_and(|newest| newest.csr == ask.csr)
-            && record.revoked_at.is_none()
+            && !users.is_revoked(record)
             && now.wall < renewal_due(record)
         {
             return Ok(RenewVerdict::Same { user: Arc::clone(user), record: record.clone(), nonce });
@@ -167,7 +164,8 @@ impl Core {
         if pending.is_some_and(|other| other.username != user.username && stale(other, users, now).is_none()) {
             return Err(RenewRefused::KeyInUse);
         }
-        let revoked = |it: &&CertificateRecord| it.revoked_at.is_some() && it.reason.as_deref() != Some(SUPERSEDED);
+        let revoked =
+            |it: &&CertificateRecord| it.revoked_at.is_some() && it.reason != Some(RevocationReason::Superseded);
         if user.certificates.iter().filter(revoked).any(|it| it.key.as_deref() == Some(ask.key)) {
             return Err(RenewRefused::KeyRevoked);
         }
@@ -241,7 +239,7 @@ fn retire(record: &mut CertificateRecord, now: Timestamp) {
     record.replaces = None;
     if record.revoked_at.is_none() {
         record.revoked_at = Some(now);
-        record.reason = Some(SUPERSEDED.to_owned());
+        record.reason = Some(RevocationReason::Superseded);
     }
 }
 

@@ -14,7 +14,7 @@ use super::super::lock::Network;
 use super::super::request::{Request, State};
 use super::examine::Ask;
 use super::{AT_ONCE, Change, Core, Removal};
-use crate::access::{CertificateRecord, User, UserId, Username};
+use crate::access::{CertificateRecord, RevocationReason, User, UserId, Username};
 use crate::audit::Closing;
 use crate::authn::Users;
 
@@ -102,7 +102,9 @@ impl Core {
             old.replaces = None;
             if old.revoked_at.is_none() {
                 old.revoked_at = Some(now);
-                old.reason = Some(REPLACED.to_owned());
+                // The device that held the key is no more, or has lost it.
+                old.reason = Some(RevocationReason::CessationOfOperation);
+                old.comment = Some(REPLACED.to_owned());
             }
         }
         certificates.extend(record);

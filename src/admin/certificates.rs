@@ -1,0 +1,206 @@
+//! `/api/ca`, `/crl`, and certificates of users that are taken out of force.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Json;
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use super::api::{CaCertificates, CaView, CrlView, DryRun, IssuerRevocation, Revocation, RevokedIssuerView};
+use super::caller::Caller;
+use super::extract::{Ask, Named, NamedCertificate, OptionalBody};
+use super::problem::{Kind, Problem};
+use super::users::{find, update};
+use super::{Answer, Shared, State, blocking};
+use crate::access::{CertificateRecord, RevocationReason, User, Username};
+use crate::directory::{Change, DirectoryError, Expected};
+use crate::pki::{Crl, ProfileError};
+
+/// Longest comment on a revocation, in bytes.
+const MAX_COMMENT: usize = 1024;
+
+/// How long a request waits for the first list of a broker that has just started.
+const FIRST_LIST: Duration = Duration::from_secs(5);
+
+/// The sessions that stand on the certificate end before this is answered: each is held against the users.
+pub(super) async fn revoke_one(
+    state: Shared,
+    Caller(actor): Caller,
+    NamedCertificate { username: name, serial }: NamedCertificate,
+    Ask(run): Ask<DryRun>,
+    OptionalBody(order): OptionalBody<Revocation>,
+) -> Answer<Response> {
+    let edit = edit(&state, &order, Some(serial.clone()))?;
+    let user = find(&state, &name)?;
+    match user.certificates.iter().find(|certificate| certificate.serial == serial) {
+        None => {
+            let detail = format!("user `{name}` has no certificate with the serial `{serial}`");
+            return Err(Problem::new(Kind::NotFound, detail));
+        }
+        Some(CertificateRecord { revoked_at: Some(at), .. }) => {
+            return Err(Problem::new(Kind::Conflict, format!("the certificate `{serial}` was revoked at {at}")));
+        }
+        Some(_) => {}
+    }
+    // What was looked at is what is changed, or the directory refuses.
+    let expected = Expected::Version(order.version.unwrap_or(user.version));
+    update(state, actor, (user.id, name), expected, edit, run, "certificate revoked").await
+}
+
+/// Every certificate of a user; the user stays, and whatever else it logs in with.
+pub(super) async fn revoke_all(
+    state: Shared,
+    Caller(actor): Caller,
+    Named(name): Named<Username>,
+    Ask(run): Ask<DryRun>,
+    OptionalBody(order): OptionalBody<Revocation>,
+) -> Answer<Response> {
+    let edit = edit(&state, &order, None)?;
+    let user = find(&state, &name)?;
+    if user.certificates.iter().all(|certificate| certificate.revoked_at.is_some()) {
+        return Err(Problem::new(Kind::Conflict, format!("user `{name}` has no certificate that is not revoked")));
+    }
+    let expected = Expected::Version(order.version.unwrap_or(user.version));
+    update(state, actor, (user.id, name), expected, edit, run, "all certificates revoked").await
+}
+
+/// What takes the certificate with this serial out of force, or all of them.
+fn edit(
+    state: &State,
+    order: &Revocation,
+    serial: Option<String>,
+) -> Answer<impl FnOnce(&mut User) + Send + 'static + use<>> {
+    check_comment(order.comment.as_deref())?;
+    let (reason, comment, at) = (order.reason, order.comment.clone(), state.clock.timestamp());
+    Ok(move |user: &mut User| {
+        let chosen = |certificate: &&mut CertificateRecord| {
+            certificate.revoked_at.is_none() && serial.as_ref().is_none_or(|serial| certificate.serial == *serial)
+        };
+        for certificate in user.certificates.iter_mut().filter(chosen) {
+            certificate.revoked_at = Some(at);
+            certificate.reason = reason;
+            certificate.comment.clone_from(&comment);
+        }
+    })
+}
+
+fn check_comment(comment: Option<&str>) -> Answer<()> {
+    if comment.is_some_and(|comment| comment.len() > MAX_COMMENT) {
+        return Err(Problem::new(Kind::Invalid, format!("a comment has at most {MAX_COMMENT} bytes")));
+    }
+    Ok(())
+}
+
+/// Takes everything that an issuer has issued out of force. The sessions that stand on it end before this is answered.
+pub(super) async fn revoke_issuer(
+    state: Shared,
+    Caller(actor): Caller,
+    Named(issuer): Named<String>,
+    OptionalBody(order): OptionalBody<IssuerRevocation>,
+) -> Answer<Json<RevokedIssuerView>> {
+    check_comment(order.comment.as_deref())?;
+    let known = state.crl.signer().issuer().id() == issuer
+        || state.directory.policy().users().any(|user| {
+            user.certificates.iter().any(|certificate| certificate.issuer.as_deref() == Some(issuer.as_str()))
+        });
+    if !known {
+        // A wrong letter must not look like a deed.
+        return Err(Problem::new(Kind::NotFound, format!("there is no issuer `{issuer}`, nor anything issued by it")));
+    }
+    let by = actor.clone();
+    let (id, reason) = (issuer.clone(), order.reason.unwrap_or(RevocationReason::CaCompromise));
+    let directory = Arc::clone(&state.directory);
+    let issuers = blocking(move || {
+        let change = Change::RevokeIssuer { issuer, reason, comment: order.comment };
+        directory.commit(change.into(), &actor)?;
+        directory.revoked_issuers()
+    });
+    let record = issuers.await?.remove(&id).ok_or_else(|| Problem::from(DirectoryError::Interrupted))?;
+    tracing::warn!(actor = %by, issuer = %id, "issuer revoked");
+    Ok(Json(RevokedIssuerView {
+        issuer: id,
+        revoked_at: record.revoked_at,
+        reason: record.reason,
+        comment: record.comment,
+    }))
+}
+
+pub(super) async fn ca(state: Shared, _: Caller) -> Answer<Json<CaView>> {
+    let issuers = {
+        let directory = Arc::clone(&state.directory);
+        blocking(move || directory.revoked_issuers()).await?
+    };
+    let (policy, now) = (state.directory.policy(), state.clock.timestamp());
+    let issuer = state.crl.signer().issuer();
+    let id = issuer.id();
+    let mut certificates = CaCertificates::default();
+    for certificate in policy.users().flat_map(|user| &user.certificates) {
+        if policy.is_revoked(certificate) {
+            certificates.revoked += 1;
+        } else if certificate.not_after < now {
+            certificates.expired += 1;
+        } else {
+            certificates.live += 1;
+            if certificate.issuer.as_deref() != Some(&id) {
+                certificates.of_other_issuers += 1;
+            }
+        }
+    }
+    Ok(Json(CaView {
+        subject: issuer.name(),
+        fingerprint: crate::pki::hex(&crate::pki::sha256(issuer.der())),
+        key_identifier: id,
+        key: issuer.key().kind().to_string(),
+        not_before: issuer.not_before(),
+        not_after: issuer.not_after(),
+        crl_url: issuer.crl_url().map(str::to_owned),
+        certificates,
+        crl: state.crl.current().as_ref().map(list),
+        revoked_issuers: issuers
+            .into_iter()
+            .map(|(issuer, it)| RevokedIssuerView {
+                issuer,
+                revoked_at: it.revoked_at,
+                reason: it.reason,
+                comment: it.comment,
+            })
+            .collect(),
+    }))
+}
+
+fn list(crl: &Crl) -> CrlView {
+    CrlView {
+        number: crl.number(),
+        entries: crl.entries(),
+        this_update: crl.this_update(),
+        next_update: crl.next_update(),
+    }
+}
+
+/// `/crl`, for entrances that do not serve the door of the registry, which has it too.
+pub(super) fn crl_route(state: Arc<State>) -> Router {
+    Router::new().route("/crl", get(crl)).with_state(state)
+}
+
+/// The revocation list in force, DER. For everybody: no caller is asked for, and nothing is told but serial numbers.
+pub(super) async fn crl(state: Shared) -> Answer<Response> {
+    let signer = state.crl.signer();
+    if !signer.issuer().signs_crls() {
+        return Err(Problem::new(Kind::NotFound, format!("there is no revocation list: {}", ProfileError::CrlSign)));
+    }
+    let mut watched = state.crl.watch();
+    let first = tokio::time::timeout(FIRST_LIST, watched.wait_for(Option::is_some)).await;
+    let Some(crl) = first.ok().and_then(Result::ok).and_then(|crl| crl.clone()) else {
+        return Err(Problem::new(Kind::Busy, "the revocation list is being made").with("retry_after", 5));
+    };
+    // RFC 2585 4.2. Revoked now is revoked for readers too, so nothing in between keeps it.
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/pkix-crl")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    ];
+    Ok((headers, axum::body::Bytes::from_owner(Arc::clone(crl.der()))).into_response())
+}

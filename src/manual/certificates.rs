@@ -1,0 +1,63 @@
+//! Certificates: the authority, what takes them out of force, and the revocation list.
+//!
+//! # The authority
+//!
+//! The first start makes a CA (P-256, ten years) in `certs/`, or the broker uses yours: `[ca] certificate` and `key`, a chain of
+//! intermediates after the certificate. It issues to users who registered with a CSR, see [registry](super::registry), and the broker's own
+//! certificate. `portcullis ca show` says what it is, how much of what it issued is in force, and which revocation list is:
+//!
+//! ```text
+//! subject       CN=Portcullis CA 5c0e93f1
+//! key           P-256
+//! issuer        1d5e...
+//! fingerprint   SHA-256 77a0...
+//! valid         2026-11-24 10:00:00Z to 2036-11-21 10:00:00Z
+//! certificates  17 in force, 3 revoked, 1 expired
+//! crl           number 7, 3 certificates, made 2026-11-27 10:00:00Z, next by 2026-12-04 10:00:00Z
+//! ```
+//!
+//! # The broker's own certificate
+//!
+//! Without files of yours the CA makes it: one year, for the host name, `localhost` and the addresses of the interfaces. While the broker
+//! runs it renews it, for the same key, at two thirds of its life and when the machine gets a name or address that is not on it; the file
+//! is rewritten whole, handshakes from then on show the new one, and connections notice nothing. Files of yours (`[tls] certificate`,
+//! `key`) are never written: replace them, the key and the certificate, and within seconds the broker shows the new one. While they
+//! do not fit together, or are not valid now, it keeps the one that it has, and says so in its log. Each change is in the audit log;
+//! `portcullis_server_certificate_not_after_timestamp_seconds` says until when the one in use is good.
+//!
+//! # Revoking
+//!
+//! | command | takes out of force |
+//! |---|---|
+//! | `user revoke NAME SERIAL [--reason REASON] [--comment TEXT]` | one certificate |
+//! | `user revoke NAME --all [--reason REASON] [--comment TEXT]` | all certificates of a user; the user stays, with its password if it has one |
+//! | `user delete NAME` | the user with all of them; the list says `cessationOfOperation` |
+//! | `ca revoke ISSUER [--reason REASON] [--comment TEXT]` | everything that an issuer has issued and will issue; only holders of the role `admin` |
+//!
+//! Each is one commit: when it is answered, the sessions that stood on these certificates have ended, logins with them and renewals are
+//! refused, and it is in the audit log and on record for the revocation list. Nothing revoked comes to life again. Reasons are those of
+//! RFC 5280 5.3.1 that make sense here: `unspecified`, `keyCompromise`, `cACompromise`, `affiliationChanged`, `superseded`,
+//! `cessationOfOperation`, `privilegeWithdrawn`. The comment is kept with the certificate, and is not on the list.
+//!
+//! `ca revoke` is for a CA whose key is lost or stolen: every device must enrol anew. Revoke, move the CA's files away, start (a new CA is
+//! made, or yours is read), hand out the new trust bundle. While the revoked issuer is still the one in use, no certificate is issued.
+//!
+//! # The revocation list
+//!
+//! The broker asks its own records, at every CONNECT and at every change: it needs no list. The list is for other servers that trust the CA. It
+//! is an X.509 v2 CRL (RFC 5280 5), signed by the CA:
+//!
+//! - `GET /crl` on the admin socket: DER, `application/pkix-crl`. `portcullis ca crl` prints it as PEM, `ca crl --out FILE` writes it as DER.
+//! - A new list is made within about a second of a revocation (those of the same second share one), and at half of `ca.crl_validity`
+//!   (default 7 days), so that it never lapses while the broker runs. Its number grows with each list, restarts included.
+//! - Certificates of deleted users are on it too. A certificate leaves after it has been on one scheduled list of after its own end.
+//! - With `ca.crl_url` every issued certificate names that place (CRL distribution point); the broker does not check that it answers.
+//! - The CA certificate must admit it (keyUsage with cRLSign, or none): with one of yours that does not, there is no list.
+//!
+//! A million revoked certificates make a list of 50 MB, which is built beside everything else; a flood of revocations takes at most a
+//! tenth of the time of one core for lists.
+//!
+//! ```sh
+//! portcullis ca crl > ca.crl
+//! openssl verify -crl_check -CAfile certs/ca.pem -CRLfile ca.crl pump-7.pem
+//! ```

@@ -1,0 +1,165 @@
+"""Certificates and revocation lists as others read them: openssl and Python's `cryptography`, with CAs of several kinds of key.
+
+Enters: the binary (see harness.py). Leaves: checks. Everything is issued and revoked by a running broker.
+"""
+
+import datetime
+import time
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from harness import Broker, Client, chapter, check, equal, main, openssl, run
+
+URL = "http://broker.example/crl"
+SETTINGS = f'\n[ca]\ncrl_url = "{URL}"\ncrl_validity = "2d"\n'
+EXTENSIONS = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n"
+CAS = {
+    "the broker's own": None,
+    "an operator's P-384": ("EC", "-pkeyopt", "ec_paramgen_curve:P-384"),
+    "an operator's Ed25519": ("ED25519",),
+    "an operator's RSA": ("RSA", "-pkeyopt", "rsa_keygen_bits:2048"),
+}
+
+
+def operators_ca(broker, algorithm):
+    """A root with a name that libraries like to rebuild in another way: repeated attributes, an odd string type."""
+    certs = broker.ca.parent
+    certs.mkdir()
+    key = broker.ca.with_suffix(".key")
+    openssl("genpkey", "-algorithm", *algorithm, "-out", key)
+    key.chmod(0o600)
+    config = broker.directory / "ca.cnf"
+    config.write_text(f"[req]\ndistinguished_name=dn\nx509_extensions=ext\nprompt=no\n[dn]\n0.DC=example\n1.DC=corp\nO=Acme & Söhne\nCN=Plant CA\n[ext]\n{EXTENSIONS}")
+    openssl("req", "-x509", "-new", "-utf8", "-key", key, "-config", config, "-days", 30, "-out", broker.ca)
+
+
+def enrol(broker, name):
+    """A user with a certificate; the paths of key and certificate."""
+    key, csr, certificate = (broker.directory / f"{name}.{end}" for end in ("key", "csr", "pem"))
+    openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}", "-keyout", key, "-out", csr)
+    client = Client(broker, "", tls=True)
+    client.connect()
+    client.subscribe("$registry/+/response")
+    client.ask("register", username=name, csr=csr.read_text())
+    request = next(item["id"] for item in broker.cli("registry", "list")["items"] if item["username"] == name)
+    broker.cli("registry", "grant", request)
+    certificate.write_text(client.answer()["certificate"])
+    client.close()
+    return key, certificate
+
+
+def serial(certificate):
+    return x509.load_pem_x509_certificate(certificate.read_bytes()).serial_number
+
+
+def current_list(broker, at_least, seconds=20):
+    """The list as DER, once it has that many entries."""
+    out, deadline = broker.directory / "ca.crl", time.monotonic() + seconds
+    while True:
+        broker.cli("ca", "crl", "--out", out)
+        crl = x509.load_der_x509_crl(out.read_bytes())
+        if len(crl) >= at_least or time.monotonic() > deadline:
+            return out, crl
+        time.sleep(0.1)
+
+
+def refused_csrs(broker):
+    chapter("requests that ask for more")
+    client = Client(broker, "", tls=True)
+    client.connect()
+    client.subscribe("$registry/+/response")
+    for more, word in (("subjectAltName=DNS:broker.example", "alternative_name"), ("basicConstraints=CA:TRUE", "ca_requested"),
+                       ("keyUsage=keyCertSign", "ca_requested")):
+        csr = openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=greedy-1", "-addext", more)
+        answer = client.ask("register", username="greedy-1", csr=csr.decode())
+        equal((answer["status"], answer.get("error")), (400, word), f"a request with {more} is refused by name")
+    client.close()
+
+
+def with_ca(title, algorithm):
+    chapter(f"{title} CA")
+    broker = Broker(SETTINGS)
+    if algorithm:
+        operators_ca(broker, algorithm)
+    broker.start()
+    broker.cli("registry", "unlock")
+    if not algorithm:
+        refused_csrs(broker)
+    devices = {name: enrol(broker, name) for name in ("kept-1", "stolen-1", "deleted-1", "replaced-1")}
+    ca = x509.load_pem_x509_certificate(broker.ca.read_bytes())
+
+    for name, (_, path) in devices.items():
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        certificate.verify_directly_issued_by(ca)
+    points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    equal([name.value for point in points for name in point.full_name], [URL], "cryptography: issued by the CA, naming the place of the list")
+
+    _, empty = current_list(broker, 0)
+    equal(len(empty), 0, "cryptography reads the first, empty list")
+    first = empty.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+
+    broker.cli("user", "revoke", "stolen-1", f"{serial(devices['stolen-1'][1]):x}", "--reason", "keyCompromise", "--comment", "on a train")
+    broker.cli("user", "revoke", "replaced-1", "--all", "--reason", "superseded")
+    broker.cli("user", "delete", "deleted-1")
+    path, crl = current_list(broker, 3)
+    check(crl.is_signature_valid(ca.public_key()), "cryptography verifies the signature of the list")
+    equal(crl.issuer, ca.subject, "its issuer is the subject of the CA")
+    number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    check(number > first, "its number is higher", (first, number))
+    authority = crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    subject = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    equal(authority, subject, "its authority is the CA's key")
+    life = crl.next_update_utc - crl.last_update_utc
+    equal(life, datetime.timedelta(days=2), "it is good for as long as it is configured")
+
+    reasons = {}
+    for entry in crl:
+        reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason
+        reasons[entry.serial_number] = reason.name
+    expected = {serial(devices["stolen-1"][1]): "key_compromise", serial(devices["replaced-1"][1]): "superseded",
+                serial(devices["deleted-1"][1]): "cessation_of_operation"}
+    equal(reasons, expected, "the three are on it, each with its reason")
+
+    done = run("openssl", "crl", "-inform", "DER", "-in", path, "-CAfile", broker.ca, "-noout", "-text", expect=None)
+    check(b"verify OK" in done.stderr, "openssl verifies the list", done.stderr)
+    check(b"Version 2" in done.stdout, "it is of version 2")
+    pem = broker.directory / "crl.pem"
+    pem.write_bytes(openssl("crl", "-inform", "DER", "-in", path, "-outform", "PEM"))
+    for name, (_, certificate) in devices.items():
+        done = run("openssl", "verify", "-x509_strict", "-purpose", "sslclient", "-crl_check", "-CAfile", broker.ca, "-CRLfile", pem, certificate, expect=None)
+        if name == "kept-1":
+            equal(done.returncode, 0, f"openssl verify -crl_check admits {name}")
+        else:
+            check(done.returncode != 0 and b"certificate revoked" in done.stderr, f"and refuses {name} as revoked", done.stderr)
+
+    for name, (key, certificate) in devices.items():
+        client = Client(broker, name, tls=True, certificate=certificate, key=key)
+        equal(client.connect() == 0, name == "kept-1", f"the broker says the same of {name}")
+        if name == "kept-1":
+            client.close()
+
+    broker.stop()
+    broker.start()
+    _, after = current_list(broker, 3)
+    later = after.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    check(later > number and len(after) == 3, "after a restart the number goes on, and all three are still on the list", (number, later, len(after)))
+    shown = broker.cli("ca", "show")
+    fingerprint = ca.fingerprint(hashes.SHA256()).hex()
+    equal((shown["fingerprint"], shown["certificates"]["live"], shown["crl"]["entries"]), (fingerprint, 1, 3), "`ca show` says so too")
+
+    broker.cli("ca", "revoke", shown["key_identifier"], "--comment", "stolen")
+    _, last = current_list(broker, 4)
+    equal(len(last), 4, "with the issuer, the last certificate is on the list")
+    key, certificate = devices["kept-1"]
+    check(Client(broker, "kept-1", tls=True, certificate=certificate, key=key).connect() != 0, "and its device is not let in")
+    broker.stop()
+
+
+def story():
+    for title, algorithm in CAS.items():
+        with_ca(title, algorithm)
+
+
+if __name__ == "__main__":
+    main(story)
