@@ -249,7 +249,7 @@ blocker=$!
 until grep -qs here "$work/blocker"; do sleep 0.05; done
 check "a port in use: exit code 1" ends_with 1 "$directory" "$binary"
 check "the address is named" says "$directory/log" "127.0.0.1:$other"
-check "and its line" says "$directory/log" "broker.toml:8:8"
+check "and its line" says "$directory/log" "broker.toml:$(grep -n ":$other\"" "$directory/broker.toml" | cut -d: -f1):8"
 check "nothing is made" not test -e "$directory/data"
 check "it never said that it listens" not grep -q "mqtt://" "$directory/out"
 kill "$blocker" && wait "$blocker" 2>/dev/null
