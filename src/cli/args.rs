@@ -84,19 +84,7 @@ pub(crate) enum ConfigCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeviceCommand {
     /// Make a key where there is none, ask for a certificate, show the pairing code, and wait for the decision
-    Enrol {
-        #[command(flatten)]
-        device: DeviceArguments,
-        /// What the device tells about itself, shown to the operator
-        #[arg(long, value_name = "JSON", value_parser = json)]
-        context: Option<Value>,
-        /// A role that the device would like; the operator decides. May be repeated
-        #[arg(long = "role", value_name = "ROLE")]
-        roles: Vec<RoleName>,
-        /// How long to wait for the decision
-        #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
-        wait: Duration,
-    },
+    Enrol(EnrolArguments),
     /// Put another key and certificate in the place of the old ones
     Renew {
         #[command(flatten)]
@@ -109,19 +97,22 @@ pub(crate) enum DeviceCommand {
         wait: Duration,
     },
     /// Enrol, then renew whenever it is due, until interrupted
-    Keep {
-        #[command(flatten)]
-        device: DeviceArguments,
-        /// What the device tells about itself, shown to the operator
-        #[arg(long, value_name = "JSON", value_parser = json)]
-        context: Option<Value>,
-        /// A role that the device would like; the operator decides. May be repeated
-        #[arg(long = "role", value_name = "ROLE")]
-        roles: Vec<RoleName>,
-        /// How long to wait for the decision
-        #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
-        wait: Duration,
-    },
+    Keep(EnrolArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EnrolArguments {
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
+    /// What the device tells about itself, shown to the operator
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    pub(crate) context: Option<Value>,
+    /// A role that the device would like; the operator decides. May be repeated
+    #[arg(long = "role", value_name = "ROLE")]
+    pub(crate) roles: Vec<RoleName>,
+    /// How long to wait for the decision
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
+    pub(crate) wait: Duration,
 }
 
 #[derive(Debug, Args)]

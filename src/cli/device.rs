@@ -4,14 +4,15 @@ use portcullis::clock::{Duration, Timestamp};
 use portcullis::device::{Credentials, Device, DeviceError, Progress};
 use serde_json::{Value, json};
 
-use super::args::{DeviceArguments, DeviceCommand};
+use super::args::{DeviceArguments, DeviceCommand, EnrolArguments};
 use super::output::{self, printable};
 use super::{Failure, Shell};
 
 pub(crate) fn run(command: DeviceCommand, shell: &mut Shell<'_>) -> Result<(), Failure> {
     match command {
-        DeviceCommand::Enrol { device, context, roles, wait } => {
-            let device = described(open(&device)?, context, roles);
+        DeviceCommand::Enrol(arguments) => {
+            let wait = arguments.wait;
+            let device = described(arguments)?;
             device.enrol(wait, &mut tell(&device, shell)).map(drop)
         }
         DeviceCommand::Renew { device, if_due, wait } => {
@@ -21,8 +22,9 @@ pub(crate) fn run(command: DeviceCommand, shell: &mut Shell<'_>) -> Result<(), F
             }
             device.renew(wait, &mut tell(&device, shell)).map(drop)
         }
-        DeviceCommand::Keep { device, context, roles, wait } => {
-            let device = described(open(&device)?, context, roles);
+        DeviceCommand::Keep(arguments) => {
+            let wait = arguments.wait;
+            let device = described(arguments)?;
             device.keep(wait, &mut tell(&device, shell))
         }
     }
@@ -48,12 +50,12 @@ fn open(arguments: &DeviceArguments) -> Result<Device, Failure> {
     })
 }
 
-fn described(device: Device, context: Option<Value>, roles: Vec<portcullis::access::RoleName>) -> Device {
-    let device = device.with_roles(roles);
-    match context {
+fn described(arguments: EnrolArguments) -> Result<Device, Failure> {
+    let device = open(&arguments.device)?.with_roles(arguments.roles);
+    Ok(match arguments.context {
         Some(context) => device.with_context(context),
         None => device,
-    }
+    })
 }
 
 /// One line for each step. Nobody reads it? Then the device goes on all the same.
