@@ -3,7 +3,10 @@
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use portcullis::pki::{CertificateAuthority, IssuedCertificate, PreparedCertificate, Signer, VerifiedCsr};
+use portcullis::access::CertificateRecord;
+use portcullis::pki::{
+    CertificateAuthority, IssuedCertificate, PeerCertificate, PreparedCertificate, Signer, VerifiedCsr,
+};
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore, SupportedProtocolVersion,
@@ -42,6 +45,23 @@ pub(crate) fn identity(certificate: &[u8], key: &KeyPair) -> Identity {
     Identity {
         chain: vec![CertificateDer::from(certificate.to_vec())],
         key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+    }
+}
+
+/// What puts a certificate that was made by hand on a user's record.
+pub(crate) fn record(identity: &Identity) -> CertificateRecord {
+    let peer = PeerCertificate::from_der(&identity.chain[0]).unwrap();
+    CertificateRecord {
+        serial: peer.serial().to_owned(),
+        fingerprint: peer.fingerprint().to_owned(),
+        key: None,
+        not_before: peer.not_before(),
+        not_after: peer.not_after(),
+        revoked_at: None,
+        reason: None,
+        comment: None,
+        issuer: None,
+        replaces: None,
     }
 }
 

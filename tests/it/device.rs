@@ -12,14 +12,13 @@ use portcullis::{
     access::{Auth, CertificateRecord},
     device::{Credentials, Device, DeviceError, Progress},
     directory::Actor,
-    pki::PeerCertificate,
     registry::{GrantTerms, RequestView, StateFilter, UnlockTerms},
 };
 use tempfile::TempDir;
 use tokio::task;
 
 use crate::{
-    certificates::{ANY_TLS, Identity, issue_until, roots, tls_client},
+    certificates::{ANY_TLS, Identity, issue_until, record, roots, tls_client},
     client::{Client, PATIENCE, Tls, V5, connect},
     harness::Harness,
 };
@@ -219,19 +218,7 @@ async fn a_certificate_that_has_lapsed_is_renewed_by_its_key() {
     let harness = start("").await;
     let end = jiff::Timestamp::now() - Duration::from_hours(1);
     let lapsed = issue_until(&harness.path().join("certs"), "pump-7", end);
-    let peer = PeerCertificate::from_der(&lapsed.chain[0]).unwrap();
-    let record = CertificateRecord {
-        serial: peer.serial().to_owned(),
-        fingerprint: peer.fingerprint().to_owned(),
-        key: None,
-        not_before: peer.not_before(),
-        not_after: peer.not_after(),
-        revoked_at: None,
-        reason: None,
-        comment: None,
-        issuer: None,
-        replaces: None,
-    };
+    let record = record(&lapsed);
     let user = harness.user_with("pump-7", |user| {
         user.auth = Auth::Certificate;
         user.password_hash = None;

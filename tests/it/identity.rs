@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use portcullis::{
-    access::{Auth, CertificateRecord, Permission, UserId},
+    access::{Auth, Permission, UserId},
     broker::NotPublished,
     mqtt::{ClientId, ConnAck, Connect, Packet, ProtocolVersion, Publish, ReasonCode, TopicName},
-    pki::PeerCertificate,
 };
 use rcgen::{DistinguishedName, DnType, DnValue};
 use tokio::time::{Duration, sleep};
 
 use crate::{
-    certificates::{ANY_TLS, Identity, forge, issue_elsewhere, roots, tls_client},
+    certificates::{ANY_TLS, Identity, forge, issue_elsewhere, record, roots, tls_client},
     client::{BOTH, Client, Q0, Q1, Q2, Tls, V5, V311, connect, options, publish, will},
     harness::{Harness, TESTER, allow, allow_read, as_user, deny, hash},
 };
@@ -37,22 +36,6 @@ fn trusting(harness: &Harness, identity: Option<Identity>) -> Arc<rustls::Client
 async fn present(harness: &Harness, config: &Arc<rustls::ClientConfig>, connect: &Connect) -> ConnAck {
     let tls = Tls::connect(harness.address("tls"), Arc::clone(config)).await.expect("the handshake succeeds");
     Client::over(tls, connect.version).connect(connect).await
-}
-
-fn record(identity: &Identity) -> CertificateRecord {
-    let peer = PeerCertificate::from_der(&identity.chain[0]).unwrap();
-    CertificateRecord {
-        serial: peer.serial().to_owned(),
-        fingerprint: peer.fingerprint().to_owned(),
-        key: None,
-        not_before: peer.not_before(),
-        not_after: peer.not_after(),
-        revoked_at: None,
-        reason: None,
-        comment: None,
-        issuer: None,
-        replaces: None,
-    }
 }
 
 fn subject(names: &[(DnType, DnValue)]) -> DistinguishedName {

@@ -22,7 +22,9 @@ use tokio::{
 };
 
 use crate::{
-    certificates::{ANY_TLS, Identity, identity, issue, issue_elsewhere, issue_until, request, roots, tls_client},
+    certificates::{
+        ANY_TLS, Identity, identity, issue, issue_elsewhere, issue_until, record, request, roots, tls_client,
+    },
     client::{BOTH, Client, PATIENCE, Q0, Q1, Received, Tls, V5, V311, connect, publish, text_of, topic_of},
     harness::{Harness, allow, allow_read, as_user},
 };
@@ -428,18 +430,7 @@ async fn a_session_ends_with_its_certificate() {
     let end = Timestamp::now() + Duration::from_secs(3);
     let identity = issue_until(&harness.path().join("certs"), "short-lived", end);
     let peer = portcullis::pki::PeerCertificate::from_der(&identity.chain[0]).unwrap();
-    let record = portcullis::access::CertificateRecord {
-        serial: peer.serial().to_owned(),
-        fingerprint: peer.fingerprint().to_owned(),
-        key: None,
-        not_before: peer.not_before(),
-        not_after: peer.not_after(),
-        revoked_at: None,
-        reason: None,
-        comment: None,
-        issuer: None,
-        replaces: None,
-    };
+    let record = record(&identity);
     harness.user_with("short-lived", |user| {
         user.auth = Auth::Certificate;
         user.password_hash = None;
