@@ -370,6 +370,7 @@ impl Connection {
         let mut more_input = false;
         if gate.ended.is_none_or(|cause| cause == EndCause::ConnectionLost) {
             more_input = handle_input(&server, &cell, &mut gate, &cx, link, &mut self.decoder, &mut self.input);
+            gate.session.handle_pause();
         }
         // After the input: a packet that came in time counts, however late a busy machine looks at it.
         if link.closing.is_none() && gate.ended.is_none() && gate.session.poll_timeout().is_some_and(|at| at <= cx.now)
