@@ -13,6 +13,7 @@ mod backlog;
 mod connection;
 mod departures;
 mod effects;
+mod events;
 mod https;
 mod link;
 mod listener;
@@ -32,6 +33,7 @@ pub use self::tls::TlsError;
 pub(crate) use self::{
     admission::Admission,
     connection::Departures,
+    events::publish_registry_events,
     https::{HttpsListener, HttpsPeer, Times, run as serve_https},
     listener::{Listener, run as listen},
     sessions::{SessionCell, Sessions},
