@@ -190,8 +190,11 @@
 //! | `registry grant ID [--role R]... [--permission JSON]... [--publish-prefix P/] [--expires TIME] [--comment TEXT]` | makes the user, its rights and its certificate in one transaction |
 //! | `registry deny ID --reason TEXT [--comment TEXT]` | the device is told the reason, not the comment |
 //! | `registry replace USERNAME [--for 24h] [--source CIDR]... [--cancel]`, `registry replacements` | lets a new key take the name of a user, see [Replacing](#replacing) |
-//!
 //! | `registry token create [--role R]... [--permission JSON]... [--publish-prefix P/] [--expires TIME] [--uses N] [--for 24h] [--username PATTERN] [--source CIDR]... [--comment TEXT]`, `registry token list`, `show ID`, `revoke ID` | see [Claim tokens](#claim-tokens) |
+//!
+//! `registry watch` tells what happens; over MQTT a message on `$registry/events/<event>` does (`requested`, `granted`, `denied`, `expired`, `displaced`,
+//! `unlocked`, `locked`; QoS 1, JSON, not retained), to every session whose rules let it read that topic: `mqtt read $registry/events/#` for all of
+//! them. When more than 256 happen faster than they can be told, `$registry/events/missed` says how many were left out.
 //!
 //! A comment of a grant, a denial or a token stays with it and goes into the [audit log](super::audit): write no secrets into it.
 //!
