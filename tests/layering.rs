@@ -53,6 +53,7 @@ const PURE: &[(&str, &[&str])] = &[
             "registry/commit.rs",
             "registry/grant.rs",
             "registry/renewal.rs",
+            "registry/ruled.rs",
             "registry/tokens.rs",
         ],
     ),

@@ -32,6 +32,7 @@ mod coverage;
 mod decision;
 mod error;
 mod model;
+mod network;
 mod pattern;
 mod policy;
 mod quota;
@@ -39,6 +40,7 @@ mod revocation;
 mod rules;
 mod summary;
 mod trie;
+mod username_pattern;
 mod who_can;
 
 /// The decision said slowly, to hold the engine to.
@@ -57,9 +59,11 @@ mod who_can_tests;
 pub use decision::{Authority, Decision, SubscribeDecision, SubscribeVerdict, Verdict};
 pub use error::{ClientIdPatternError, PolicyError, PrefixError, RuleError, RuleHolder};
 pub use model::*;
+pub use network::{Network, NetworkError};
 pub use pattern::{MAX_LEVELS, MAX_RESOURCE_BYTES};
 pub use policy::{MAX_ROLES, Policy, PolicyVersion, Subject};
 pub use quota::{Quota, QuotaKind, Rate, RateError};
 pub use revocation::{RevocationReason, RevocationReasonError};
 pub use rules::{MAX_PERMISSIONS, MAX_RULE_BYTES};
+pub use username_pattern::{UsernamePattern, UsernamePatternError};
 pub use who_can::Able;

@@ -427,12 +427,23 @@ pub enum Event {
         key: Option<Word>,
         from: Place,
     },
+    /// The first of two people would grant a request.
+    RegistrationApproved {
+        request: Uuid,
+        username: Username,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<Uuid>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        comment: Option<Comment>,
+    },
     /// A request became a user.
     RegistrationGranted {
         request: Uuid,
         user: UserRef,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         token: Option<Uuid>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<Word>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         comment: Option<Comment>,
     },
@@ -532,6 +543,7 @@ impl Event {
             Self::ServerCertificate { .. } => "server_certificate",
             Self::CrlSigning { .. } => "crl_signing",
             Self::RegistrationRequested { .. } => "registration_requested",
+            Self::RegistrationApproved { .. } => "registration_approved",
             Self::RegistrationGranted { .. } => "registration_granted",
             Self::RegistrationDenied { .. } => "registration_denied",
             Self::RegistrationLapsed { .. } => "registration_lapsed",

@@ -26,7 +26,7 @@ mod testing;
 mod throttle;
 
 pub use authenticator::{Authenticator, AuthenticatorSettings, Credentials};
-pub use certificate::{Anchor, ClientCertificate, UsernamePattern, UsernamePatternError};
+pub use certificate::{Anchor, ClientCertificate};
 pub use hasher::{Busy, Hasher, HasherSettings, Lane};
 pub use identity::{Cause, Identity, Proof, Refusal, Users};
 pub use phc::{

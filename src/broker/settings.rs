@@ -120,7 +120,7 @@ pub(super) fn durability(config: &Config) -> Option<store::Durability> {
 }
 
 pub(super) fn registry(config: &Config) -> registry::Settings {
-    let settings = config.registry;
+    let settings = &config.registry;
     registry::Settings {
         unlock_for: settings.unlock_for,
         pending_ttl: settings.pending_ttl,
@@ -129,6 +129,8 @@ pub(super) fn registry(config: &Config) -> registry::Settings {
         validity: config.ca.validity,
         renew_grace: settings.renew_grace,
         require_nonce: settings.require_nonce,
+        approvals: settings.approvals,
+        rules: settings.rules.clone(),
         rate: RateLimit {
             burst: settings.requests_per_minute,
             every: Duration::from_mins(1) / settings.requests_per_minute.max(1),

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use portcullis::access::{Auth, Permission, Quota, RevocationReason, RoleName, Username};
+use portcullis::access::{
+    Auth, Network, Permission, Quota, RevocationReason, RoleName, Username, UsernamePattern, UsernamePatternError,
+};
 use portcullis::admin::api::{Action, Hash, RequestId, StateFilter, TokenId};
-use portcullis::authn::{UsernamePattern, UsernamePatternError};
 use portcullis::clock::Timestamp;
 use portcullis::config::parse_duration;
 use portcullis::device::Address;
 use portcullis::mqtt::ClientId;
-use portcullis::registry::Network;
 use serde_json::Value;
 
 /// An MQTT broker with access control built in.

@@ -72,7 +72,7 @@ async fn list(state: StateArgument, client: &Client, shell: &mut Shell<'_>) -> R
                 request.id.to_string(),
                 request.username.to_string(),
                 request.pairing_code.to_string(),
-                request.state.as_str().to_owned(),
+                standing(request),
                 output::auth(request.auth).to_owned(),
                 request.source.to_string(),
                 request.listener.clone(),
@@ -92,12 +92,30 @@ fn word(value: &impl Serialize) -> String {
     }
 }
 
+/// With how far two people have come.
+fn standing(request: &RequestView) -> String {
+    let half = if request.approved.is_some() { ", 1 of 2" } else { "" };
+    format!("{}{half}", request.state.as_str())
+}
+
 fn show(request: &RequestView) -> String {
     let mut fields = Fields::default();
     fields.add("id", request.id.to_string());
     fields.add("username", request.username.as_str());
-    fields.add("state", request.state.as_str());
+    fields.add("state", standing(request));
+    if let Some(first) = &request.approved {
+        fields.add("approved by", first.by.as_str());
+        fields.add("approved at", output::time(first.at));
+        fields.add("would get roles", names(&first.grant.roles));
+        for permission in &first.grant.permissions {
+            fields.add("would get rule", output::permission(permission));
+        }
+        fields.add("would get prefix", first.grant.publish_prefix.clone().unwrap_or_default());
+        fields.add("would end", output::time_or(first.grant.expires_at, ""));
+        fields.add("comment", first.grant.comment.clone().unwrap_or_default());
+    }
     fields.add("token", request.token.map(|token| token.to_string()).unwrap_or_default());
+    fields.add("rule", request.rule.clone().unwrap_or_default());
     fields.add("replaces", request.replaces.map(|user| format!("the credentials of user {user}")).unwrap_or_default());
     let pairing =
         if request.pairing_shown { "" } else { " (the device could not be shown it: `grant` needs `--unpaired`)" };
@@ -154,6 +172,9 @@ async fn grant(arguments: GrantArguments, client: &Client, shell: &mut Shell<'_>
     };
     let request: RequestView = client.post(&path, &terms).await?;
     shell.print(&request, |request| {
+        if request.state == RequestState::Pending {
+            return format!("approved: another person must grant the same before {} is a user\n", request.username);
+        }
         let mut text = format!("granted: {} is a user now\n", request.username);
         if terms.roles.is_empty() && terms.permissions.is_empty() {
             text.push_str("it may do nothing until a role or a permission says so\n");
@@ -247,6 +268,11 @@ fn show_event(event: &Event, program: &str) -> String {
             let _ = write!(line, "  {}", request.pairing_code);
             let _ = write!(line, "  from {} at {}", request.source, request.listener);
             let _ = write!(line, "  {program} registry grant {}", request.id);
+        }
+        if let Some(first) = request.approved.as_ref().filter(|_| event.event == EventKind::Approved) {
+            let _ = write!(line, "  by {}", first.by);
+            let _ = write!(line, "  roles: {}", names(&first.grant.roles));
+            let _ = write!(line, "  {program} registry show {}", request.id);
         }
         match &request.state {
             RequestState::Granted { by, .. } => {

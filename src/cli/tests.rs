@@ -197,6 +197,20 @@ fn denied() -> Value {
     decided(&json!({ "state": "denied", "reason": "not\nours", "forget_at": "2026-02-04T05:00:00Z" }))
 }
 
+/// What the first of two people would grant.
+fn approved() -> Value {
+    let mut request = request();
+    request["approved"] = json!({
+        "who": { "as": "user", "id": "0190163d-8694-739b-aea5-966c26f8ad91", "username": "ada" }, "by": "user:ada",
+        "at": "2026-02-03T05:00:00Z",
+        "grant": {
+            "roles": ["line"], "permissions": [{ "context": "mqtt", "operation": "write", "resource": "a" }],
+            "publish_prefix": "site7/", "expires_at": "2030-01-01T00:00:00Z", "comment": "seen it", "unpaired": false
+        }
+    });
+    request
+}
+
 fn status(locked: bool) -> Value {
     if locked {
         json!({ "locked": true, "pending": 2, "max_pending": 10000 })
@@ -342,6 +356,30 @@ async fn the_registry() {
 }
 
 #[tokio::test]
+async fn two_people() {
+    let id = "0190163d-8694-739b-aea5-966c26f8ad93";
+    let conflict = json!({
+        "type": "x", "title": "Conflict", "status": 409,
+        "detail": format!("you have approved the request `{id}` already: another person must grant the same")
+    });
+    let mut ruled = granted();
+    ruled["rule"] = json!("line3");
+    ruled["by"] = json!("rule line3");
+    let mut text = String::new();
+    for (command, answers) in [
+        ("registry list".to_owned(), vec![ok(&json!({ "items": [approved()] }))]),
+        (format!("registry show {id}"), vec![ok(&approved())]),
+        (format!("registry show {id}"), vec![ok(&ruled)]),
+        (format!("registry grant {id} --role line"), vec![ok(&approved())]),
+        (format!("registry grant {id} --role line --json"), vec![ok(&approved())]),
+        (format!("registry grant {id} --role line"), vec![refused(409, &conflict)]),
+    ] {
+        writeln!(text, "{}", transcript(&command, answers).await).unwrap();
+    }
+    insta::assert_snapshot!("two_people", text);
+}
+
+#[tokio::test]
 async fn tokens() {
     let id = "0190163d-8694-739b-aea5-966c26f8ad93";
     let rule = r#"'{"context":"mqtt","operation":"read","resource":"plant/#"}'"#;
@@ -386,6 +424,7 @@ async fn watching() {
     let events = [
         json!({ "event": "unlocked", "at": at }),
         json!({ "event": "requested", "at": at, "request": request() }),
+        json!({ "event": "approved", "at": at, "request": approved() }),
         json!({ "event": "granted", "at": at, "request": granted() }),
         json!({ "event": "denied", "at": at, "request": denied() }),
         json!({ "event": "expired", "at": at, "request": request() }),

@@ -11,6 +11,7 @@ mod listeners;
 mod model;
 mod people;
 mod reader;
+mod rules;
 mod sections;
 mod source;
 #[cfg(test)]
@@ -104,6 +105,7 @@ impl Config {
         listeners::check_anonymous(&report, &listeners, &users);
         if report.is_clean() {
             people::check_policy(&report, &roles, &users);
+            rules::check(&report, &config, &listeners);
         }
         config.listeners = listeners.into_iter().map(|(_, listener)| listener).collect();
         config.roles = roles;

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::source::Source;
-use crate::access::{Auth, Permission, Quota, Role, RoleName, Username};
+use crate::access::{Auth, Network, Permission, Quota, Role, RoleName, Username, UsernamePattern};
 
 const MIB: u64 = 1 << 20;
 const DAY: Duration = Duration::from_hours(24);
@@ -133,7 +133,7 @@ pub struct Ca {
 }
 
 /// Section `[registry]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Registry {
     /// How long `registry unlock` opens the registry, 10 seconds to 1 day.
     pub unlock_for: Duration,
@@ -151,6 +151,69 @@ pub struct Registry {
     pub renew_grace: Duration,
     /// Must a certificate signing request hold a nonce of the broker?
     pub require_nonce: bool,
+    /// How many different people must grant a request, 1 or 2.
+    pub approvals: u8,
+    /// What is decided without a person.
+    pub rules: Vec<RegistryRule>,
+}
+
+/// One `[[registry.rule]]`: what of a request must be so, and what is decided then.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RegistryRule {
+    /// Unique; in the audit log.
+    pub name: String,
+    /// Requests from one of these networks; empty: from anywhere.
+    pub source: Vec<Network>,
+    /// Requests through this listener.
+    pub listener: Option<String>,
+    /// Requests with a key of one of these kinds; empty: with any, or with none.
+    pub key: Vec<KeyAlgorithm>,
+    /// Requests for these names.
+    pub username: Option<UsernamePattern>,
+    /// What is decided.
+    pub action: RuleAction,
+}
+
+/// What a [`RegistryRule`] decides.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RuleAction {
+    /// The request becomes a user at once.
+    Grant(RuleGrant),
+    /// The request is turned down.
+    Deny {
+        /// For the device.
+        reason: String,
+    },
+}
+
+/// What a rule gives. Names a network, a listener or a kind of key, always.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuleGrant {
+    /// Roles that exist when the broker starts.
+    pub roles: Vec<RoleName>,
+    /// Rules of its own.
+    pub permissions: Vec<Permission>,
+    /// Put in front of every topic that it publishes to.
+    pub publish_prefix: Option<String>,
+    /// Life of its certificates; `None`: [`Ca::validity`].
+    pub validity: Option<Duration>,
+    /// Does it grant while the registry is locked, too?
+    pub while_locked: bool,
+    /// Most users that it has made and that are there, 1 to 1,000,000.
+    pub limit: usize,
+}
+
+/// Kinds of keys, as rules name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyAlgorithm {
+    /// ECDSA on NIST P-256.
+    P256,
+    /// ECDSA on NIST P-384.
+    P384,
+    /// Ed25519.
+    Ed25519,
+    /// RSA of any admitted size.
+    Rsa,
 }
 
 /// Section `[access]`.
@@ -530,6 +593,8 @@ impl Default for Registry {
             requests_per_minute: 60,
             renew_grace: DAY * 30,
             require_nonce: false,
+            approvals: 1,
+            rules: Vec::new(),
         }
     }
 }

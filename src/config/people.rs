@@ -224,7 +224,7 @@ fn user_roles(section: &Section<'_>, roles: &[Role]) -> Vec<RoleName> {
     })
 }
 
-fn permissions(section: &Section<'_>) -> Vec<Permission> {
+pub(super) fn permissions(section: &Section<'_>) -> Vec<Permission> {
     section.sections("permissions").iter().filter_map(permission).collect()
 }
 
@@ -284,7 +284,7 @@ fn resource(item: &Item<'_>, context: Option<Context>) -> Result<String, Wrong> 
     }
 }
 
-fn publish_prefix(item: &Item<'_>) -> Result<String, Wrong> {
+pub(super) fn publish_prefix(item: &Item<'_>) -> Result<String, Wrong> {
     let prefix = text(item)?;
     if prefix.ends_with('/') && !prefix.starts_with('$') && !prefix.contains(['+', '#']) && prefix.len() < 65_535 {
         Ok(prefix)

@@ -14,6 +14,7 @@ use super::model::{
     OrphanedRetained, PartialSubscription, Password, Registry, Store, Tls, TlsVersion,
 };
 use super::reader::{Item, Section, Wrong, boolean, duration, integer, one_of, size, socket_address, text};
+use super::rules;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -29,7 +30,7 @@ pub(super) fn read(root: &Section<'_>, base: &Path) -> Config {
         workers: root.get("workers", integer::<u64>(1..=1024)).and_then(|n| usize::try_from(n).ok()?.try_into().ok()),
         tls: tls(&root.section("tls"), base, default.tls),
         ca: ca(&root.section("ca"), base, default.ca),
-        registry: registry(&root.section("registry"), default.registry),
+        registry: registry(&root.section("registry"), &default.registry),
         access: access(&root.section("access"), default.access),
         password: password(&root.section("password"), default.password),
         limits: limits(&root.section("limits"), default.limits),
@@ -94,7 +95,7 @@ fn ca(section: &Section<'_>, base: &Path, default: Ca) -> Ca {
     ca
 }
 
-fn registry(section: &Section<'_>, default: Registry) -> Registry {
+fn registry(section: &Section<'_>, default: &Registry) -> Registry {
     let registry = Registry {
         unlock_for: section.get("unlock_for", duration(SECOND * 10..=DAY)).unwrap_or(default.unlock_for),
         pending_ttl: section.get("pending_ttl", duration(MINUTE..=DAY * 30)).unwrap_or(default.pending_ttl),
@@ -110,12 +111,9 @@ fn registry(section: &Section<'_>, default: Registry) -> Registry {
             .unwrap_or(default.requests_per_minute),
         renew_grace: section.get("renew_grace", duration(Duration::ZERO..=DAY * 365)).unwrap_or(default.renew_grace),
         require_nonce: section.get("require_nonce", boolean).unwrap_or(default.require_nonce),
+        approvals: section.get("approvals", integer(1..=2)).unwrap_or(default.approvals),
+        rules: rules::read(section),
     };
-    if section.get("approvals", integer::<u64>(1..=2)) == Some(2) {
-        let key = section.full("approvals");
-        section.report.key(&key, "`registry.approvals = 2` is not available yet", "write `1` or leave the key out");
-    }
-    section.not_yet("rule", "for now an operator decides each request: leave it out");
     section.finish();
     registry
 }

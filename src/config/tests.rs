@@ -101,6 +101,46 @@ fn values_of_the_wrong_kind() {
     );
 }
 
+/// A rule that grants never lets everybody in, nor whoever claims a name.
+#[test]
+fn registry_rules() {
+    let rule = |keys: &str| format!("[[registry.rule]]\n{keys}");
+    let cases = [
+        rule("action = \"grant\""),
+        rule("action = \"grant\"\nusername = \"line3-*\"\nroles = [\"line\"]"),
+        rule("action = \"grant\"\nusername = \"line3-*\"\nsource = []"),
+        rule("action = \"grant\"\nsource = [\"10.0.0.0/8\", \"0.0.0.0/0\"]"),
+        rule("action = \"grant\"\nsource = [\"::/0\"]"),
+        rule("action = \"grant\"\nsource = [\"10.0.0.1/8\"]"),
+        rule("action = \"grant\"\nkey = [\"p256\"]"),
+        rule("action = \"grant\"\nkey = [\"p256\"]\nwhile_locked = true"),
+        rule("action = \"grant\"\nkey = [\"dsa\"]"),
+        rule("action = \"grant\"\nlistener = \"mqts\""),
+        rule("action = \"grant\"\nlistener = \"elsewhere\""),
+        rule("action = \"grant\"\nlistener = \"admin\"\nwhile_locked = true"),
+        rule("action = \"grant\"\nsource = [\"10.0.0.0/8\"]\nreason = \"no\""),
+        rule("action = \"grant\"\nsource = [\"10.0.0.0/8\"]\nvalidity = \"2h\""),
+        rule("action = \"grant\"\nsource = [\"10.0.0.0/8\"]\nlimit = 0\nrole = \"line\""),
+        rule(
+            "action = \"grant\"\nsource = [\"10.0.0.0/8\"]\npublish_prefix = \"$SYS/\"\npermissions = [{ context = \"mqtt\", operation = \"read\", resource = \"a/#/b\" }]",
+        ),
+        rule("action = \"deny\""),
+        rule("action = \"deny\"\nusername = \"a/b\""),
+        rule(
+            "action = \"deny\"\nkey = [\"rsa\"]\nroles = [\"line\"]\nwhile_locked = true\nreason = \"make a P-256 key\"",
+        ),
+        rule("action = \"deny\"\nkey = [\"rsa\"]\nreason = \"make a P-256 key\""),
+        rule("action = \"maybe\"\nusername = \"x\""),
+        rule("source = [\"10.0.0.0/8\"]"),
+        rule("name = \"a b\"\naction = \"deny\"\nusername = \"x\""),
+        format!("{0}\n{0}", rule("name = \"x\"\naction = \"deny\"\nusername = \"x\"")),
+        "registry.rule = 3".to_owned(),
+        "[registry]\napprovals = 3".to_owned(),
+        "[registry]\napprovals = 2".to_owned(),
+    ];
+    snapshot("rules", &cases.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
 #[test]
 fn addresses() {
     let listener = |bind: &str| format!("[[listener]]\nname = \"a\"\nbind = {bind}");
@@ -226,8 +266,6 @@ fn what_comes_later_is_refused_and_not_ignored() {
         &[
             "[[ca.trust]]\ncertificate = \"partner.pem\"\nusername = \"partner-*\"",
             "[ca]\nidentity = \"san_uri\"",
-            "[registry]\napprovals = 2",
-            "[[registry.rule]]\naction = \"grant\"",
             "[registry]\nrequire_nonce = true\napprovals = 1",
         ],
     );
@@ -427,7 +465,7 @@ fn the_examples_of_the_shipped_file_are_accepted_together() {
         })
         .collect();
     let config = Config::parse(&text.join("\n"), base.path()).unwrap();
-    assert_eq!((config.roles.len(), config.users.len()), (1, 3));
+    assert_eq!((config.roles.len(), config.users.len(), config.registry.rules.len()), (1, 3, 2));
     assert_eq!(config.listeners[1].anonymous.as_ref().unwrap().as_str(), "guest");
     assert!(config.admin.password.is_some() && config.workers.is_some());
     assert!(config.source.warnings().is_empty(), "{:?}", config.source.warnings());
@@ -438,18 +476,12 @@ fn the_examples_of_the_shipped_file_are_accepted_together() {
 fn every_key_is_documented_in_the_shipped_file() {
     let all = "[[listener]]\nname = \"a\"\nbind = \"127.0.0.1:1\"\n[[user]]\nusername = \"abc\"\nauth = \"certificate\"\n\
         permissions = [{ context = \"mqtt\", operation = \"read\", resource = \"a\" }]\n\
-        [[role]]\nname = \"r\"\npermissions = [{ context = \"mqtt\", operation = \"read\", resource = \"a\" }]";
+        [[role]]\nname = \"r\"\npermissions = [{ context = \"mqtt\", operation = \"read\", resource = \"a\" }]\n\
+        [[registry.rule]]\naction = \"grant\"\nlistener = \"a\"\n\
+        permissions = [{ context = \"mqtt\", operation = \"read\", resource = \"a\" }]";
     let asked = Config::parse(all, ".").unwrap().source.asked;
     // Refused with a reason of their own, so not for anybody to write.
-    let refused = [
-        "ca.trust",
-        "registry.rule",
-        "listener.path",
-        "listener.origins",
-        "user.quota",
-        "user.certificates",
-        "user.password",
-    ];
+    let refused = ["ca.trust", "listener.path", "listener.origins", "user.quota", "user.certificates", "user.password"];
     // Another spelling of a documented key.
     let aliases = ["user.mqttPublishPrefix"];
     let mut documented: BTreeSet<String> = BTreeSet::new();
@@ -473,12 +505,16 @@ fn every_key_is_documented_in_the_shipped_file() {
         } else if let Some(row) = line.strip_prefix("#   ") {
             // The tables of keys: `# [thing] key  text`.
             let mut words = row.split_whitespace().peekable();
-            if let Some(thing) = words.next_if(|word| ["role", "user", "permission"].contains(word)) {
+            if let Some(thing) = words.next_if(|word| ["role", "rule", "user", "permission"].contains(word)) {
                 item = thing.to_owned();
             }
             let Some(key) = words.next() else { continue };
             match item.as_str() {
-                "permission" => documented.extend(["role", "user"].map(|owner| format!("{owner}.permissions.{key}"))),
+                "permission" => {
+                    documented
+                        .extend(["role", "user", "registry.rule"].map(|owner| format!("{owner}.permissions.{key}")));
+                }
+                "rule" => _ = documented.insert(format!("registry.rule.{key}")),
                 "" => _ = documented.insert(format!("listener.{key}")),
                 item => _ = documented.insert(format!("{item}.{key}")),
             }

@@ -41,7 +41,7 @@
 //! | `portcullis_registry_renewals_total` | `outcome` | new certificates: `issued`, `in_grace`, `repeated` (a lost answer), `refused` |
 //! | `portcullis_registry_invitations_total` | | invitations to renew a certificate |
 //! | `portcullis_registry_pending` | | requests that wait for a decision |
-//! | `portcullis_registry_decisions_total` | `decision` | `granted`, `granted_by_token`, `denied` |
+//! | `portcullis_registry_decisions_total` | `decision` | `granted`, `granted_by_token`, `granted_by_rule`, `denied`, `denied_by_rule`, `approved` (by the first of two people) |
 //! | `portcullis_registry_tokens` | | claim tokens whose time is not over |
 //! | `portcullis_registry_tokens_refused_total` | `cause` | claims with a token that was not good: `unknown`, `expired`, `spent`, `name`, `network`, `author` (who does not hold it any more) |
 //!

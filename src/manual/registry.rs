@@ -80,7 +80,7 @@
 //! | 201 | `granted` | `username`; for a CSR `certificate`, `chain`, `ca` (PEM), `serial`, `not_after` |
 //! | 202 | `pending` | `pairing_code`, `retry_after` (seconds), `expires_at` |
 //! | 400 | `invalid` | `error` is one of `malformed`, `username`, `username_reserved`, `no_proof`, `weak_password`, `csr_malformed`, `csr_signature`, `key_not_admitted`, `common_name`, `alternative_name`, `ca_requested`, `unsupported` |
-//! | 403 | `denied` | `denied` with the operator's `reason`; `token` for a claim token that is not good; `disabled`, `expired`, `revoked` for a user that was granted and is no longer good |
+//! | 403 | `denied` | `denied` with the operator's `reason`; `token` for a claim token that is not good; `rule` for a rule that denies; `disabled`, `expired`, `revoked` for a user that was granted and is no longer good |
 //! | 409 | `conflict` | `name_taken`, `name_pending`, `key_in_use`, `certificate_expired`, `superseded` (it was renewed) |
 //! | 413 | `refused` | `too_large`, `csr_too_large` |
 //! | 422 | `refused` | `nonce_missing`, `nonce_foreign`, `nonce_expired`, `nonce_spent` |
@@ -192,8 +192,8 @@
 //! | `registry replace USERNAME [--for 24h] [--source CIDR]... [--cancel]`, `registry replacements` | lets a new key take the name of a user, see [Replacing](#replacing) |
 //! | `registry token create [--role R]... [--permission JSON]... [--publish-prefix P/] [--expires TIME] [--uses N] [--for 24h] [--username PATTERN] [--source CIDR]... [--comment TEXT]`, `registry token list`, `show ID`, `revoke ID` | see [Claim tokens](#claim-tokens) |
 //!
-//! `registry watch` tells what happens; over MQTT a message on `$registry/events/<event>` does (`requested`, `granted`, `denied`, `expired`, `displaced`,
-//! `unlocked`, `locked`; QoS 1, JSON, not retained), to every session whose rules let it read that topic: `mqtt read $registry/events/#` for all of
+//! `registry watch` tells what happens; over MQTT a message on `$registry/events/<event>` does (`requested`, `approved`, `granted`, `denied`, `expired`,
+//! `displaced`, `unlocked`, `locked`; QoS 1, JSON, not retained), to every session whose rules let it read that topic: `mqtt read $registry/events/#` for all of
 //! them. When more than 256 happen faster than they can be told, `$registry/events/missed` says how many were left out.
 //!
 //! A comment of a grant, a denial or a token stays with it and goes into the [audit log](super::audit): write no secrets into it.
@@ -234,6 +234,54 @@
 //!
 //! A token lasts a day, or `--for` up to 366 days, and is forgotten then; a revoked one at once. The users that it has made stay. At most 10,000 tokens
 //! are on record, each for at most 100,000 devices, with at most 32 roles, permissions and networks.
+//!
+//! # Rules
+//!
+//! What needs no person at all stands in broker.toml, which documents each key:
+//!
+//! ```toml
+//! [[registry.rule]]
+//! name = "line3"
+//! action = "grant"
+//! source = ["10.3.0.0/16"]
+//! username = "line3-*"
+//! key = ["p256"]
+//! roles = ["line"]
+//! validity = "30d"
+//!
+//! [[registry.rule]]
+//! action = "deny"
+//! key = ["rsa"]
+//! reason = "make a P-256 key"
+//! ```
+//!
+//! - They are asked about new requests, after the lock: while the registry is locked a rule decides nothing, and the answer is 423. A rule with `while_locked = true`
+//!   grants then too; it must name a network or a listener, and is a door that stays open for them.
+//! - A matching rule that denies beats every rule that grants, and a [claim token](#claim-tokens) and an [open name](#replacing) as well, wherever it stands. The answer is 403 with `rule` and
+//!   its reason. Nothing is recorded of the request, so nobody fills the table by being denied: to ask again is to be denied again, until the rule is gone.
+//! - Of the rules that grant the first one that matches decides, whole. The user, its rights and its certificate are made at once (201); the request on record and
+//!   the audit log name the rule. Nothing is granted that the rule does not name, whatever the device asks for, and no pairing code is compared: whoever meets the conditions
+//!   gets the identity. Where no rule matches, a person decides.
+//! - **A rule that grants must name a network, a listener or a kind of key**: `config check` refuses one that goes by the name alone, and a network that is everybody. A kind of
+//!   key alone is warned about, for anybody can make one.
+//! - It is on the rights of whoever writes broker.toml, the operator of the machine, who is bound by nobody's rules. A role that does not exist stops the start;
+//!   one that is deleted later makes the rule pass the request on to a person, and the log says so.
+//! - `validity` is the life of the certificates, those of renewals included, and `limit` bounds the users of one rule that are there. Rules never replace anybody; who
+//!   is pending stays pending when the rules change.
+//!
+//! # Two people
+//!
+//! With `registry.approvals = 2` a request is granted by two different people, or not at all. The first `registry grant` is put on record, with all that it would give; `registry list`, `show` and
+//! `watch` show it, and the device still waits. The second one must give the very same roles, permissions, prefix and end (comments are each one's own): then the
+//! user is made. If it differs, it begins anew, as the first of two. The same person again gets 409.
+//!
+//! - Users of the broker are told apart by their identity. Everybody at the Unix socket is one person, whatever their uid, and so are the program that embeds the broker and broker.toml: who may
+//!   open the socket can be anybody there.
+//! - What the first one has said counts only as long as that one could grant it: a user who was deleted, disabled or lost rights meanwhile has said nothing.
+//! - One person is enough to deny. The approval survives a restart and lapses with the request.
+//! - Claim tokens and rules are no way around it: the request that they speak for becomes pending with the approval of the token's author, or of the machine, and
+//!   another person must say the same. The use of a token is spent then.
+//! - Who may create users can create a second person: give the right to write to `/api/users` to others than the right to grant.
 //!
 //! # Replacing
 //!

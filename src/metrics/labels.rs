@@ -77,7 +77,8 @@ labels! {
     }
     /// Decisions about requests.
     RegistryDecision "decision" {
-        Granted = "granted", GrantedByToken = "granted_by_token", Denied = "denied",
+        Granted = "granted", GrantedByToken = "granted_by_token", GrantedByRule = "granted_by_rule", Denied = "denied",
+        DeniedByRule = "denied_by_rule", Approved = "approved",
     }
     /// Why a claim token was not good.
     TokenRefusal "cause" {

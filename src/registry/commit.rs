@@ -167,7 +167,8 @@ impl Inner {
                     batch.put(&DETAILS, &request.id.0, &details)?;
                     events.push(requested(request));
                     events.extend(decided(request));
-                    let event = event_of(&request.state).unwrap_or(EventKind::Requested);
+                    let event = event_of(request).filter(|event| *event != EventKind::Approved);
+                    let event = event.unwrap_or(EventKind::Requested);
                     told.push((event, RequestView::new(request, details)));
                 }
                 Change::Put(request) => {
@@ -179,7 +180,7 @@ impl Inner {
                         self.details(request.id)?
                     };
                     events.extend(decided(request));
-                    told.extend(event_of(&request.state).map(|event| (event, RequestView::new(request, details))));
+                    told.extend(event_of(request).map(|event| (event, RequestView::new(request, details))));
                 }
                 Change::Remove { id, why } => {
                     batch.delete(&REQUESTS, &id.0)?;
@@ -341,6 +342,9 @@ impl Inner {
                 };
                 pem.map_or_else(Answer::failed, |pem| self.collected(&user, *record, pem))
             }
+            Verdict::Barred { reason, .. } => {
+                Answer { reason: Some(reason.clone()), ..Answer::error(403, "denied", "rule", barred(&reason)) }
+            }
             Verdict::Denied { reason } => {
                 let message = if reason.is_empty() {
                     "the operator denied this request; ask them why".to_owned()
@@ -355,10 +359,18 @@ impl Inner {
     }
 }
 
+fn barred(reason: &str) -> String {
+    if reason.is_empty() {
+        "a rule of the broker denies this request; ask its operator why".to_owned()
+    } else {
+        format!("a rule of the broker denies this request: {reason}")
+    }
+}
+
 /// What happened to a request that has come to this state.
-fn event_of(state: &State) -> Option<EventKind> {
-    match state {
-        State::Pending => None,
+fn event_of(request: &Request) -> Option<EventKind> {
+    match request.state {
+        State::Pending => request.approved.as_ref().map(|_| EventKind::Approved),
         State::Granted { .. } => Some(EventKind::Granted),
         State::Denied { .. } => Some(EventKind::Denied),
     }
@@ -369,11 +381,17 @@ fn decided(request: &Request) -> Option<audit::Event> {
     let (id, username) = (request.id.0, request.username.clone());
     let recorded = |comment: &Option<String>| comment.as_deref().map(Comment::of);
     match &request.state {
-        State::Pending => None,
+        State::Pending => request.approved.as_ref().map(|approved| audit::Event::RegistrationApproved {
+            request: id,
+            username,
+            token: request.token.map(|token| token.0),
+            comment: recorded(&approved.grant.comment),
+        }),
         State::Granted { user, comment, .. } => Some(audit::Event::RegistrationGranted {
             request: id,
             user: UserRef { id: *user, username },
             token: request.token.map(|token| token.0),
+            rule: request.rule.as_deref().map(Word::name),
             comment: recorded(comment),
         }),
         State::Denied { comment, .. } => {

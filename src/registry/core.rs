@@ -10,6 +10,7 @@ mod claim;
 mod examine;
 mod renew;
 mod replace;
+mod rules;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
@@ -35,6 +36,7 @@ use crate::access::{CertificateRecord, User, UserId, Username};
 use crate::audit::{Closing, TokenEnd};
 use crate::authn::{Source, Users};
 use crate::clock::{Duration, Instant};
+use crate::config::RegistryRule;
 
 /// Denials that are kept for one name; the oldest is forgotten first.
 const DENIED_PER_NAME: usize = 4;
@@ -53,6 +55,8 @@ pub(super) struct Limits {
     pub(super) silence: Duration,
     /// Must a new request hold a nonce?
     pub(super) require_nonce: bool,
+    /// How many people must grant: 1 or 2.
+    pub(super) approvals: u8,
     /// How long after its end a certificate can still be renewed; zero: not at all.
     pub(super) renew_grace: Duration,
 }
@@ -66,6 +70,8 @@ pub(super) enum Verdict {
     Granted { id: RequestId, user: Arc<User>, certificate: Option<Box<CertificateRecord>> },
     /// Turned down, not long ago.
     Denied { reason: String },
+    /// Turned down by this rule, and not on record.
+    Barred { rule: String, reason: String },
     /// It became a user who may not act now.
     Unusable(Unusable),
     /// Not taken on record.
@@ -174,6 +180,9 @@ pub(super) struct Core {
     /// Names that are open to a new key.
     openings: HashMap<Username, Opening>,
     tokens: BTreeMap<TokenId, Token>,
+    rules: Vec<RegistryRule>,
+    /// INVARIANT: for each rule by name, the requests that it has granted and that are on record.
+    by_rule: HashMap<String, usize>,
     /// INVARIANT: exactly the tokens, by their hashes.
     token_of: HashMap<TokenDigest, TokenId>,
 }
@@ -197,6 +206,8 @@ impl Core {
             openings: HashMap::new(),
             tokens: BTreeMap::new(),
             token_of: HashMap::new(),
+            rules: Vec::new(),
+            by_rule: HashMap::new(),
         }
     }
 
@@ -254,6 +265,7 @@ impl Core {
             changes.push(Change::Remove { id: *oldest, why: Removal::Forgotten });
         }
         let DenyTerms { reason, comment } = terms;
+        request.approved = None;
         request.state = State::Denied { reason, by, at: now.wall, forget_at, comment };
         changes.push(Change::Put(Box::new(request)));
         Ok(changes)
@@ -262,6 +274,13 @@ impl Core {
     /// Where a request stands, for those who have given its proof already.
     pub(super) fn verdict(&self, id: RequestId, users: &dyn Users, now: Now) -> Option<Verdict> {
         self.requests.get(&id).map(|request| standing(request, users, now))
+    }
+
+    /// Life of the certificates of this user, where the rule that has made it says so.
+    pub(super) fn validity(&self, user: &User) -> Option<Duration> {
+        let request = self.holders.get(&user.username).and_then(|id| self.requests.get(id))?;
+        let is_its = matches!(request.state, State::Granted { user: made, .. } if made == user.id);
+        request.validity.filter(|_| is_its).map(Duration::from_secs)
     }
 
     /// What time has made void, at most [`AT_ONCE`] of it.
@@ -361,7 +380,12 @@ impl Core {
                 self.deadlines.insert((request.expires_at, id));
                 self.hold(&request);
             }
-            State::Granted { .. } => self.hold(&request),
+            State::Granted { .. } => {
+                if let Some(rule) = &request.rule {
+                    *self.by_rule.entry(rule.clone()).or_default() += 1;
+                }
+                self.hold(&request);
+            }
             State::Denied { forget_at, .. } => {
                 self.deadlines.insert((*forget_at, id));
                 self.denied.entry(request.username.clone()).or_default().push(id);
@@ -398,7 +422,16 @@ impl Core {
                 }
                 self.deadlines.remove(&(request.expires_at, id));
             }
-            State::Granted { .. } => {}
+            State::Granted { .. } => {
+                if let Some(rule) = &request.rule
+                    && let Some(made) = self.by_rule.get_mut(rule)
+                {
+                    *made = made.saturating_sub(1);
+                    if *made == 0 {
+                        self.by_rule.remove(rule);
+                    }
+                }
+            }
             State::Denied { forget_at, .. } => {
                 self.deadlines.remove(&(*forget_at, id));
                 if let Some(ids) = self.denied.get_mut(&request.username) {
@@ -443,6 +476,13 @@ impl Core {
         assert!(self.denied.values().all(|ids| (1..=DENIED_PER_NAME).contains(&ids.len())));
         assert_eq!(self.deadlines.len(), self.pending + denied);
         assert!(self.pending <= self.limits.max_pending);
+        let mut by_rule: HashMap<String, usize> = HashMap::new();
+        for request in self.requests.values().filter(|it| matches!(it.state, State::Granted { .. })) {
+            if let Some(rule) = &request.rule {
+                *by_rule.entry(rule.clone()).or_default() += 1;
+            }
+        }
+        assert_eq!(self.by_rule, by_rule);
         assert_eq!(self.tokens.len(), self.token_of.len());
         for (id, token) in &self.tokens {
             assert_eq!((token.view.id, self.token_of[&token.digest]), (*id, *id));

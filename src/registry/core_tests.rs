@@ -22,6 +22,7 @@ const LIMITS: Limits = Limits {
     denied_for: Duration::from_secs(2000),
     silence: Duration::from_mins(1),
     require_nonce: false,
+    approvals: 1,
     renew_grace: Duration::from_secs(500),
 };
 
@@ -318,6 +319,7 @@ impl Simulation {
             nonce: None,
             binding: Binding::Connection(1),
             token: None,
+            rules: true,
         };
         let mut facts = Facts::default();
         let (changes, verdict) = (0..8)
@@ -334,7 +336,7 @@ impl Simulation {
                         None
                     }
                     Step::Answer(changes, verdict) => Some((changes, verdict)),
-                    Step::Grant(..) => panic!("nobody has shown a token"),
+                    Step::Grant(..) => panic!("nobody has shown a token, and there are no rules"),
                 }
             })
             .expect("an answer after eight rounds");
@@ -353,6 +355,7 @@ impl Simulation {
                 Expected::Granted
             }
             Verdict::Denied { .. } => Expected::Denied,
+            Verdict::Barred { .. } => panic!("there are no rules"),
             Verdict::Unusable(_) => Expected::Unusable,
             Verdict::Refused(refused) => Expected::Refused(refused),
         };
@@ -539,6 +542,7 @@ fn a_flood_of_one_source_leaves_the_table_bounded_and_another_source_served() {
             nonce: None,
             binding: Binding::Connection(1),
             token: None,
+            rules: true,
         };
         let drawn = Drawn {
             id: RequestId(Uuid::from_u128(1 << 100 | u128::from(round))),
@@ -565,6 +569,7 @@ fn a_flood_of_one_source_leaves_the_table_bounded_and_another_source_served() {
         nonce: None,
         binding: Binding::Connection(1),
         token: None,
+        rules: true,
     };
     let drawn = Drawn { id: RequestId(Uuid::from_u128(7)), pairing_code: PairingCode::from_bytes([0; 10]) };
     let step = simulation.core.examine(&ask, &Facts::default(), drawn, &simulation.world, &|_| false, simulation.now());
@@ -587,6 +592,7 @@ fn a_wrong_password_for_a_pending_name_needs_no_argon2_once_the_right_one_was_se
         nonce: None,
         binding: Binding::Connection(1),
         token: None,
+        rules: true,
     };
     let drawn = Drawn { id: RequestId(Uuid::from_u128(7)), pairing_code: PairingCode::from_bytes([0; 10]) };
     let step = simulation.core.examine(&ask, &Facts::default(), drawn, &simulation.world, &|_| false, simulation.now());

@@ -1,12 +1,15 @@
 //! The shell of decisions: a request becomes a user, or is turned down.
 //!
-//! Entering: what operators decide, and requests that a token speaks for. Leaving: users with their certificates. INVARIANT: user,
+//! Entering: what operators decide, and requests that a token or a rule speaks for. Leaving: users with their certificates. INVARIANT: user,
 //! rights, certificate, decision and the use of a token are one transaction. Never: a signature before the log knows of it, nor
 //! more than the one who grants holds at that time.
+
+use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::Now;
+use super::approval::{Approval, Meeting};
 use super::commit::{Inner, Plan, Shared};
 use super::core::{Change, Granting, Grantor, Refused, Verdict, replaced_user};
 use super::operator::{DenyTerms, GrantTerms, RegistryError};
@@ -14,6 +17,7 @@ use super::request::{Details, Request, RequestId, RequestView, State, issued as 
 use super::token::TokenFault;
 use crate::access::{CertificateRecord, ManagedBy, User, UserId};
 use crate::audit::{self, Note, UserRef, Word};
+use crate::clock::Duration;
 use crate::directory::{self, Actor, Expected, NewUser};
 use crate::metrics::RegistryDecision;
 use crate::pki::{IssuedCertificate, PreparedCertificate, VerifiedCsr};
@@ -31,11 +35,25 @@ impl Inner {
         short_enough(terms.comment.as_deref())?;
         let mut state = self.state.lock();
         let request = state.core.grantable(id, terms.unpaired, now);
-        let request = request.map_err(|why| RegistryError::undecidable(id, why))?.clone();
+        let mut request = request.map_err(|why| RegistryError::undecidable(id, why))?.clone();
+        let mut by = actor.to_string();
+        if self.settings.approvals >= 2 {
+            let (who, _) = actor.in_audit();
+            match request.approved.as_ref().map(|first| first.meets(&who, &terms)) {
+                Some(Meeting::Agreed) if self.still_stands(&state, &request) => {
+                    if let Some(first) = request.approved.take() {
+                        by = format!("{} and {actor}", first.by);
+                    }
+                }
+                Some(Meeting::Repeated) => return Err(RegistryError::OwnApproval(id)),
+                _ => return self.approve(state, request, terms, actor, now),
+            }
+        }
+        request.approved = None;
         let plan = if request.replaces.is_some() {
-            self.replacement_plan(&state, request, terms, actor, now)?
+            self.replacement_plan(&state, request, terms, (actor, &by), now)?
         } else {
-            self.user_plan(request, None, terms, actor, now)?
+            self.user_plan(request, None, terms, (actor, &by), now)?
         };
         let told = self.carry_out(&mut state, plan, actor, now)?;
         self.metrics.registry_decisions.inc(RegistryDecision::Granted);
@@ -55,6 +73,63 @@ impl Inner {
         let told = self.carry_out(&mut state, changes, actor, now)?;
         self.metrics.registry_decisions.inc(RegistryDecision::Denied);
         self.decided(state, told, id, now)
+    }
+
+    /// Records what the first of two people would grant.
+    fn approve(
+        &self,
+        mut state: parking_lot::MutexGuard<'_, Shared>,
+        mut request: Request,
+        terms: GrantTerms,
+        actor: &Actor,
+        now: Now,
+    ) -> Result<RequestView, RegistryError> {
+        let id = request.id;
+        self.check_grant(&state, &request, &terms, actor, now)?;
+        let (who, _) = actor.in_audit();
+        request.approved = Some(Box::new(Approval { who, by: actor.to_string(), at: now.wall, grant: terms }));
+        let told = self.carry_out(&mut state, vec![Change::Put(Box::new(request))], actor, now)?;
+        self.metrics.registry_decisions.inc(RegistryDecision::Approved);
+        tracing::info!("request {id} was approved by {actor}; another person must say the same");
+        told.into_iter().find(|view| view.id == id).ok_or(RegistryError::NotFound(id))
+    }
+
+    /// Could this be granted by this actor now?
+    fn check_grant(
+        &self,
+        state: &Shared,
+        request: &Request,
+        terms: &GrantTerms,
+        actor: &Actor,
+        now: Now,
+    ) -> Result<(), RegistryError> {
+        if request.replaces.is_some() {
+            let (user, draft) = self.replaced(state, request, terms, now)?;
+            let put = directory::Change::PutUser { user: Box::new(draft), expected: Expected::Version(user.version) };
+            self.directory.preview(|_| Ok(put.into()), actor)?;
+            return Ok(());
+        }
+        self.check_user(new_user(request, terms.clone(), request.password_hash.clone()), actor)
+    }
+
+    /// Does the first of two people still stand by it: is that one somebody who could grant it now, as then?
+    fn still_stands(&self, state: &Shared, request: &Request) -> bool {
+        let Some(first) = &request.approved else { return false };
+        let actor = Actor::from(&first.who);
+        let id = request.id.to_string();
+        // A token speaks for its author, who may make tokens.
+        let route: &[&str] = if request.token.is_some() && first.by.starts_with("token ") {
+            &["tokens"]
+        } else {
+            &["requests", &id, "grant"]
+        };
+        let stands = self
+            .may_decide(&actor, route)
+            .and_then(|()| self.check_grant(state, request, &first.grant, &actor, self.now()));
+        if let Err(error) = &stands {
+            tracing::info!("the approval of request {id} by {} stands no more: {error}", first.by);
+        }
+        stands.is_ok()
     }
 
     /// Tells a decision to everybody who waits for it.
@@ -82,15 +157,34 @@ impl Inner {
     ) -> Result<(), RegistryError> {
         let Granting { request, terms, by } = granting;
         let id = request.id;
-        let (actor, decision) = match by {
+        let (actor, word, decision) = match by {
             Grantor::Token(token) => {
                 let author = state.core.token(token).map(|token| Actor::from(&token.author));
                 let author = author.ok_or_else(|| RegistryError::Damaged("a token is gone while it is used".into()))?;
                 self.may_decide(&author, &["tokens"])?;
-                (Actor::Token { token: token.0, author: Box::new(author) }, RegistryDecision::GrantedByToken)
+                let actor = Actor::Token { token: token.0, author: Box::new(author) };
+                let word = actor.to_string();
+                (actor, word, RegistryDecision::GrantedByToken)
             }
+            // Whoever writes broker.toml is bound by nobody's rules.
+            Grantor::Rule(rule) => (Actor::Registry, format!("rule {rule}"), RegistryDecision::GrantedByRule),
         };
-        let mut plan = self.user_plan(request, Some(details), terms, &actor, now)?;
+        if self.settings.approvals >= 2 {
+            // It is the word of one person, and another one must say the same.
+            self.check_user(new_user(&request, terms.clone(), request.password_hash.clone()), &actor)?;
+            let (who, _) = actor.in_audit();
+            let mut request = request;
+            request.approved = Some(Box::new(Approval { who, by: word, at: now.wall, grant: terms }));
+            // Who decides is a person then, and no rule.
+            request.rule = None;
+            let mut steps = steps;
+            steps.push(Change::Insert(Box::new(request)));
+            let plan = Plan { steps, details: Some(details), ..Plan::default() };
+            self.carry_out(state, plan, &actor, now)?;
+            self.metrics.registry_decisions.inc(RegistryDecision::Approved);
+            return Ok(());
+        }
+        let mut plan = self.user_plan(request, Some(details), terms, (&actor, &word), now)?;
         // It is on record and granted in one step.
         let granted = plan.steps.drain(..).map(|step| match step {
             Change::Put(request) => Change::Insert(request),
@@ -99,11 +193,12 @@ impl Inner {
         plan.steps = steps.into_iter().chain(granted).collect();
         self.carry_out(state, plan, &actor, now)?;
         self.metrics.registry_decisions.inc(decision);
-        tracing::info!("request {id} was granted by {actor}");
+        tracing::info!("request {id} was granted by {word}");
         Ok(())
     }
 
-    /// As [`Inner::grant_unseen`]; what its author no longer holds is a fault of the token.
+    /// As [`Inner::grant_unseen`]; what its author no longer holds is a fault of the token. `None`: a rule cannot give what it is to
+    /// give, for a role of it is gone: the request is to be looked at without rules.
     pub(super) fn unseen(
         &self,
         state: &mut Shared,
@@ -111,22 +206,27 @@ impl Inner {
         granting: Granting,
         details: Details,
         now: Now,
-    ) -> Result<Verdict, RegistryError> {
+    ) -> Result<Option<Verdict>, RegistryError> {
         let (id, by) = (granting.request.id, granting.by.clone());
         match self.grant_unseen(state, steps, granting, details, now) {
             Ok(()) => {
                 let policy = self.directory.policy();
-                state.core.verdict(id, &*policy, now).ok_or(RegistryError::NotFound(id))
+                state.core.verdict(id, &*policy, now).map(Some).ok_or(RegistryError::NotFound(id))
             }
             // Somebody else has taken the name, or the key, since the policy was looked at.
             Err(RegistryError::Directory(error)) if error.kind() == directory::ErrorKind::Conflict => {
-                Ok(Verdict::Refused(Refused::NameTaken))
+                Ok(Some(Verdict::Refused(Refused::NameTaken)))
             }
-            Err(error) if error.is_for_want_of_rights() => {
-                let Grantor::Token(token) = by;
-                tracing::warn!("token {token} cannot give what it is to give: {error}");
-                Ok(Verdict::Refused(Refused::Token(Some(token), TokenFault::Author)))
-            }
+            Err(error) if error.is_for_want_of_rights() => match by {
+                Grantor::Token(token) => {
+                    tracing::warn!("token {token} cannot give what it is to give: {error}");
+                    Ok(Some(Verdict::Refused(Refused::Token(Some(token), TokenFault::Author))))
+                }
+                Grantor::Rule(rule) => {
+                    tracing::error!("rule `{rule}` of broker.toml cannot give what it is to give: {error}");
+                    Ok(None)
+                }
+            },
             Err(error) => Err(error),
         }
     }
@@ -148,20 +248,12 @@ impl Inner {
         mut request: Request,
         details: Option<Details>,
         terms: GrantTerms,
-        actor: &Actor,
+        (actor, by): (&Actor, &str),
         now: Now,
     ) -> Result<Plan, RegistryError> {
-        let mut user = NewUser {
-            description: terms.comment.clone().unwrap_or_default(),
-            auth: request.auth(),
-            password_hash: request.password_hash.take(),
-            roles: terms.roles,
-            permissions: terms.permissions,
-            publish_prefix: terms.publish_prefix,
-            expires_at: terms.expires_at,
-            ..NewUser::named(request.username.clone())
-        }
-        .into_user(UserId(Uuid::now_v7()), ManagedBy::Registry);
+        let comment = terms.comment.clone();
+        let hash = request.password_hash.take();
+        let mut user = new_user(&request, terms, hash);
         // The directory says so again where it counts.
         self.check_user(user.clone(), actor)?;
         let mut details = details.map_or_else(|| self.details(request.id), Ok)?;
@@ -170,9 +262,9 @@ impl Inner {
         request.state = State::Granted {
             user: user.id,
             serial: issued.as_ref().map(|issued| issued.serial().to_owned()),
-            by: actor.to_string(),
+            by: by.to_owned(),
             at: now.wall,
-            comment: terms.comment,
+            comment,
         };
         let note = issuance(&user, user.certificates.first());
         details.certificate = issued.map(|issued| issued.pem().to_owned());
@@ -191,20 +283,13 @@ impl Inner {
         state: &Shared,
         mut request: Request,
         terms: GrantTerms,
-        actor: &Actor,
+        (actor, by): (&Actor, &str),
         now: Now,
     ) -> Result<Plan, RegistryError> {
-        let GrantTerms { roles, permissions, publish_prefix, expires_at, comment, unpaired: _ } = terms;
-        if !roles.is_empty() || !permissions.is_empty() || publish_prefix.is_some() || expires_at.is_some() {
-            let why = "a replacement keeps the rights and the end of its user: grant it without, and use `user edit`";
-            return Err(RegistryError::Invalid(why));
-        }
-        let policy = self.directory.policy();
-        let user =
-            replaced_user(&request, &*policy).ok_or_else(|| RegistryError::UserUnknown(request.username.clone()))?;
+        let (user, draft) = self.replaced(state, &request, &terms, now)?;
+        let user = &*user;
         let expected = Expected::Version(user.version);
         let put = |user| directory::Change::PutUser { user: Box::new(user), expected };
-        let draft = state.core.replacement(user, &request, None, now.wall);
         self.directory.preview(|_| Ok(put(draft).into()), actor)?;
         let mut details = self.details(request.id)?;
         let issued = self.issue(&request, &details, actor, now)?;
@@ -214,15 +299,35 @@ impl Inner {
         request.state = State::Granted {
             user: user.id,
             serial: record.as_ref().map(|record| record.serial.clone()),
-            by: actor.to_string(),
+            by: by.to_owned(),
             at: now.wall,
-            comment,
+            comment: terms.comment,
         };
         details.certificate = issued.map(|issued| issued.pem().to_owned());
         let note = issuance(user, record.as_ref());
         let mut steps = state.core.replaced(&request, user.id);
         steps.push(Change::Put(Box::new(request)));
         Ok(Plan { steps, users: vec![put(changed)], details: Some(details), note })
+    }
+
+    /// Whom a request replaces, and how that user would be without the new certificate.
+    fn replaced(
+        &self,
+        state: &Shared,
+        request: &Request,
+        terms: &GrantTerms,
+        now: Now,
+    ) -> Result<(Arc<User>, User), RegistryError> {
+        let GrantTerms { roles, permissions, publish_prefix, expires_at, comment: _, unpaired: _ } = terms;
+        if !roles.is_empty() || !permissions.is_empty() || publish_prefix.is_some() || expires_at.is_some() {
+            let why = "a replacement keeps the rights and the end of its user: grant it without, and use `user edit`";
+            return Err(RegistryError::Invalid(why));
+        }
+        let policy = self.directory.policy();
+        let user = replaced_user(request, &*policy).cloned();
+        let user = user.ok_or_else(|| RegistryError::UserUnknown(request.username.clone()))?;
+        let draft = state.core.replacement(&user, request, None, now.wall);
+        Ok((user, draft))
     }
 
     /// The certificate of a request with a CSR. The CSR is checked again: what is signed comes from a check, not from the disk.
@@ -238,7 +343,8 @@ impl Inner {
         let csr = csr.filter(|csr| csr.key().fingerprint() == *key && *csr.username() == request.username).ok_or_else(
             || RegistryError::Damaged(format!("the CSR of request `{}` is not the one on record", request.id)),
         )?;
-        self.certify(&csr, Some(request.id), actor, now).map(Some)
+        let validity = request.validity.map_or(self.settings.validity, Duration::from_secs);
+        self.certify(&csr, Some(request.id), validity, actor, now).map(Some)
     }
 
     /// Signs: prepared, recorded, signed once, read again and compared.
@@ -246,6 +352,7 @@ impl Inner {
         &self,
         csr: &VerifiedCsr,
         request: Option<RequestId>,
+        validity: Duration,
         actor: &Actor,
         now: Now,
     ) -> Result<IssuedCertificate, RegistryError> {
@@ -253,7 +360,7 @@ impl Inner {
             return Err(RegistryError::Invalid("the CA is revoked: replace it, then grant this"));
         }
         let serial = self.signer.draw_serial()?;
-        let prepared = PreparedCertificate::client(csr, self.signer.issuer(), serial, now.wall, self.settings.validity)
+        let prepared = PreparedCertificate::client(csr, self.signer.issuer(), serial, now.wall, validity)
             .map_err(crate::pki::SignerError::from)?;
         // Whatever becomes of the transaction: no key signs anything that the log does not know of.
         let intent = audit::Event::CertificateSigning {
@@ -265,6 +372,21 @@ impl Inner {
         tracing::info!("signing certificate {} for `{}`", serial.hex(), csr.username());
         Ok(self.signer.sign(prepared)?)
     }
+}
+
+/// The user that a request becomes, without its certificate.
+fn new_user(request: &Request, terms: GrantTerms, password_hash: Option<String>) -> User {
+    NewUser {
+        description: terms.comment.unwrap_or_default(),
+        auth: request.auth(),
+        password_hash,
+        roles: terms.roles,
+        permissions: terms.permissions,
+        publish_prefix: terms.publish_prefix,
+        expires_at: terms.expires_at,
+        ..NewUser::named(request.username.clone())
+    }
+    .into_user(UserId(Uuid::now_v7()), ManagedBy::Registry)
 }
 
 /// What the audit log says of a certificate that comes with a grant.

@@ -6,10 +6,11 @@
 //!   operator --grant--> pki signs, directory commits user + certificate + request together --> answer pushed
 //! ```
 //!
-//! `core`, `lock` and `token` decide, and are pure: time, randomness, users and what argon2 says are parameters. `service`, `grant`,
+//! `core`, `lock`, `token` and `approval` decide, and are pure: time, randomness, users and what argon2 says are parameters. `service`, `grant`,
 //! `tokens` and `commit` are the shell around them. The decision is an operator's; what a device asks for is shown and never granted by asking.
 
 mod answer;
+mod approval;
 mod commit;
 mod core;
 mod format;
@@ -23,15 +24,17 @@ mod rates;
 mod renewal;
 mod replacement;
 mod request;
+mod ruled;
 mod service;
 mod settings;
 mod token;
 mod tokens;
 
 pub use answer::Answer;
+pub use approval::Approval;
 pub use format::Format;
 pub use invitation::{Invitation, invitation};
-pub use lock::{MAX_UNLOCK, Network, NetworkError, UnlockTerms};
+pub use lock::{MAX_UNLOCK, UnlockTerms};
 pub use message::{MAX_CONTEXT, MAX_ID, MAX_PAYLOAD, MAX_WISHES};
 pub use nonce::{Binding, NONCE_LIFE};
 pub use operator::{

@@ -18,7 +18,7 @@ use crate::pki::SignerError;
 use crate::store::StoreError;
 
 /// What a granted request gets. Nothing of what the device asked for is in it unless the operator put it there.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GrantTerms {
     /// Roles that exist.
@@ -119,6 +119,8 @@ pub struct Event {
 pub enum EventKind {
     /// A new request.
     Requested,
+    /// The first of two people would grant it.
+    Approved,
     /// It became a user.
     Granted,
     /// It was turned down.
@@ -145,6 +147,7 @@ impl EventKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Requested => "requested",
+            Self::Approved => "approved",
             Self::Granted => "granted",
             Self::Denied => "denied",
             Self::Expired => "expired",
@@ -170,6 +173,9 @@ pub enum RegistryError {
         /// `granted` or `denied`.
         state: &'static str,
     },
+    /// Two people must say the same, and this is one.
+    #[error("you have approved the request `{0}` already: another person must grant the same")]
+    OwnApproval(RequestId),
     /// The code could not be compared.
     #[error(
         "the device of request `{0}` could not be shown its pairing code; if you know that it is yours, grant it with `unpaired`"
@@ -190,6 +196,14 @@ pub enum RegistryError {
     /// Out of range.
     #[error("{0}")]
     Invalid(&'static str),
+    /// Operator: a rule of broker.toml could never grant.
+    #[error("the rule `{rule}` of broker.toml cannot grant: {error}")]
+    Rule {
+        /// Which.
+        rule: String,
+        /// Why not.
+        error: Box<RegistryError>,
+    },
     /// The terms name a role that is not there.
     #[error("there is no role `{0}`: create it first, or grant without it")]
     RoleUnknown(RoleName),
@@ -229,9 +243,9 @@ impl RegistryError {
             Self::NotFound(_) | Self::NotOpen(_) | Self::UserUnknown(_) | Self::NoToken(_) => {
                 RegistryErrorKind::NotFound
             }
-            Self::NotPending { .. } | Self::Unpaired(_) => RegistryErrorKind::Conflict,
+            Self::NotPending { .. } | Self::Unpaired(_) | Self::OwnApproval(_) => RegistryErrorKind::Conflict,
             Self::NotAllowed(_) => RegistryErrorKind::Forbidden,
-            Self::Invalid(_) | Self::RoleUnknown(_) => RegistryErrorKind::Invalid,
+            Self::Invalid(_) | Self::RoleUnknown(_) | Self::Rule { .. } => RegistryErrorKind::Invalid,
             Self::Directory(error) => match error.kind() {
                 // A role or a name that is missing is a fault of the terms, not of the request's address.
                 directory::ErrorKind::NotFound | directory::ErrorKind::Invalid => RegistryErrorKind::Invalid,

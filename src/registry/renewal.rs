@@ -147,7 +147,9 @@ impl Inner {
         csr: String,
         now: Now,
     ) -> Result<Answer, RegistryError> {
-        let issued = self.certify(&message.csr, None, &Actor::Registry, now)?;
+        // A rule that has granted short lives has granted them for good.
+        let validity = state.core.validity(user).unwrap_or(self.settings.validity);
+        let issued = self.certify(&message.csr, None, validity, &Actor::Registry, now)?;
         let record = issued.record();
         let changed = state.core.renewed(user, record.clone(), replaces, now.wall);
         let named = UserRef { id: user.id, username: user.username.clone() };

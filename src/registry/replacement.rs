@@ -9,11 +9,10 @@ use uuid::Uuid;
 
 use super::commit::Inner;
 use super::core::{Change, Opening};
-use super::lock::Network;
 use super::operator::RegistryError;
 use super::request::RequestId;
 use super::service::Registry;
-use crate::access::{UserId, Username};
+use crate::access::{Network, UserId, Username};
 use crate::clock::Duration;
 use crate::directory::{self, Actor, Expected};
 use crate::store::Table;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::approval::Approval;
 use super::token::TokenId;
 use crate::access::{Auth, CertificateRecord, Permission, RoleName, UserId, Username};
 use crate::audit::{Event, UserRef, Word};
@@ -137,6 +138,15 @@ pub(super) struct Request {
     /// The token that it came with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) token: Option<TokenId>,
+    /// What the first of two people has said, while the second has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) approved: Option<Box<Approval>>,
+    /// The rule that has granted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rule: Option<String>,
+    /// Life of its certificates, in seconds, where that is not `ca.validity`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) validity: Option<u64>,
     #[serde(skip)]
     pub(super) remembered: Option<Remembered>,
 }
@@ -198,6 +208,12 @@ pub struct RequestView {
     /// The claim token that it came with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenId>,
+    /// What the first of two people would grant, while a second one has to say the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved: Option<Box<Approval>>,
+    /// The rule of broker.toml that has granted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// Could the device be shown the code? If not, granting needs `unpaired`.
     pub pairing_shown: bool,
     /// Kind of the key, for a request with a CSR.
@@ -245,6 +261,8 @@ impl RequestView {
             pairing_code: request.pairing_code,
             replaces: request.replaces,
             token: request.token,
+            approved: request.approved.clone(),
+            rule: request.rule.clone(),
             pairing_shown: request.pairing_shown,
             key: request.key_kind.clone(),
             key_fingerprint: request.key.clone(),

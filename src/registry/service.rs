@@ -63,7 +63,7 @@ impl Registry {
     /// Loads the requests of the store; the door is locked.
     ///
     /// # Errors
-    /// [`RegistryError::Store`] and [`RegistryError::Damaged`].
+    /// [`RegistryError::Store`], [`RegistryError::Damaged`], and [`RegistryError::Rule`] for a rule that could never grant.
     pub fn open(
         store: Arc<dyn Store>,
         directory: Arc<Directory>,
@@ -84,10 +84,12 @@ impl Registry {
             denied_for: settings.denied_for,
             silence: POLL * 2,
             require_nonce: settings.require_nonce,
+            approvals: settings.approvals,
             renew_grace: settings.renew_grace,
         };
         let mint = Mint::new(&keys.0, clock.instant());
         let mut core = Core::new(limits, Nonces::new(mint.clone()));
+        core.set_rules(settings.rules.clone());
         for record in RENEWALS.iter(&*store) {
             let (user, renewal) = record?;
             core.restore_renewal(UserId(user), renewal);
@@ -123,6 +125,7 @@ impl Registry {
             recorder: OnceLock::new(),
         }));
         registry.0.count_all(&registry.0.state.lock().core);
+        registry.0.check_rules()?;
         Ok(registry)
     }
 
@@ -230,7 +233,7 @@ impl Registry {
         for _ in 0..ROUNDS {
             let (registry, shared, origin) = (self.clone(), Arc::clone(&message), origin.clone());
             let step = tokio::task::spawn_blocking(move || {
-                let outcome = registry.step(&shared, &facts, &origin);
+                let outcome = registry.step(&shared, &facts, &origin, true);
                 (outcome, facts)
             });
             let outcome;
@@ -276,7 +279,7 @@ impl Registry {
     }
 
     /// One question to the core; its changes are made, durably, before the answer leaves. Blocks.
-    fn step(&self, message: &RegisterMessage, facts: &Facts, origin: &Origin) -> Outcome {
+    fn step(&self, message: &RegisterMessage, facts: &Facts, origin: &Origin, rules: bool) -> Outcome {
         let inner = &*self.0;
         let now = inner.now();
         let csr = message.csr.as_ref().map(|(_, csr)| csr);
@@ -298,6 +301,7 @@ impl Registry {
             nonce: csr.and_then(VerifiedCsr::challenge_password),
             binding: origin.binding,
             token: message.token.as_ref(),
+            rules,
         };
         let policy = inner.directory.policy();
         let mut state = inner.state.lock();
@@ -319,7 +323,14 @@ impl Registry {
                 let plan = Plan { steps, details: Some(details), ..Plan::default() };
                 inner.carry_out(&mut state, plan, &Actor::Registry, now).map(|_| verdict)
             }
-            Step::Grant(steps, granting) => inner.unseen(&mut state, steps, *granting, details, now),
+            Step::Grant(steps, granting) => match inner.unseen(&mut state, steps, *granting, details, now) {
+                Ok(None) => {
+                    drop(state);
+                    return self.step(message, facts, origin, false);
+                }
+                Ok(Some(verdict)) => Ok(verdict),
+                Err(error) => Err(error),
+            },
         };
         let verdict = match verdict {
             Ok(verdict) => verdict,
@@ -328,6 +339,9 @@ impl Registry {
                 return Outcome::failed();
             }
         };
+        if let Verdict::Barred { rule, .. } = &verdict {
+            inner.barred(rule);
+        }
         if let Verdict::Refused(Refused::Token(token, fault)) = &verdict {
             inner.claim_failed(*token, *fault, origin);
             // A guess costs more than a poll, as that of a password does.

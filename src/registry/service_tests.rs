@@ -5,12 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+#[path = "approval_tests.rs"]
+mod approvals;
 #[path = "nonce_tests.rs"]
 mod nonce;
 #[path = "renewal_tests.rs"]
 mod renewal;
 #[path = "replacement_tests.rs"]
 mod replacement;
+#[path = "rule_tests.rs"]
+mod rules;
 #[path = "token_tests.rs"]
 mod tokens;
 

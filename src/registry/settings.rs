@@ -16,6 +16,7 @@ use super::request::Door;
 use crate::access::UserId;
 use crate::authn::{Busy, HashError, Hasher, Lane, PasswordPolicy, Source};
 use crate::clock::Duration;
+use crate::config::RegistryRule;
 use crate::mqtt::TopicName;
 use crate::pki::DEFAULT_VALIDITY;
 
@@ -38,6 +39,10 @@ pub struct Settings {
     pub renew_grace: Duration,
     /// Must the CSR of a new request hold a nonce of `challenge`? Default no.
     pub require_nonce: bool,
+    /// How many different people must grant a request: 1 or 2. Default 1.
+    pub approvals: u8,
+    /// What is decided without a person. Default nothing.
+    pub rules: Vec<RegistryRule>,
     /// Messages of one source. Default 60 at once, then 5 in a second.
     pub rate: RateLimit,
 }
@@ -53,6 +58,8 @@ impl Default for Settings {
             validity: DEFAULT_VALIDITY,
             renew_grace: Duration::from_hours(30 * 24),
             require_nonce: false,
+            approvals: 1,
+            rules: Vec::new(),
             rate: RateLimit { burst: 60, every: Duration::from_millis(200) },
         }
     }

@@ -16,6 +16,8 @@ use crate::audit::TokenEnd;
 pub(in crate::registry) enum Grantor {
     /// The author of this token.
     Token(TokenId),
+    /// Whoever has written this rule into broker.toml.
+    Rule(String),
 }
 
 /// A request that is to become a user at once.

@@ -10,6 +10,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::super::Now;
 use super::super::nonce::Binding;
+use super::super::operator::GrantTerms;
 use super::super::request::{Door, Remembered, Request, RequestId, State};
 use super::super::token::TokenDigest;
 use super::claim::{Granting, Grantor};
@@ -34,6 +35,8 @@ pub(in crate::registry) struct Ask<'a> {
     pub(in crate::registry) binding: Binding,
     /// Of the token that it shows.
     pub(in crate::registry) token: Option<&'a TokenDigest>,
+    /// May rules grant it? Not, where one has tried and could not.
+    pub(in crate::registry) rules: bool,
 }
 
 /// What argon2 has said about the password of this message so far. Facts stay true whatever happens meanwhile.
@@ -141,9 +144,17 @@ impl Core {
             Some(Ok(token)) => Some(token),
             Some(Err((id, fault))) => return refuse(changes, Refused::Token(id, fault)),
         };
-        let by_lock = replaces.is_none() && token.is_none();
-        if by_lock && !self.lock.admits(ask.source, ask.listener, ask.username, now) {
+        // A rule needs the door open, but for those that say so; what it grants is a new identity, never that of somebody.
+        let mut by_lock = replaces.is_none() && token.is_none();
+        let unlocked = by_lock && self.lock.admits(ask.source, ask.listener, ask.username, now);
+        let rule = if by_lock && ask.rules { self.granted_by(ask, unlocked) } else { None };
+        if by_lock && !unlocked && rule.is_none() {
             return refuse(changes, Refused::Locked);
+        }
+        by_lock &= unlocked;
+        if let Some((rule, reason)) = self.denied_by(ask) {
+            // Nothing is kept of it: it is asked again each time.
+            return Step::Answer(changes, Verdict::Barred { rule: rule.name.clone(), reason: reason.to_owned() });
         }
         let nonce = match self.limits.require_nonce.then(|| self.nonces.check(ask.nonce, ask.binding, now.instant)) {
             None => None,
@@ -183,7 +194,8 @@ impl Core {
         let of_source = self.by_source.get(&source).map_or(0, |ids| ids.iter().filter(stays).count());
         let full = self.pending.saturating_sub(left) >= self.limits.max_pending;
         // What is granted at once takes no place among those that wait.
-        if token.is_none() && (full || of_source >= self.limits.max_pending_per_source) {
+        let at_once = (token.is_some() || rule.is_some()) && self.limits.approvals < 2;
+        if !at_once && (full || of_source >= self.limits.max_pending_per_source) {
             match self.yielding(source, &leaving, is_waited_for, now) {
                 Some(id) => changes.push(Change::Remove { id, why: Removal::Displaced }),
                 None => return refuse(changes, Refused::Full),
@@ -218,6 +230,9 @@ impl Core {
             remembered,
             replaces,
             token: token.map(|token| token.view.id),
+            rule: rule.map(|(rule, _)| rule.name.clone()),
+            approved: None,
+            validity: rule.and_then(|(_, grant)| grant.validity).map(|validity| validity.as_secs()),
         };
         if let Some(token) = token {
             changes.push(Change::PutToken(Box::new(token.spent(now.wall))));
@@ -225,6 +240,16 @@ impl Core {
             return Step::Grant(changes, Box::new(Granting { request, terms: token.grant(), by }));
         }
         changes.extend(by_lock.then_some(Change::Admitted));
+        if let Some((rule, grant)) = rule {
+            let terms = GrantTerms {
+                roles: grant.roles.clone(),
+                permissions: grant.permissions.clone(),
+                publish_prefix: grant.publish_prefix.clone(),
+                ..GrantTerms::default()
+            };
+            let by = Grantor::Rule(rule.name.clone());
+            return Step::Grant(changes, Box::new(Granting { request, terms, by }));
+        }
         changes.push(Change::Insert(Box::new(request)));
         Step::Answer(changes, Verdict::Pending(drawn.id))
     }

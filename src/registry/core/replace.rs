@@ -10,11 +10,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::super::Now;
-use super::super::lock::Network;
 use super::super::request::{Request, State};
 use super::examine::Ask;
 use super::{AT_ONCE, Change, Core, Removal};
-use crate::access::{CertificateRecord, RevocationReason, User, UserId, Username};
+use crate::access::{CertificateRecord, Network, RevocationReason, User, UserId, Username};
 use crate::audit::Closing;
 use crate::authn::Users;
 

@@ -1,0 +1,111 @@
+//! Which addresses: a network. Pure.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Addresses, as `10.0.0.0/8` or `2001:db8::/32`; a lone address is a network of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+/// What was given is no network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no network; write it as `10.0.0.0/8` or `2001:db8::/32`, with no bits set behind the prefix")]
+pub struct NetworkError(String);
+
+impl Network {
+    /// Does it hold every address of its kind?
+    pub fn is_everything(&self) -> bool {
+        self.prefix == 0
+    }
+
+    /// Does it hold this address? An IPv4 address inside IPv6 counts as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                network.to_bits() == address.to_bits() & u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0)
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                network.to_bits()
+                    == address.to_bits() & u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Self, NetworkError> {
+        let error = || NetworkError(text.chars().take(80).collect());
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+        let address: IpAddr = address.parse().map_err(|_| error())?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            None => longest,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().map_err(|_| error())?,
+            Some(_) => return Err(error()),
+        };
+        let network = Self { address, prefix };
+        // `to_canonical` would turn ::ffff:0:0/96 into IPv4, which it is not.
+        let mapped = matches!(address, IpAddr::V6(six) if six.to_ipv4_mapped().is_some());
+        if prefix > longest || mapped || !network.contains(address) { Err(error()) } else { Ok(network) }
+    }
+}
+
+impl TryFrom<String> for Network {
+    type Error = NetworkError;
+
+    fn try_from(text: String) -> Result<Self, NetworkError> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl From<Network> for String {
+    fn from(network: Network) -> String {
+        network.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn networks_hold_their_addresses_and_no_others() {
+        let holds =
+            |network: &str, address: &str| network.parse::<Network>().unwrap().contains(address.parse().unwrap());
+        assert!(holds("10.0.0.0/8", "10.255.1.2") && !holds("10.0.0.0/8", "11.0.0.0"));
+        assert!(holds("0.0.0.0/0", "203.0.113.9") && !holds("0.0.0.0/0", "2001:db8::1"));
+        assert!(holds("10.0.0.0/8", "::ffff:10.1.2.3"));
+        assert!(holds("2001:db8::/32", "2001:db8:ffff::1") && !holds("2001:db8::/32", "2001:db9::"));
+        assert!(holds("::/0", "2001:db8::1"));
+        assert!(holds("192.0.2.7", "192.0.2.7") && !holds("192.0.2.7", "192.0.2.6"));
+        for wrong in ["", "10.0.0.0/33", "10.0.0.1/8", "::1/129", "10.0.0.0/-1", "10.0.0.0/+8", "::ffff:0:0/96", "x/8"]
+        {
+            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_a_panic(text: String) {
+            let _ = text.parse::<Network>();
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Two people for one grant: nothing that one can do, by any way, makes a user.
+
+use serde_json::json;
+
+use super::*;
+use crate::access::{RoleName, User, UserId};
+use crate::audit;
+use crate::config::{RegistryRule, RuleAction, RuleGrant};
+use crate::registry::{RegistryError, ReplaceTerms, TokenTerms};
+
+fn settings() -> Settings {
+    Settings { rate: RateLimit { burst: 10_000, every: Duration::from_millis(1) }, approvals: 2, ..Settings::default() }
+}
+
+/// Somebody with the role `admin`.
+fn person(stage: &Stage, name: &str) -> (UserId, Actor) {
+    let mut new = NewUser::named(name.parse().unwrap());
+    new.roles.push(RoleName::admin());
+    let user = stage.directory.create_user(new, &Actor::System).unwrap();
+    (user.id, Actor::User { id: user.id, username: user.username.clone(), from: None })
+}
+
+async fn pending(stage: &Stage) -> RequestId {
+    stage.unlock().await;
+    assert_eq!(stage.send(with_csr()).await.status, 202);
+    stage.only().await
+}
+
+fn made(stage: &Stage, name: &str) -> bool {
+    stage.directory.policy().user_named(&name.parse().unwrap()).is_some()
+}
+
+fn edit(stage: &Stage, id: UserId, edit: impl FnOnce(&mut User) + Send + 'static) {
+    stage.directory.update_user(id, Expected::Any, edit, &Actor::System).unwrap();
+}
+
+#[tokio::test]
+async fn two_people_grant_the_same_or_nothing_is_granted() {
+    let mut stage = Stage::with(settings());
+    let ((_, ada), (_, bob)) = (person(&stage, "ada"), person(&stage, "bob"));
+    let id = pending(&stage).await;
+    let mut events = stage.registry.watch();
+    let terms = GrantTerms { comment: Some("seen it".into()), ..Stage::terms() };
+    let view = stage.registry.grant(id, terms, ada.clone()).await.unwrap();
+    assert_eq!(view.state, State::Pending);
+    let first = view.approved.unwrap();
+    assert_eq!((first.by.as_str(), &first.grant.roles), ("user:ada", &Stage::terms().roles));
+    assert_eq!(events.recv().await.unwrap().event, EventKind::Approved);
+    assert_eq!(stage.send(with_csr()).await.status, 202);
+    stage.restart();
+    assert!(stage.registry.show(id).await.unwrap().approved.is_some(), "it survives a restart");
+    let again = stage.registry.grant(id, Stage::terms(), ada.clone()).await.unwrap_err();
+    assert!(matches!(again, RegistryError::OwnApproval(_)), "{again}");
+    assert_eq!(again.kind(), RegistryErrorKind::Conflict);
+
+    // Something else begins anew, whoever says it.
+    let view = stage.registry.grant(id, GrantTerms::default(), bob.clone()).await.unwrap();
+    assert_eq!(view.approved.unwrap().by, "user:bob");
+    assert!(!made(&stage, "press-7"));
+    let view = stage.registry.grant(id, Stage::terms(), bob.clone()).await.unwrap();
+    assert_eq!((view.state, view.approved.unwrap().by), (State::Pending, "user:bob".into()));
+    let view = stage.registry.grant(id, Stage::terms(), ada).await.unwrap();
+    assert!(matches!(&view.state, State::Granted { by, .. } if by == "user:bob and user:ada"), "{view:?}");
+    assert_eq!(view.approved, None);
+    assert_eq!(stage.send(with_csr()).await.status, 201);
+    let entries = audit::read(&*stage.store, 0, 1000).unwrap();
+    let kinds: Vec<_> = entries.iter().map(|entry| entry.read().unwrap().event.kind()).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == "registration_approved").count(), 3);
+    assert_eq!(kinds.iter().filter(|kind| **kind == "registration_granted").count(), 1);
+}
+
+#[tokio::test]
+async fn the_machine_is_one_person_whoever_sits_at_it() {
+    let stage = Stage::with(settings());
+    let (_, ada) = person(&stage, "ada");
+    let id = pending(&stage).await;
+    stage.registry.grant(id, Stage::terms(), Actor::Local { uid: 1000 }).await.unwrap();
+    for same in [Actor::Local { uid: 1000 }, Actor::Local { uid: 0 }, Actor::System] {
+        let error = stage.registry.grant(id, Stage::terms(), same).await.unwrap_err();
+        assert!(matches!(error, RegistryError::OwnApproval(_)), "{error}");
+    }
+    stage.registry.grant(id, Stage::terms(), ada).await.unwrap();
+    assert!(made(&stage, "press-7"));
+}
+
+#[tokio::test]
+async fn one_person_is_enough_to_deny() {
+    let stage = Stage::with(settings());
+    let ((_, ada), (_, bob)) = (person(&stage, "ada"), person(&stage, "bob"));
+    let id = pending(&stage).await;
+    stage.registry.grant(id, Stage::terms(), ada).await.unwrap();
+    let denied = stage.registry.deny(id, "no".into(), bob.clone()).await.unwrap();
+    assert_eq!(denied.approved, None);
+    assert_eq!(stage.send(with_csr()).await.status, 403);
+    let error = stage.registry.grant(id, Stage::terms(), bob).await.unwrap_err();
+    assert!(matches!(error, RegistryError::NotPending { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn what_somebody_has_said_counts_as_long_as_they_could_say_it() {
+    let stage = Stage::with(settings());
+    let ((_, bob), (_, eve)) = (person(&stage, "bob"), person(&stage, "eve"));
+    let id = pending(&stage).await;
+    let mut number = 0;
+    let mut first = async |then: fn(&mut User)| {
+        number += 1;
+        let (user, ada) = person(&stage, &format!("ada-{number}"));
+        // Anew, so that it is the first.
+        stage.registry.grant(id, GrantTerms::default(), eve.clone()).await.unwrap();
+        stage.registry.grant(id, Stage::terms(), ada).await.unwrap();
+        edit(&stage, user, then);
+        let view = stage.registry.grant(id, Stage::terms(), bob.clone()).await.unwrap();
+        assert_eq!((view.state, view.approved.unwrap().by.as_str()), (State::Pending, "user:bob"));
+        assert!(!made(&stage, "press-7"));
+        user
+    };
+    first(|user| user.enabled = false).await;
+    first(|user| user.roles.clear()).await;
+    let grant = "/api/client-registry/requests/#";
+    let gone = first(|user| {
+        user.roles.clear();
+        // May still decide, and holds nothing of what it has granted.
+        user.permissions = vec![Permission::allow(Context::Http, Operation::Write, "/api/client-registry/requests/#")];
+    })
+    .await;
+    assert!(stage.directory.policy().user(gone).unwrap().permissions.iter().any(|rule| rule.resource == grant));
+    // A first one with too little is refused at once.
+    let (user, small) = person(&stage, "small");
+    edit(&stage, user, |user| {
+        user.roles.clear();
+        user.permissions = vec![Permission::allow(Context::Http, Operation::Write, "/api/client-registry/requests/#")];
+    });
+    let error = stage.registry.grant(id, Stage::terms(), small).await.unwrap_err();
+    assert_eq!(error.kind(), RegistryErrorKind::Forbidden, "{error}");
+    stage.registry.grant(id, Stage::terms(), eve.clone()).await.unwrap();
+    assert!(made(&stage, "press-7"), "bob's word of before and eve's");
+}
+
+#[tokio::test]
+async fn no_token_and_no_rule_is_a_way_around_two_people() {
+    let source = vec!["192.0.2.0/24".parse().unwrap()];
+    let grant = RuleGrant {
+        roles: vec!["observer".parse().unwrap()],
+        permissions: Vec::new(),
+        publish_prefix: None,
+        validity: None,
+        while_locked: true,
+        limit: 9,
+    };
+    let username = Some("ruled-*".to_owned().try_into().unwrap());
+    let rule = RegistryRule {
+        name: "line3".into(),
+        source,
+        listener: None,
+        key: Vec::new(),
+        username,
+        action: RuleAction::Grant(grant),
+    };
+    let mut stage = Stage::with(Settings { rules: vec![rule], ..settings() });
+    let ((_, ada), (_, bob)) = (person(&stage, "ada"), person(&stage, "bob"));
+    let terms = TokenTerms { roles: Stage::terms().roles, ..TokenTerms::default() };
+    let (secret, token) = stage.registry.create_token(terms, ada.clone()).await.unwrap();
+    let secret = secrecy::ExposeSecret::expose_secret(&secret);
+    let claim = |name: &str| json!({"username": name, "csr": csr(name, &new_key(), &[]), "token": secret});
+    let claimed = claim("press-1");
+    assert_eq!(stage.send(claimed.clone()).await.status, 202, "admitted, and waiting");
+    assert_eq!(stage.send(claimed.clone()).await.status, 202);
+    assert_eq!(stage.send(claim("press-2")).await.error, Some("token"), "its use is spent");
+    stage.restart();
+    let id = stage.only().await;
+    let approved = stage.registry.show(id).await.unwrap().approved.unwrap();
+    assert_eq!(approved.by, format!("token {} of user:ada", token.id));
+    let error = stage.registry.grant(id, Stage::terms(), ada.clone()).await.unwrap_err();
+    assert!(matches!(error, RegistryError::OwnApproval(_)), "the author of the token is one person: {error}");
+    assert!(!made(&stage, "press-1"));
+    stage.registry.grant(id, Stage::terms(), bob.clone()).await.unwrap();
+    assert_eq!(stage.send(claimed).await.status, 201);
+
+    let ruled = json!({"username": "ruled-1", "password": "a good password"});
+    assert_eq!(stage.send(ruled.clone()).await.status, 202);
+    let waiting = stage.registry.list(Some(StateFilter::Pending)).await.unwrap().pop().unwrap();
+    assert_eq!(waiting.approved.unwrap().by, "rule line3");
+    let terms = GrantTerms { roles: vec!["observer".parse().unwrap()], ..GrantTerms::default() };
+    let error = stage.registry.grant(waiting.id, terms.clone(), Actor::Local { uid: 0 }).await.unwrap_err();
+    assert!(matches!(error, RegistryError::OwnApproval(_)), "who writes broker.toml is at the machine: {error}");
+    stage.registry.grant(waiting.id, terms, bob).await.unwrap();
+    assert_eq!(stage.send(ruled).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_replacement_needs_two_as_well() {
+    let stage = Stage::with(settings());
+    let ((_, ada), (_, bob)) = (person(&stage, "ada"), person(&stage, "bob"));
+    let id = pending(&stage).await;
+    for actor in [&ada, &bob] {
+        stage.registry.grant(id, Stage::terms(), actor.clone()).await.unwrap();
+    }
+    stage.registry.replace("press-7".parse().unwrap(), ReplaceTerms::default(), ada.clone()).await.unwrap();
+    let new = json!({"username": "press-7", "csr": csr("press-7", &new_key(), &[])});
+    assert_eq!(stage.send(new.clone()).await.status, 202);
+    let id = stage.registry.list(Some(StateFilter::Pending)).await.unwrap().pop().unwrap().id;
+    let more = GrantTerms { roles: Stage::terms().roles, ..GrantTerms::default() };
+    assert_eq!(stage.registry.grant(id, more, ada.clone()).await.unwrap_err().kind(), RegistryErrorKind::Invalid);
+    assert_eq!(stage.registry.grant(id, GrantTerms::default(), ada).await.unwrap().state, State::Pending);
+    assert_eq!(stage.send(new.clone()).await.status, 202);
+    stage.registry.grant(id, GrantTerms::default(), bob).await.unwrap();
+    assert_eq!(stage.send(new).await.status, 201);
+}
+
+/// With one approval on record, whichever operation of the disk fails.
+#[tokio::test]
+async fn a_grant_that_fails_half_way_leaves_the_first_word_as_it_was() {
+    let mut failures = 0;
+    for at in 0.. {
+        let mut stage = Stage::with(settings());
+        let ((_, ada), (_, bob)) = (person(&stage, "ada"), person(&stage, "bob"));
+        let id = pending(&stage).await;
+        stage.registry.grant(id, Stage::terms(), ada).await.unwrap();
+        stage.store.fail_at(at, Fault::Refused);
+        if stage.registry.grant(id, Stage::terms(), bob.clone()).await.is_ok() {
+            break;
+        }
+        failures += 1;
+        stage.restart();
+        let view = stage.registry.show(id).await.unwrap();
+        assert_eq!((view.state, view.approved.unwrap().by.as_str()), (State::Pending, "user:ada"));
+        stage.registry.grant(id, Stage::terms(), bob).await.unwrap();
+    }
+    assert!(failures >= 3);
+}
