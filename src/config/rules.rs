@@ -128,10 +128,10 @@ fn check_grant(
         return;
     }
     let named = !source.is_empty() || listener.is_some();
-    // What is wrong with a condition is told already; it is not missing.
+    // What is wrong with a condition is told already; it is not missing. An empty list says nothing.
     let written = |key: &str| report.place(&section.full(key)).is_some();
-    let tried = written("source") || written("listener");
-    if !named && !tried && key.is_empty() && !written("key") {
+    let tried = written("source[0]") || written("listener");
+    if !named && !tried && key.is_empty() && !written("key[0]") {
         let whom = if written("username") { "whoever claims a name" } else { "everybody" };
         let advice = "add `source = [\"10.0.0.0/8\"]`, `listener = \"...\"` or `key = [\"p256\"]`: a name is no proof";
         report.key(&section.path, format!("`{}` grants to {whom}", section.path), advice);
