@@ -131,6 +131,9 @@ pub struct UserView {
     pub auth: Auth,
     /// Has it a password?
     pub has_password: bool,
+    /// Is that still on record as the hash of the broker that it came from? Its next login changes that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub password_imported: bool,
     /// Issued and pinned certificates.
     #[serde(default)]
     pub certificates: Vec<CertificateRecord>,
@@ -172,6 +175,7 @@ impl From<&User> for UserView {
             enabled: user.enabled,
             auth: user.auth,
             has_password: user.password_hash.is_some(),
+            password_imported: user.pbkdf2_iterations().is_some(),
             certificates: user.certificates.clone(),
             roles: user.roles.clone(),
             permissions: user.permissions.clone(),
