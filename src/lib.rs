@@ -84,6 +84,7 @@ pub mod crl;
 pub mod device;
 pub mod directory;
 pub mod files;
+pub mod import;
 pub mod manual;
 pub mod metrics;
 pub mod mqtt;
