@@ -45,7 +45,7 @@
 //! | finding out which users exist, or which of them were imported | same answer, same work for unknown users; for PBKDF2 see [below](#passwords-of-another-broker) | `a_wrong_password_and_an_unknown_user_look_the_same`, `a_right_password_of_pbkdf2_comes_with_its_argon2id_and_a_wrong_one_with_nothing` |
 //! | making every login expensive by a costly hash | 500,000 iterations at most, and only holders of `admin` set hashes of PBKDF2 | `a_hash_that_would_stall_the_login_queue_or_proves_too_little_cannot_be_set`, `who_administers_a_part_cannot_make_every_login_expensive` |
 //! | a new hash of an old password that ends sessions, undoes an edit or brings a password back | it replaces the very hash that was verified, and moves no version | `the_first_login_replaces_the_hash_and_ends_no_session`, `only_the_hash_that_was_verified_is_replaced`, `an_edit_that_was_read_before_it_is_made_and_does_not_bring_the_old_hash_back` |
-//! | locking somebody out by failing in their name | sources that proved to be the user before are spared | `an_attacker_behind_the_same_address_does_not_lock_out_a_user_at_home_there`, `a_flood_of_a_million_sources_leaves_memory_bounded` |
+//! | locking somebody out by failing in their name | sources that proved to be the user before are spared, after a restart as well; every other source is heard a few times, whoever else fails in that name | `a_distributed_attack_on_a_user_does_not_lock_it_out_where_it_never_was`, `who_was_at_home_before_a_restart_is_heard_after_it_however_much_is_guessed_from_there`, `an_attacker_behind_the_same_address_does_not_lock_out_a_user_at_home_there`, `a_flood_of_a_million_sources_leaves_memory_bounded` |
 //! | burning the processor with logins | argon2 on threads of its own, bounded queue, "server busy"; who hangs up gets no more of it, and is charged for what it got | `a_full_queue_tells_known_and_unknown_users_alike_that_it_is_busy`, `who_hangs_up_before_argon2_begins_costs_nothing_and_is_not_charged`, `who_hangs_up_when_argon2_has_begun_is_charged`, `a_login_whose_client_has_hung_up_is_dropped` |
 //! | holding up messages by a storm of connections | accept, handshake, CONNECT, login and the end of a connection on threads of their own, which have the lower priority (Linux) | `only_the_thread_that_asks_is_lowered_and_never_raised`; what it does is measured by the scenario "storm" of benches/live |
 //! | passwords compared byte by byte until one differs | constant time | `secrets_are_compared_in_constant_time` |
@@ -194,7 +194,9 @@
 //!   and buffers of each connection. Lower `limits.queue_total_bytes`, `limits.sessions`, `limits.connections` and `limits.retained_bytes` to what yours has.
 //! - The metrics endpoint asks for no credentials.
 //! - The plaintext listener on loopback trusts the machine: other users of it can try passwords there, and root can read along.
-//! - A client that logs in for the first time, or from an address that it never came from, while its very name is guessed at from many addresses, waits: one wrong
-//!   password in 30 seconds is all that such a name has for strangers. Where it has logged in before, it is spared; with a certificate it is not concerned.
+//! - Whoever guesses from the very address that a user comes from (behind the same NAT) delays its first login there: one wrong password in 6 seconds is
+//!   all that such an address has for names that never logged in from it. Those that did are spared; a certificate is not concerned.
+//! - Whoever has a thousand addresses has three guesses for a name from each at once, and one an hour from then on: that is the price of locking nobody
+//!   out. The argon2 threads bound them all together, about 55 a second for each worker. Passwords that are drawn, not thought of, do not mind.
 //! - After a restart every password login costs one argon2 hash, about 55 a second for each worker with the defaults. Use certificates for fleets.
 //! - While the registry is open, whoever reaches the listener can put a request on record under any free name.
