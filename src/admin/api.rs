@@ -40,6 +40,7 @@
 //! | `POST /api/apply` | [`Document`] | [`Applied`] |
 //! | `GET /api/history` | [`HistoryQuestion`] (query) | [`Page`] of [`HistoryEntry`], the last commit first |
 //! | `POST /api/rollback` | [`RollbackTerms`] | [`Applied`] |
+//! | `GET /api/openapi.json` | | [all of this](super::openapi::DESCRIPTION) as OpenAPI 3.1 |
 //!
 //! Every change of users and roles, `apply` and `rollback` included, takes `?dry_run=true`: then nothing is changed, and the answer is
 //! 200 with [`Applied`].

@@ -189,7 +189,6 @@ pub(crate) struct ApplyArguments {
 
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("sources").args(["passwords", "acls", "dynamic_security"]).multiple(true).required(true)))]
-#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct ImportArguments {
     /// What mosquitto.conf calls password_file
     #[arg(long, value_name = "FILE")]

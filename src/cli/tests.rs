@@ -464,7 +464,11 @@ async fn imports() {
     let base = directory.path().display().to_string();
     let hash = "$7$101$wqJyjpI/mw7j1p3y$LvrsvIIy+nXnvMui0LQDZfJ2ELAfxYffLgYptyCFLeKYDkXaZtcEXFCw7+sjgswu89zH76xPtc/9sxnFKCR2vg==";
     std::fs::write(directory.path().join("passwd"), format!("ada:{hash}\nold:$6$c2FsdA==$aGFzaA==\n")).unwrap();
-    std::fs::write(directory.path().join("acl"), "topic read public/#\nuser ada\ntopic read a/#\ntopic readwrite $SYS/#\npattern deny b/%c/\u{1b}[2J\n").unwrap();
+    std::fs::write(
+        directory.path().join("acl"),
+        "topic read public/#\nuser ada\ntopic read a/#\ntopic readwrite $SYS/#\npattern deny b/%c/\u{1b}[2J\n",
+    )
+    .unwrap();
     std::fs::write(directory.path().join("wrong"), "user ada\ntopic rea a/#\n").unwrap();
     let nobody = ok(&json!({ "items": [] }));
     let ada = json!({

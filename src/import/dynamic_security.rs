@@ -179,7 +179,12 @@ impl Kind {
 /// Maps the file.
 pub(super) fn map(bytes: &[u8], options: Options) -> Result<Import, ImportError> {
     let source = Source::DynamicSecurity;
-    let file: File = serde_json::from_str(text(source, bytes)?).map_err(|error| {
+    let text = text(source, bytes)?;
+    // To serde a list is a structure without the names.
+    if !text.trim_start().starts_with('{') {
+        return Err(ImportError::at(source, Some((1, 1)), "this is no JSON object"));
+    }
+    let file: File = serde_json::from_str(text).map_err(|error| {
         // What serde says ends in the place, which is told apart, and may repeat a name or a word of the file.
         let what = error.to_string();
         let what = what.rsplit_once(" at line ").map_or(&*what, |(what, _)| what);
@@ -197,17 +202,23 @@ pub(super) fn map(bytes: &[u8], options: Options) -> Result<Import, ImportError>
 
     let mut report = Report::default();
     let mut document = Document::default();
-    let mut roles = BTreeMap::new();
+    let mut roles = Roles::default();
     for role in &file.roles {
         if let Some(made) = map_role(role, &file, &mut report) {
-            roles.insert(role.rolename.as_str(), made.name.clone());
+            roles.made.insert(&role.rolename, made.name.clone());
             document.role.push(made);
+        } else {
+            // What it forbids stays forbidden to those who hold it.
+            let denies = role.acls.iter().filter(|acl| !acl.allow);
+            let denies = denies.filter_map(|acl| Some(map_deny(acl, acl.acltype.operation()?, &file).1));
+            roles.denies.insert(&role.rolename, denies.flatten().collect());
         }
     }
-    let defaults = map_defaults(&file, &mut document, &mut report)?;
+    roles.defaults = map_defaults(&file, &mut document, &mut report)?;
     for group in &file.groups {
         let (place, shown) = (Place::json(), format!("group {}", group.groupname));
-        let held: Vec<_> = group.roles.iter().filter_map(|of| roles.get(&*of.rolename)).map(RoleName::as_str).collect();
+        let held: Vec<_> =
+            group.roles.iter().filter_map(|of| roles.made.get(&*of.rolename)).map(RoleName::as_str).collect();
         let target =
             format!("{} to each of its clients", if held.is_empty() { "nothing".to_owned() } else { held.join(", ") });
         let all = held.len() == group.roles.len();
@@ -215,11 +226,11 @@ pub(super) fn map(bytes: &[u8], options: Options) -> Result<Import, ImportError>
         report.add(place, shown, outcome, Some(target), (!all).then(|| "some of its roles are left out".to_owned()));
     }
     for client in &file.clients {
-        if let Some(made) = map_client(client, &file, (&roles, defaults.as_ref()), options, &mut report) {
+        if let Some(made) = map_client(client, &file, &roles, options, &mut report) {
             document.user.push(made);
         }
     }
-    let configuration = anonymous(&file, (&roles, defaults.as_ref()), &document, &mut report);
+    let configuration = anonymous(&file, &roles, &document, &mut report);
     report.notes.extend(differences(&file));
     check_size(&document, source)?;
     Ok(Import { document, report, configuration })
@@ -341,6 +352,9 @@ fn map_acl(acl: &Acl, role: &Role, file: &File, receives: &mut Receives<'_>) -> 
     }
     if acl.topic == "$CONTROL" || acl.topic.starts_with("$CONTROL/") {
         return left_out(CONTROL);
+    }
+    if filter::is_shared(&acl.topic) {
+        return left_out(filter::SHARE);
     }
     let wild = acl.topic.contains(['+', '#']);
     let filters = match acl.acltype {
@@ -500,12 +514,20 @@ fn map_defaults(file: &File, document: &mut Document, report: &mut Report) -> Re
     Ok(Some(name))
 }
 
-type Known<'a> = (&'a BTreeMap<&'a str, RoleName>, Option<&'a RoleName>);
+/// What has become of the roles of the file.
+#[derive(Default)]
+struct Roles<'a> {
+    made: BTreeMap<&'a str, RoleName>,
+    /// What those deny that are left out.
+    denies: BTreeMap<&'a str, Vec<Permission>>,
+    /// What everybody has.
+    defaults: Option<RoleName>,
+}
 
 fn map_client(
     client: &Client,
     file: &File,
-    (roles, defaults): Known<'_>,
+    roles: &Roles<'_>,
     options: Options,
     report: &mut Report,
 ) -> Option<UserDocument> {
@@ -526,12 +548,14 @@ fn map_client(
     });
     let held = client.roles.iter().chain(in_groups.flat_map(|group| &group.roles));
     let mut missing = BTreeSet::new();
-    let mut all: BTreeSet<RoleName> = defaults.cloned().into_iter().collect();
+    let mut all: BTreeSet<RoleName> = roles.defaults.clone().into_iter().collect();
+    let mut denies = Vec::new();
     for of in held {
-        let _known = match roles.get(&*of.rolename) {
-            Some(role) => all.insert(role.clone()),
-            None => missing.insert(shown(&of.rolename)),
-        };
+        if let Some(role) = roles.made.get(&*of.rolename) {
+            all.insert(role.clone());
+        } else if missing.insert(shown(&of.rolename)) {
+            denies.extend(roles.denies.get(&*of.rolename).into_iter().flatten().cloned());
+        }
     }
     if all.len() > MAX_ROLES {
         report.left_out(Place::json(), heading, format!("it has more than the {MAX_ROLES} roles that are admitted"));
@@ -543,14 +567,15 @@ fn map_client(
         target.push_str(", disabled");
     }
     if let Some(client_id) = &client_id {
-        target.push_str(&format!(", client identifier {client_id}"));
+        target = format!("{target}, client identifier {client_id}");
     }
     if !names.is_empty() {
-        target.push_str(&format!(", roles {}", names.join(", ")));
+        target = format!("{target}, roles {}", names.join(", "));
     }
     let why = (!missing.is_empty()).then(|| {
         let missing: Vec<_> = missing.into_iter().collect();
-        format!("without the roles that are left out: {}", missing.join(", "))
+        let without = format!("without the roles that are left out: {}", missing.join(", "));
+        if denies.is_empty() { without } else { format!("{without}; what they deny is denied to the user itself") }
     });
     let outcome = if why.is_some() { Outcome::Narrower } else { Outcome::Same };
     report.add(Place::json(), heading, outcome, Some(target), why);
@@ -558,6 +583,7 @@ fn map_client(
         description: description(&client.textname, &client.textdescription),
         enabled: Some(!client.disabled),
         roles: Some(all.into_iter().collect()),
+        permissions: (!denies.is_empty()).then_some(denies),
         client_id,
         ..user(name, auth, hash)
     })
@@ -593,17 +619,18 @@ fn password(client: &Client, options: Options) -> Result<(Auth, Option<String>),
 }
 
 /// The permissions of the group for clients without a user name.
-fn anonymous(file: &File, (roles, defaults): Known<'_>, document: &Document, report: &mut Report) -> String {
+fn anonymous(file: &File, roles: &Roles<'_>, document: &Document, report: &mut Report) -> String {
     let Some(name) = file.anonymous_group.as_deref().filter(|name| !name.is_empty()) else { return String::new() };
     let heading = format!("anonymousGroup {name}");
     let Some(group) = file.groups.iter().find(|group| group.groupname == name) else {
         report.left_out(Place::json(), heading, "there is no such group");
         return String::new();
     };
-    let held: BTreeSet<_> =
-        group.roles.iter().filter_map(|of| roles.get(&*of.rolename)).chain(defaults).map(RoleName::as_str).collect();
+    let made = group.roles.iter().filter_map(|of| roles.made.get(&*of.rolename));
+    let denies = group.roles.iter().filter_map(|of| roles.denies.get(&*of.rolename)).flatten();
+    let held: BTreeSet<_> = made.chain(&roles.defaults).map(RoleName::as_str).collect();
     let rules = document.role.iter().filter(|role| held.contains(role.name.as_str()));
-    let rules: Vec<_> = rules.flat_map(|role| role.permissions.iter().flatten()).cloned().collect();
+    let rules: Vec<_> = rules.flat_map(|role| role.permissions.iter().flatten()).chain(denies).cloned().collect();
     let what = format!("broker.toml, user anonymous: {} of its roles", rules.len());
     report.add(Place::json(), heading, Outcome::Configuration, Some(what), None);
     if rules.iter().all(|rule| rule.effect == Effect::Deny) { String::new() } else { super::anonymous(&rules) }

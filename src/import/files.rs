@@ -3,7 +3,7 @@
 //! What `topic` says after `user NAME` becomes that user's own permissions; what `pattern` says becomes a role that all of them
 //! hold; what `topic` says before the first `user` is for clients without credentials, which are broker.toml's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::acls::{Access, Acl, Acls, For};
 use super::filter::{self, Percent};
@@ -25,11 +25,11 @@ const CLIENT_ID: &str = "a client chooses its identifier itself, so that `%c` gr
      `--client-id-is-username`, which ties the client identifiers of those users to their names";
 
 /// Maps what was read.
-pub(super) fn map(passwords: Vec<Password<'_>>, acls: Acls<'_>, options: Options) -> Result<Import, ImportError> {
+pub(super) fn map(passwords: &[Password<'_>], acls: &Acls<'_>, options: Options) -> Result<Import, ImportError> {
     let mut report = Report::default();
     let mut document = Document::default();
     let mut users = Users::default();
-    for password in &passwords {
+    for password in passwords {
         let place = Place::line(Source::Passwords, password.line);
         let shown = format!("user {}", password.name);
         let made = username(password.name).and_then(|name| match &password.hash {
@@ -38,10 +38,8 @@ pub(super) fn map(passwords: Vec<Password<'_>>, acls: Acls<'_>, options: Options
         });
         users.take(made, password.name, place, &shown, &mut report);
     }
-    for (line, name) in &acls.sections {
-        if passwords.iter().any(|password| password.name == *name) {
-            continue;
-        }
+    let with_password: BTreeSet<_> = passwords.iter().map(|password| password.name).collect();
+    for (line, name) in acls.sections.iter().filter(|(_, name)| !with_password.contains(name)) {
         let made = if options.certificates {
             username(name).map(|name| (name, Auth::Certificate, None))
         } else {
@@ -57,21 +55,19 @@ pub(super) fn map(passwords: Vec<Password<'_>>, acls: Acls<'_>, options: Options
     let mut tied = false;
     for rule in &acls.rules {
         let place = Place::line(Source::Acls, rule.line);
-        let holder = match rule.whose {
+        let mut holder = match rule.whose {
             For::Pattern => Holder { whom: format!("role {patterns}"), rules: &mut of_all },
             For::Anonymous => Holder { whom: String::new(), rules: &mut of_nobody },
-            For::User(name) => match users.made.get_mut(name) {
-                Some(user) => {
-                    let whom = format!("user {}", user.username);
-                    Holder { whom, rules: user.permissions.get_or_insert_default() }
-                }
-                None => {
+            For::User(name) => {
+                let Some(user) = users.made.get_mut(name) else {
                     report.left_out(place, rule.text, format!("user `{name}` is left out"));
                     continue;
-                }
-            },
+                };
+                let whom = format!("user {}", user.username);
+                Holder { whom, rules: user.permissions.get_or_insert_default() }
+            }
         };
-        tied |= take_rule(rule, place, holder, options, &mut report);
+        tied |= take_rule(rule, place, &mut holder, options, &mut report);
     }
     let holds_patterns = !of_all.is_empty();
     for mut user in users.in_order() {
@@ -99,7 +95,7 @@ pub(super) fn map(passwords: Vec<Password<'_>>, acls: Acls<'_>, options: Options
             .extend(of_all.into_iter().filter(|rule| rule.effect == Effect::Deny || !rule.resource.contains("${")));
         super::anonymous(&of_nobody)
     };
-    report.notes = differences(&acls);
+    report.notes = differences(acls);
     check_size(&document, Source::Acls)?;
     Ok(Import { document, report, configuration })
 }
@@ -142,7 +138,7 @@ struct Holder<'a> {
 }
 
 /// Maps one line. True when who holds it must be tied to a client identifier.
-fn take_rule(rule: &Acl<'_>, place: Place, holder: Holder<'_>, options: Options, report: &mut Report) -> bool {
+fn take_rule(rule: &Acl<'_>, place: Place, holder: &mut Holder<'_>, options: Options, report: &mut Report) -> bool {
     let percent = if rule.whose == For::Pattern { Percent::Placeholder } else { Percent::Literal };
     if filter::is_shared(rule.filter) {
         report.left_out(
@@ -189,7 +185,14 @@ fn take_rule(rule: &Acl<'_>, place: Place, holder: Holder<'_>, options: Options,
     }
 }
 
-fn add(permission: Permission, why: Option<String>, place: Place, text: &str, holder: Holder<'_>, report: &mut Report) {
+fn add(
+    permission: Permission,
+    why: Option<String>,
+    place: Place,
+    text: &str,
+    holder: &mut Holder<'_>,
+    report: &mut Report,
+) {
     let shown = show(&permission);
     let (outcome, target) = if holder.whom.is_empty() {
         (Outcome::Configuration, format!("broker.toml, user anonymous: {shown}"))

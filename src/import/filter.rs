@@ -20,7 +20,7 @@ const INSIDE: &str = "`%u` and `%c` must be a whole level here";
 const UNSURE: &str = "mosquitto 2.0 takes `%u` and `%c` in such a filter for themselves, later versions for user name and client identifier";
 const OURS: &str = "`${` begins a placeholder here";
 const LONG: &str = "a filter may have 128 levels and 4096 bytes here";
-const SHARE: &str = "shared subscriptions are judged by their topic filter here";
+pub(super) const SHARE: &str = "shared subscriptions are judged by their topic filter here";
 
 /// The filter of an allow rule.
 ///
@@ -113,9 +113,8 @@ pub(super) fn both(one: &str, other: &str) -> Option<String> {
     let mut found: Vec<&str> = Vec::new();
     loop {
         match (ones.peek().copied(), others.peek().copied()) {
-            (None, None) => break,
             // `a/#` matches `a`.
-            (None, Some("#")) | (Some("#"), None) => break,
+            (None, None | Some("#")) | (Some("#"), None) => break,
             (None, _) | (_, None) => return None,
             (Some("#"), _) => {
                 found.extend(others);

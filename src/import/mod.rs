@@ -86,7 +86,7 @@ pub fn import(sources: Sources<'_>, options: Options) -> Result<Import, ImportEr
         Sources::Files { passwords, acls } => {
             let passwords = passwords.map(passwords::parse).transpose()?;
             let acls = acls.map(acls::parse).transpose()?;
-            files::map(passwords.unwrap_or_default(), acls.unwrap_or_default(), options)
+            files::map(&passwords.unwrap_or_default(), &acls.unwrap_or_default(), options)
         }
         Sources::DynamicSecurity(text) => dynamic_security::map(text, options),
     }
@@ -99,9 +99,10 @@ fn text(source: Source, bytes: &[u8]) -> Result<&str, ImportError> {
     }
     std::str::from_utf8(bytes).map_err(|error| {
         let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
-        ImportError::at(source, Some((line, column)), "this is no UTF-8")
+        let before = std::str::from_utf8(before).unwrap_or_default();
+        let place =
+            (before.matches('\n').count() + 1, before.rsplit('\n').next().unwrap_or_default().chars().count() + 1);
+        ImportError::at(source, Some(place), "this is no UTF-8")
     })
 }
 

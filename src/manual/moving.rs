@@ -58,7 +58,7 @@
 //! | there | here |
 //! |---|---|
 //! | client | user; `disabled` and `clientid` too |
-//! | role | role of the same name; `admin` and `observer` are the broker's own and left out |
+//! | role | role of the same name; `admin`, `observer` (the broker's own) and names that are not admitted are left out, but what they deny is denied to each of their clients |
 //! | group | its roles, held by each of its clients |
 //! | `anonymousGroup` | the user `anonymous`, for broker.toml |
 //! | `publishClientSend` | `write` |
