@@ -19,6 +19,8 @@ const PATTERNS: &str = "mosquitto-patterns";
 const SYS: &str = "no client may publish to topics that begin with `$` here";
 pub(super) const CONTROL: &str =
     "`$CONTROL` administers mosquitto; here that is done by the REST API and the command line";
+const DOLLAR: &str =
+    "of the topics that begin with `$`, `$SYS/...` alone means the same here: others are the broker's own";
 const RESERVED: &str = "this name is reserved for the broker: make a user of another name";
 const TIED: &str = "who holds it must use its username as client identifier";
 const CLIENT_ID: &str = "a client chooses its identifier itself, so that `%c` grants anybody's topics: write `%u`, or import with \
@@ -214,6 +216,9 @@ pub(super) fn without_dollar(operation: Operation, filter: &str) -> Result<(Oper
     }
     if filter == "$CONTROL" || filter.starts_with("$CONTROL/") {
         return Err(CONTROL.to_owned());
+    }
+    if filter.split('/').next() != Some("$SYS") {
+        return Err(DOLLAR.to_owned());
     }
     match operation {
         Operation::Read => Ok((Operation::Read, None)),

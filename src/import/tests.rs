@@ -121,6 +121,7 @@ topic read $SYS/broker/uptime
 topic readwrite $SYS/broker/load
 topic write $SYS/x
 topic read $CONTROL/dynamic-security/#
+topic read $registry/#
 topic deny plant/line/secret
 topic read with space
 topic read %u/literal
@@ -143,7 +144,7 @@ fn each_line_is_told_with_what_became_of_it() {
     let passwords = format!("ada:{HASH}\nbob:{HASH}\n");
     let made = files(&passwords, ACLS, Options::default()).unwrap();
     policy(&made);
-    assert_eq!(made.report.entries.len(), 2 + 1 + 21, "two users, one section without one, 21 rules");
+    assert_eq!(made.report.entries.len(), 2 + 1 + 22, "two users, one section without one, 22 rules");
     insta::assert_snapshot!("acls", told(&made));
     let options = Options { certificates: true, client_id_is_username: true };
     let made = files(&passwords, ACLS, options).unwrap();

@@ -46,7 +46,7 @@
 //! | `%u` as a whole level | `${username}` |
 //! | `%c` as a whole level of an allow | left out: clients choose their identifier, so anybody could be anybody. `--client-id-is-username` takes it over as `${client_id}` and makes the users' client identifiers their names |
 //! | `%u`, `%c` inside a level | an allow is left out, a deny gets `+` for that level |
-//! | `write` on `$...`, all of `$CONTROL/...` | left out |
+//! | `write` on `$...`, and `read` on `$...` other than `$SYS/...` | left out: those topics are the broker's own |
 //!
 //! - mosquitto grants every SUBSCRIBE and withholds what may not be read. Here a filter that no rule covers is refused; with
 //!   `access.partial_subscription = "filter"` it is granted for the part that may be read.

@@ -187,6 +187,10 @@
 //! | `registry deny ID --reason TEXT` | the device is told the reason |
 //! | `registry replace USERNAME [--for 24h] [--source CIDR]... [--cancel]`, `registry replacements` | lets a new key take the name of a user, see [Replacing](#replacing) |
 //!
+//! `registry watch` tells what happens; over MQTT a message on `$registry/events/<event>` does (`requested`, `granted`, `denied`, `expired`, `displaced`,
+//! `unlocked`, `locked`; QoS 1, JSON, not retained), to every session whose rules let it read that topic: `mqtt read $registry/events/#` for all of
+//! them. When more than 256 happen faster than they can be told, `$registry/events/missed` says how many were left out.
+//!
 //! What a device says of itself (`context`, the roles it asks for) is not verified. Compare the pairing code.
 //!
 //! A user of the broker may decide by the [API](super::rest) what its rules of the context `http` let it write to, for instance
