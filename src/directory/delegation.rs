@@ -72,12 +72,12 @@ pub(super) fn check(
     actor: &Actor,
     now: Timestamp,
 ) -> Result<(), DirectoryError> {
-    let Actor::User { id, username, .. } = actor else { return Ok(()) };
+    let Some((id, username)) = actor.user() else { return Ok(()) };
     let refuse =
         |subject: Option<Subject>, excess| Err(DirectoryError::NotHeld { actor: username.clone(), subject, excess });
-    let lives = before.user(*id).is_some_and(|user| user.expires_at.is_none_or(|end| end > now));
-    let quota = before.user(*id).map(|user| quota_of(user)).unwrap_or_default();
-    let Some(authority) = before.authority_without_client(*id).filter(|_| lives) else {
+    let lives = before.user(id).is_some_and(|user| user.expires_at.is_none_or(|end| end > now));
+    let quota = before.user(id).map(|user| quota_of(user)).unwrap_or_default();
+    let Some(authority) = before.authority_without_client(id).filter(|_| lives) else {
         return refuse(None, Excess::Gone);
     };
     if authority.is_admin() {
@@ -103,7 +103,7 @@ pub(super) fn check(
         {
             return refuse(Some(Subject::User(user.username.to_string())), Excess::Pbkdf2);
         }
-        if let ([(_, Some(old)), (_, Some(new))], true) = (sides, user == id)
+        if let ([(_, Some(old)), (_, Some(new))], true) = (sides, *user == id)
             && same_rights(old, new)
         {
             // Its own password and description are everybody's own.
