@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use aws_lc_rs::hmac;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use tokio::sync::{Semaphore, broadcast};
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::Now;
 use super::answer::Answer;
-use super::core::{Change, Core, Refused, Removal, Unusable, Verdict, replaced_user};
+use super::core::{Change, Claims, Core, Refused, Removal, Unusable, Verdict, replaced_user};
 use super::lock::Lock;
 use super::nonce::{Binding, Mint, NonceFault};
 use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError};
@@ -59,9 +59,11 @@ pub(super) struct Asker {
 
 /// What all handles of a registry share.
 pub(super) struct Inner {
-    // Lock order: `state`, then whatever the store and the directory lock. Held across their commits, so that what is in
-    // memory and what is on disk go the same way; only threads that may block take it.
+    // Lock order: `state`, then whatever the store and the directory lock; only threads that may block take it. What is read of the
+    // directory's policy together with the core is read under it: a decision is in both, or its name is held.
     pub(super) state: Mutex<Shared>,
+    /// Something that was held is not any more.
+    pub(super) landed: Condvar,
     pub(super) mint: Mint,
     pub(super) rates: Mutex<Rates<Source>>,
     /// Messages of users.
@@ -127,10 +129,11 @@ impl Inner {
         Ok(DETAILS.get(&*self.store, &id.0)?.unwrap_or_default())
     }
 
-    /// Writes the changes to the store, then makes them. `details` are those of the request that is inserted, if one is.
+    /// Writes the changes to the store, then makes them; nothing that they touch may be in flight. `details` are those of the
+    /// request that is inserted, if one is.
     pub(super) fn carry_out(
         &self,
-        state: &mut Shared,
+        state: &mut MutexGuard<'_, Shared>,
         changes: Vec<Change>,
         details: Option<&Details>,
         actor: &Actor,
@@ -188,7 +191,8 @@ impl Inner {
         if !batch.is_empty() {
             // Through the directory, which orders the audit log and shares its flush. A listener of it must not call us.
             let transaction = Transaction { changes: Vec::new(), records: batch };
-            self.directory.commit_noted(transaction, actor, note)?;
+            let claims = state.core.claims(&changes);
+            self.write(state, claims, || Ok(self.directory.commit_noted(transaction, actor, note)?))?;
         }
         self.apply(state, changes);
         for (event, view) in told {
@@ -263,6 +267,7 @@ impl Inner {
             return Err(RegistryError::Invalid("a comment has at most 1024 bytes"));
         }
         let mut state = self.state.lock();
+        self.settle_request(&mut state, id);
         let request = state.core.grantable(id, terms.unpaired, now);
         let mut request = request.map_err(|why| RegistryError::undecidable(id, why))?.clone();
         let policy = self.directory.policy();
@@ -284,29 +289,33 @@ impl Inner {
             ..NewUser::named(request.username.clone())
         }
         .into_user(new_id, ManagedBy::Registry);
-        // What the directory would refuse is refused before a key is used; it says so again where it counts.
-        let put = directory::Change::PutUser { user: Box::new(user.clone()), expected: Expected::Absent };
-        self.directory.preview(|_| Ok(put.into()), actor)?;
-        let mut details = self.details(id)?;
-        let issued = self.issue(&request, &details, actor, now)?;
-        user.certificates = issued.iter().map(IssuedCertificate::record).collect();
-        request.state = State::Granted {
-            user: user.id,
-            serial: issued.as_ref().map(|issued| issued.serial().to_owned()),
-            by: actor.to_string(),
-            at: now.wall,
-            comment: terms.comment,
-        };
-        let named = UserRef { id: user.id, username: user.username.clone() };
-        let mut note = Note::from(audit::Event::RegistrationGranted { request: id.0, user: named.clone() });
-        note.events.extend(user.certificates.iter().map(|record| issued_event(named.clone(), record)));
-        details.certificate = issued.map(|issued| issued.pem().to_owned());
-        let mut records = Batch::new();
-        records.put(&REQUESTS, &id.0, &request)?;
-        records.put(&DETAILS, &id.0, &details)?;
-        let changes = vec![directory::Change::PutUser { user: Box::new(user), expected: Expected::Absent }];
-        // INVARIANT: user, roles, certificate and decision are one transaction. A listener of the directory must not call us.
-        self.directory.commit_noted(Transaction { changes, records }, actor, note)?;
+        let claims = Claims::on(&request.username, request.key.as_deref());
+        let (request, details) = self.write(&mut state, claims, || {
+            // What the directory would refuse is refused before a key is used; it says so again where it counts.
+            let put = directory::Change::PutUser { user: Box::new(user.clone()), expected: Expected::Absent };
+            self.directory.preview(|_| Ok(put.into()), actor)?;
+            let mut details = self.details(id)?;
+            let issued = self.issue(&request, &details, actor, now)?;
+            user.certificates = issued.iter().map(IssuedCertificate::record).collect();
+            request.state = State::Granted {
+                user: user.id,
+                serial: issued.as_ref().map(|issued| issued.serial().to_owned()),
+                by: actor.to_string(),
+                at: now.wall,
+                comment: terms.comment,
+            };
+            let named = UserRef { id: user.id, username: user.username.clone() };
+            let mut note = Note::from(audit::Event::RegistrationGranted { request: id.0, user: named.clone() });
+            note.events.extend(user.certificates.iter().map(|record| issued_event(named.clone(), record)));
+            details.certificate = issued.map(|issued| issued.pem().to_owned());
+            let mut records = Batch::new();
+            records.put(&REQUESTS, &id.0, &request)?;
+            records.put(&DETAILS, &id.0, &details)?;
+            let changes = vec![directory::Change::PutUser { user: Box::new(user), expected: Expected::Absent }];
+            // INVARIANT: user, roles, certificate and decision are one transaction. A listener of the directory must not call us.
+            self.directory.commit_noted(Transaction { changes, records }, actor, note)?;
+            Ok((request, details))
+        })?;
         let view = RequestView::new(&request, details);
         self.apply(&mut state, vec![Change::Put(Box::new(request))]);
         tracing::info!("request {id} of `{}` was granted by {actor}", view.username);
@@ -319,7 +328,7 @@ impl Inner {
     /// everything else.
     fn grant_replacement(
         &self,
-        mut state: parking_lot::MutexGuard<'_, Shared>,
+        mut state: MutexGuard<'_, Shared>,
         mut request: Request,
         terms: GrantTerms,
         actor: &Actor,
@@ -337,24 +346,10 @@ impl Inner {
         let expected = Expected::Version(user.version);
         let put = |user| directory::Change::PutUser { user: Box::new(user), expected };
         let draft = state.core.replacement(user, &request, None, now.wall);
-        self.directory.preview(|_| Ok(put(draft).into()), actor)?;
-        let mut details = self.details(id)?;
-        let issued = self.issue(&request, &details, actor, now)?;
-        let record = issued.as_ref().map(IssuedCertificate::record);
-        let changed = state.core.replacement(user, &request, record.clone(), now.wall);
-        request.password_hash = None;
-        request.state = State::Granted {
-            user: user.id,
-            serial: record.as_ref().map(|record| record.serial.clone()),
-            by: actor.to_string(),
-            at: now.wall,
-            comment,
-        };
-        details.certificate = issued.map(|issued| issued.pem().to_owned());
         let named = UserRef { id: user.id, username: user.username.clone() };
         let mut note = Note::from(audit::Event::RegistrationGranted { request: id.0, user: named.clone() });
-        note.events.extend(record.map(|record| issued_event(named.clone(), &record)));
         let mut records = Batch::new();
+        let mut closings = Vec::new();
         let mut changes = state.core.replaced(&request, user.id);
         for change in &changes {
             match change {
@@ -362,17 +357,35 @@ impl Inner {
                     records.delete(&REQUESTS, &id.0)?;
                     records.delete(&DETAILS, &id.0)?;
                 }
-                Change::Close { username, why } => {
-                    note.events.extend(close(&mut records, &state.core, username, *why)?);
-                }
+                Change::Close { username, why } => closings.extend(close(&mut records, &state.core, username, *why)?),
                 Change::ForgetRenewal { user } => Self::forget_renewal(&mut records, *user)?,
                 _ => {}
             }
         }
-        records.put(&REQUESTS, &id.0, &request)?;
-        records.put(&DETAILS, &id.0, &details)?;
-        // INVARIANT: the new proofs, the end of the old ones and the decision are one transaction.
-        self.directory.commit_noted(Transaction { changes: vec![put(changed)], records }, actor, note)?;
+        let claims = Claims::on(&request.username, request.key.as_deref());
+        let (request, details) = self.write(&mut state, claims, || {
+            self.directory.preview(|_| Ok(put(draft).into()), actor)?;
+            let mut details = self.details(id)?;
+            let issued = self.issue(&request, &details, actor, now)?;
+            let record = issued.as_ref().map(IssuedCertificate::record);
+            note.events.extend(record.as_ref().map(|record| issued_event(named, record)));
+            note.events.extend(closings);
+            let changed = self.state.lock().core.replacement(user, &request, record.clone(), now.wall);
+            request.password_hash = None;
+            request.state = State::Granted {
+                user: user.id,
+                serial: record.map(|record| record.serial),
+                by: actor.to_string(),
+                at: now.wall,
+                comment,
+            };
+            details.certificate = issued.map(|issued| issued.pem().to_owned());
+            records.put(&REQUESTS, &id.0, &request)?;
+            records.put(&DETAILS, &id.0, &details)?;
+            // INVARIANT: the new proofs, the end of the old ones and the decision are one transaction.
+            self.directory.commit_noted(Transaction { changes: vec![put(changed)], records }, actor, note)?;
+            Ok((request, details))
+        })?;
         let view = RequestView::new(&request, details);
         changes.push(Change::Put(Box::new(request)));
         self.apply(&mut state, changes);
@@ -430,6 +443,7 @@ impl Inner {
         }
         let now = self.now();
         let mut state = self.state.lock();
+        self.settle_request(&mut state, id);
         let changes = state.core.deny(id, reason, actor.to_string(), now);
         let changes = changes.map_err(|why| RegistryError::undecidable(id, why))?;
         self.carry_out(&mut state, changes, None, actor, now)?;
@@ -442,7 +456,7 @@ impl Inner {
     }
 
     /// Tells the decision to everybody who is connected and waits for it.
-    fn push(&self, mut state: parking_lot::MutexGuard<'_, Shared>, id: RequestId, now: Now) {
+    fn push(&self, mut state: MutexGuard<'_, Shared>, id: RequestId, now: Now) {
         let askers = state.askers.remove(&id).unwrap_or_default();
         let answer = if askers.is_empty() {
             None

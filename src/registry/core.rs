@@ -7,6 +7,7 @@
 //! Never: a name, pending or taken, passes to another proof.
 
 mod examine;
+mod flight;
 mod renew;
 mod replace;
 
@@ -18,6 +19,8 @@ use jiff::Timestamp;
 
 use examine::standing;
 pub(super) use examine::{Ask, Drawn, Facts, Step, is_orphan};
+use flight::Flights;
+pub(super) use flight::{Claims, Flight};
 pub(super) use renew::{Claim, MAX_ON_RECORD, RenewAsk, RenewRefused, RenewVerdict, Renewal, confirmed};
 use replace::waits_for_nobody;
 
@@ -161,6 +164,7 @@ pub(super) struct Core {
     renewals: HashMap<UserId, Renewal>,
     /// Names that are open to a new key.
     openings: HashMap<Username, Opening>,
+    flights: Flights,
 }
 
 impl Core {
@@ -180,6 +184,7 @@ impl Core {
             deadlines: BTreeSet::new(),
             renewals: HashMap::new(),
             openings: HashMap::new(),
+            flights: Flights::default(),
         }
     }
 
@@ -269,16 +274,10 @@ impl Core {
 
     // Inputs.
 
-    /// Makes a change that a question has named, or that the store has held.
+    /// Makes a change that a question has named.
     pub(super) fn apply(&mut self, change: Change) {
         match change {
-            Change::Insert(request) => {
-                if request.replaces.is_none() {
-                    self.lock.spend();
-                }
-                self.put(*request);
-            }
-            Change::Put(request) => self.put(*request),
+            Change::Insert(request) | Change::Put(request) => self.put(*request),
             Change::Remove { id, .. } => {
                 self.take(id);
             }
@@ -321,11 +320,13 @@ impl Core {
     pub(super) fn unlock(&mut self, terms: UnlockTerms, default: Duration, now: Now) -> bool {
         let Some(open) = Lock::open(terms, default, now) else { return false };
         self.lock = open;
+        self.flights.door_moved();
         true
     }
 
     /// Shuts the door. Was it open?
     pub(super) fn lock_now(&mut self) -> bool {
+        self.flights.door_moved();
         matches!(std::mem::take(&mut self.lock), Lock::Open { .. })
     }
 

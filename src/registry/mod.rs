@@ -13,6 +13,7 @@ mod answer;
 mod commit;
 mod core;
 mod invitation;
+mod landing;
 mod lock;
 mod message;
 mod nonce;

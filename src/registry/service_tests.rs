@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+#[path = "flight_tests.rs"]
+mod flight;
 #[path = "nonce_tests.rs"]
 mod nonce;
 #[path = "renewal_tests.rs"]
@@ -75,9 +77,13 @@ impl Stage {
     }
 
     fn with(settings: Settings) -> Self {
+        Self::on(FaultyStore::new(), settings)
+    }
+
+    fn on(store: FaultyStore, settings: Settings) -> Self {
         let clock = ManualClock::new("2026-03-01T12:00:00Z".parse().unwrap());
         let ca = Arc::new(CertificateAuthority::generate(clock.timestamp()).unwrap());
-        let store = Arc::new(FaultyStore::new());
+        let store = Arc::new(store);
         let argon2 = Arc::new(Argon2::default());
         let (registry, directory) = open(&store, &ca, &argon2, &clock, &settings);
         let sensor = Role {

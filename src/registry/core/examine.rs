@@ -169,7 +169,8 @@ impl Core {
         let left = leaving.iter().filter(|id| self.get(**id).is_some_and(|it| it.state == State::Pending)).count();
         let source = Source::from(ask.source);
         let of_source = self.by_source.get(&source).map_or(0, |ids| ids.iter().filter(stays).count());
-        let full = self.pending.saturating_sub(left) >= self.limits.max_pending;
+        let of_source = of_source + self.flights.inserts_of(source);
+        let full = self.pending.saturating_sub(left) + self.flights.inserts() >= self.limits.max_pending;
         if full || of_source >= self.limits.max_pending_per_source {
             match self.yielding(source, &leaving, is_waited_for, now) {
                 Some(id) => changes.push(Change::Remove { id, why: Removal::Displaced }),
