@@ -19,6 +19,8 @@ mod message;
 mod nonce;
 mod operator;
 mod rates;
+#[cfg(test)]
+mod reference;
 mod renewal;
 mod replacement;
 mod request;

@@ -144,9 +144,10 @@ impl Core {
         if replaces.is_none() && users.named(ask.username).is_some() {
             return refuse(changes, Refused::NameTaken);
         }
+        // That of the name's own granted request is no new key either.
         if let Some((key, _)) = &ask.key
             && let Some(other) = self.keys.get(*key).and_then(|id| self.requests.get(id))
-            && other.username != *ask.username
+            && !changes.iter().any(|change| matches!(change, Change::Remove { id, .. } if *id == other.id))
         {
             match stale(other, users, now) {
                 Some(why) => changes.push(Change::Remove { id: other.id, why }),
