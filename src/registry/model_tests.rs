@@ -330,9 +330,11 @@ impl Broker {
             .collect();
         users.sort_unstable();
         let open = self.registry.replacements().await.unwrap();
-        let open = open.iter().filter(|it| policy.user(it.user).is_some()).map(|it| number(&it.username));
+        let mut open: Vec<_> =
+            open.iter().filter(|it| policy.user(it.user).is_some()).map(|it| number(&it.username)).collect();
+        open.sort_unstable();
         let pending = self.registry.status().await.unwrap().pending;
-        Picture { requests, users, open: open.collect(), pending }
+        Picture { requests, users, open, pending }
     }
 
     /// Takes note of a new request, and of certificates; nothing but what the model says may be new.
@@ -501,7 +503,12 @@ impl ReferenceStateMachine for Model {
     }
 
     fn transitions(state: &Self) -> BoxedStrategy<Op> {
-        (deeds(state), mishaps()).prop_map(|(deed, mishap)| Op { deed, mishap }).boxed()
+        let op = |(deed, mishap): (Deed, Option<Mishap>)| {
+            // What the clock does is done again in a second.
+            let mishap = mishap.filter(|_| !matches!(deed, Deed::Advance(_)));
+            Op { deed, mishap }
+        };
+        (deeds(state), mishaps()).prop_map(op).boxed()
     }
 
     fn apply(mut state: Self, op: &Op) -> Self {
@@ -566,7 +573,7 @@ fn config(cases: u32) -> Config {
 }
 
 prop_state_machine! {
-    #![proptest_config(config(96))]
+    #![proptest_config(config(256))]
 
     #[test]
     fn any_course_of_events_is_what_the_protocol_says(sequential 1..60 => OneAfterTheOther);
@@ -584,8 +591,8 @@ fn rivals() -> impl Strategy<Value = Vec<Deed>> {
         1 => Just(Deed::Unlock { count: Some(1), name: None, from: None }),
         1 => (0..2_usize).prop_map(Deed::Open),
         1 => (0..2_usize).prop_map(Deed::Cancel),
-        2 => (0..2_usize, 0..2_usize, 0..4_usize)
-            .prop_map(|(name, certificate, key)| Deed::Renew { name, certificate, key }),
+        // Of its certificates the first: which one is meant must not depend on the order.
+        2 => (0..2_usize, 0..4_usize).prop_map(|(name, key)| Deed::Renew { name, certificate: 0, key }),
     ];
     proptest::collection::vec(rival, 2..5)
 }
@@ -630,7 +637,7 @@ fn orders(of: usize) -> Vec<Vec<usize>> {
 }
 
 proptest! {
-    #![proptest_config(config(48))]
+    #![proptest_config(config(96))]
 
     /// Grants, denials, locks, renewals, replacements and requests that come at once: the answers and what is left are those of
     /// one order or another of them.
