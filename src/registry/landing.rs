@@ -42,18 +42,29 @@ impl Inner {
         self.settle(state, |core| core.get(id).map(|request| Claims::on(&request.username, None)).unwrap_or_default());
     }
 
-    /// Writes a decision, while those who need nothing of what it touches go on. Nothing of it may be in flight. When it
-    /// returns the lock is held again: what was written is to be applied before that is given up.
+    /// Makes a decision with all that it touches held; nothing of that may be in flight. `decide` may give the lock up
+    /// meanwhile, and applies what it has written before it returns.
+    pub(super) fn hold<T>(
+        &self,
+        state: &mut MutexGuard<'_, Shared>,
+        claims: Claims,
+        decide: impl FnOnce(&mut MutexGuard<'_, Shared>) -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
+        let flight = state.core.take_off(claims);
+        let mut landing = Landing { inner: self, state, flight, written: false };
+        let done = decide(landing.state);
+        landing.written = done.is_ok();
+        done
+    }
+
+    /// Writes a decision, while those who need nothing of what it touches go on. When it returns the lock is held again: what was
+    /// written is to be applied before that is given up.
     pub(super) fn write<T>(
         &self,
         state: &mut MutexGuard<'_, Shared>,
         claims: Claims,
         write: impl FnOnce() -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
-        let flight = state.core.take_off(claims);
-        let mut landing = Landing { inner: self, state, flight, written: false };
-        let done = MutexGuard::unlocked(landing.state, write);
-        landing.written = done.is_ok();
-        done
+        self.hold(state, claims, |state| MutexGuard::unlocked(state, write))
     }
 }

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use crate::{
     certificates::{ANY_TLS, identity, request, roots, tls_client},
-    client::{Client, Q1, Tls, V5, connect, publish, text_of},
-    harness::{Harness, PASSWORD},
+    client::{Client, Q1, Tls, V5, connect, publish, text_of, topic_of},
+    harness::{Harness, PASSWORD, allow_read, as_user},
     https::{Https, Reply, api, basic, config},
 };
 
@@ -338,4 +338,51 @@ async fn an_operator_decides_over_https() {
     let user = policy.user_named(&"pump-7".parse().unwrap()).unwrap();
     assert_eq!(user.roles, vec!["line".parse().unwrap()], "what it asks for is not what it gets");
     assert_eq!(register(&mut device, &message).await.status, 201);
+}
+
+/// The same events as `registry watch`, for whoever has a rule for the topic, and for nobody else.
+#[tokio::test]
+async fn what_happens_in_the_registry_is_told_over_mqtt_to_who_may_read_it() {
+    let harness = start("").await;
+    let id = harness.user("watcher", vec![allow_read("$registry/events/#")]);
+    harness.user("narrow", vec![allow_read("$registry/events/granted")]);
+    harness.user("stranger", vec![allow_read("#")]);
+    let login = async |name: &str| {
+        let tls = Tls::connect(harness.address("mqtts"), config(&harness, None)).await.unwrap();
+        let mut client = Client::over(tls, V5);
+        assert_eq!(client.connect(&as_user(V5, name, name)).await.reason_code, ReasonCode::Success);
+        client
+    };
+    let (mut watcher, mut narrow, mut stranger) =
+        (login("watcher").await, login("narrow").await, login("stranger").await);
+    watcher.subscribe("$registry/events/#", Q1).await;
+    narrow.subscribe("$registry/events/granted", Q1).await;
+    for filter in ["$registry/events/#", "$registry/events/requested"] {
+        assert_eq!(stranger.try_subscribe(filter, Q1).await, ReasonCode::NotAuthorized);
+        assert_eq!(narrow.try_subscribe(filter, Q1).await, ReasonCode::NotAuthorized);
+    }
+    stranger.subscribe("#", Q1).await;
+
+    unlock(&harness, UnlockTerms::default()).await;
+    let mut https = to(&harness, harness.address("enrol")).await;
+    let message = json!({ "username": "pump-7", "csr": request("pump-7").1 });
+    let code = register(&mut https, &message).await.body["pairing_code"].clone();
+    grant(&harness, pending(&harness).await).await;
+    for event in ["unlocked", "requested", "granted"] {
+        let told = watcher.receive().await;
+        assert_eq!(topic_of(&told), format!("$registry/events/{event}"));
+        let told: Value = serde_json::from_str(text_of(&told)).unwrap();
+        assert_eq!(told["event"], event);
+        if event != "unlocked" {
+            assert_eq!((&told["request"]["username"], &told["request"]["pairing_code"]), (&json!("pump-7"), &code));
+        }
+    }
+    assert_eq!(topic_of(&narrow.receive().await), "$registry/events/granted");
+    narrow.expect_silence().await;
+    stranger.expect_silence().await;
+    // The right goes, and with it the events.
+    harness.permit(id, Vec::new());
+    harness.handle().registry().lock(Actor::System).await.unwrap();
+    watcher.expect_silence().await;
+    assert_eq!(watcher.try_publish("$registry/events/granted", "{}", Q1).await, ReasonCode::NotAuthorized);
 }

@@ -1,24 +1,26 @@
 //! What is on its way to the disk: nobody else decides about it until it is known what became of it.
 //!
 //! Entering: changes that a question has named, before they are written. Leaving: [`Claims`], to be held while they are, so that
-//! those who touch none of it go on meanwhile and share the flush. INVARIANT: no name, no public key and no nonce is held
-//! twice. Never: a change of the table.
+//! those who touch none of it go on meanwhile and share the flush. INVARIANT: no name, no public key, no nonce and no token is
+//! held twice. Never: a change of the table.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::super::nonce::NonceId;
-use super::super::request::Request;
+use super::super::request::{Request, State};
+use super::super::token::TokenId;
 use super::{Change, Core};
 use crate::access::Username;
 use crate::authn::Source;
 
-/// What a decision touches: names with everything that is known of them, public keys, nonces; and the place that a new
+/// What a decision touches: names with everything that is known of them, public keys, nonces, tokens; and the place that a new
 /// request takes.
 #[derive(Debug, Default)]
 pub(in crate::registry) struct Claims {
     names: HashSet<Username>,
     keys: HashSet<String>,
     nonces: BTreeSet<NonceId>,
+    tokens: BTreeSet<TokenId>,
     place: Option<Source>,
     /// Of the unlock that it was admitted by.
     admitted: bool,
@@ -30,6 +32,7 @@ pub(super) struct Flights {
     names: HashSet<Username>,
     keys: HashSet<String>,
     nonces: BTreeSet<NonceId>,
+    tokens: BTreeSet<TokenId>,
     places: HashMap<Source, usize>,
     unlocks: u64,
 }
@@ -47,6 +50,17 @@ impl Claims {
     pub(in crate::registry) fn on(name: &Username, key: Option<&str>) -> Self {
         let keys = key.map(str::to_owned).into_iter().collect();
         Self { names: HashSet::from([name.clone()]), keys, ..Self::default() }
+    }
+
+    /// On a token.
+    pub(in crate::registry) fn on_token(token: TokenId) -> Self {
+        Self { tokens: BTreeSet::from([token]), ..Self::default() }
+    }
+
+    /// And on the name and the key of a request.
+    pub(in crate::registry) fn and_request(mut self, request: &Request) -> Self {
+        self.touch(request);
+        self
     }
 
     /// And on a nonce.
@@ -86,8 +100,7 @@ impl Core {
             match change {
                 Change::Insert(request) => {
                     claims.touch(request);
-                    claims.place = Some(request.source.into());
-                    claims.admitted = request.replaces.is_none();
+                    claims.place = (request.state == State::Pending).then(|| request.source.into());
                 }
                 Change::Put(request) => claims.touch(request),
                 Change::Remove { id, .. } => {
@@ -104,6 +117,13 @@ impl Core {
                 Change::Spend { nonce, .. } => {
                     claims.nonces.insert(*nonce);
                 }
+                Change::Admitted => claims.admitted = true,
+                Change::PutToken(token) => {
+                    claims.tokens.insert(token.view.id);
+                }
+                Change::EndToken { id, .. } => {
+                    claims.tokens.insert(*id);
+                }
                 // A renewal claims the name and the key by itself.
                 Change::Seen { .. } | Change::Renewed { .. } | Change::ForgetRenewal { .. } => {}
             }
@@ -117,6 +137,7 @@ impl Core {
         claims.names.iter().any(|name| flights.names.contains(name))
             || claims.keys.iter().any(|key| flights.keys.contains(key))
             || claims.nonces.iter().any(|nonce| flights.nonces.contains(nonce))
+            || claims.tokens.iter().any(|token| flights.tokens.contains(token))
     }
 
     /// Holds what is about to be written; none of it [is in flight](Core::is_in_flight).
@@ -125,6 +146,7 @@ impl Core {
         self.flights.names.extend(claims.names.iter().cloned());
         self.flights.keys.extend(claims.keys.iter().cloned());
         self.flights.nonces.extend(&claims.nonces);
+        self.flights.tokens.extend(&claims.tokens);
         if let Some(source) = claims.place {
             *self.flights.places.entry(source).or_default() += 1;
         }
@@ -146,6 +168,9 @@ impl Core {
         }
         for nonce in &claims.nonces {
             flights.nonces.remove(nonce);
+        }
+        for token in &claims.tokens {
+            flights.tokens.remove(token);
         }
         if let Some(source) = claims.place
             && let Some(count) = flights.places.get_mut(&source)
