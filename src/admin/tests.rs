@@ -13,10 +13,11 @@ use tokio::sync::oneshot;
 
 use super::api::{Event, EventKind, LockStatus, Page, RequestState, RequestView, TokenCreated, TokenView};
 use super::*;
-use crate::access::{CertificateRecord, ManagedBy, Role};
+use crate::access::{CertificateRecord, ManagedBy, Role, RoleName};
 use crate::audit;
 use crate::authn::{Argon2Parameters, HasherSettings, Lane, Source};
 use crate::clock::{Duration, SystemClock};
+use crate::config::{RegistryRule, RuleAction, RuleGrant};
 use crate::crl::CrlPublisher;
 use crate::directory::{PolicyChange, SessionEffect};
 use crate::metrics::Metrics;
@@ -24,7 +25,7 @@ use crate::pki::CertificateAuthority;
 use crate::registry::{self, Door, Origin};
 use crate::store::MemoryStore;
 
-struct Fixture {
+pub(super) struct Fixture {
     _home: tempfile::TempDir,
     socket: PathBuf,
     directory: Arc<Directory>,
@@ -56,14 +57,18 @@ impl LiveSessions for OneSession {
     }
 }
 
-struct Reply {
-    status: StatusCode,
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
     headers: hyper::HeaderMap,
-    body: Value,
+    pub(super) body: Value,
 }
 
 impl Fixture {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
+        Self::start_with(registry::Settings::default())
+    }
+
+    fn start_with(decisions: registry::Settings) -> Self {
         let home = tempfile::tempdir().unwrap();
         let socket = home.path().join("admin.sock");
         let parameters = Argon2Parameters::new(8, 1, 1).unwrap();
@@ -94,7 +99,7 @@ impl Fixture {
             Arc::new((hasher.clone(), password_policy)),
             clock.clone(),
             metrics.clone(),
-            registry::Settings::default(),
+            decisions,
         );
         let registry = Arc::new(registry.unwrap());
         let validity = Duration::from_hours(24);
@@ -143,17 +148,19 @@ impl Fixture {
         Reply { status, headers, body }
     }
 
-    async fn call(&self, method: &str, path: &str, body: Value) -> Reply {
+    pub(super) async fn call(&self, method: &str, path: &str, body: Value) -> Reply {
         let request = Request::builder()
             .method(Method::from_bytes(method.as_bytes()).unwrap())
             .uri(path)
             .header("host", "localhost")
             .header("content-type", "application/json");
-        let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
-        self.raw(request.body(Full::new(body)).unwrap()).await
+        let bytes = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+        let reply = self.raw(request.body(Full::new(bytes)).unwrap()).await;
+        super::openapi_tests::check(method, path, &body, (reply.status, &reply.body));
+        reply
     }
 
-    async fn ok(&self, method: &str, path: &str, body: Value) -> Value {
+    pub(super) async fn ok(&self, method: &str, path: &str, body: Value) -> Value {
         let reply = self.call(method, path, body).await;
         assert!(reply.status.is_success(), "{method} {path}: {} {}", reply.status, reply.body);
         reply.body
@@ -741,6 +748,52 @@ async fn a_denied_request_is_told_why() {
     let list: Page<RequestView> =
         read(broker.ok("GET", "/api/client-registry/requests?state=denied", Value::Null).await);
     assert_eq!(list.items.len(), 1);
+}
+
+/// What the answers show of who has decided: the first of two people, and a rule.
+#[tokio::test]
+async fn what_two_people_and_rules_decide_is_shown() {
+    let two = Fixture::start_with(registry::Settings { approvals: 2, ..registry::Settings::default() });
+    two.ok("POST", "/api/client-registry/unlock", Value::Null).await;
+    let message = json!({ "username": "station-7", "password": "a password of its own" });
+    assert_eq!(two.register(message.clone()).await["status"], 202);
+    let mut events = two.events().await;
+    let list: Page<RequestView> = read(two.ok("GET", "/api/client-registry/requests", Value::Null).await);
+    let path = format!("/api/client-registry/requests/{}", list.items[0].id);
+    let terms = json!({ "roles": ["observer"], "publish_prefix": "site/", "comment": "seen it" });
+    let shown = two.ok("POST", &format!("{path}/grant"), terms.clone()).await;
+    assert_eq!((&shown["state"], &shown["approved"]["grant"]["roles"]), (&json!("pending"), &json!(["observer"])));
+    assert_eq!(two.ok("GET", &path, Value::Null).await, shown);
+    assert_eq!(next_event(&mut events).await.event, EventKind::Approved);
+    let refused = two.no("POST", &format!("{path}/grant"), terms.clone()).await;
+    assert!(refused.contains("409 conflict: you have approved the request"), "{refused}");
+    let ada = NewUser { roles: vec![RoleName::admin()], ..NewUser::named("ada".parse().unwrap()) };
+    let ada = two.directory.create_user(ada, &Actor::System).unwrap();
+    let ada = Actor::User { id: ada.id, username: ada.username.clone(), from: None };
+    two.registry.grant(list.items[0].id, read(terms), ada).await.unwrap();
+    let granted = two.ok("GET", &path, Value::Null).await;
+    assert_eq!((&granted["state"], &granted["approved"]), (&json!("granted"), &Value::Null));
+    assert!(granted["by"].as_str().unwrap().ends_with(" and user:ada"), "{granted}");
+
+    let rule = RegistryRule {
+        name: "line3".into(),
+        source: vec!["192.0.2.0/24".parse().unwrap()],
+        listener: None,
+        key: Vec::new(),
+        username: None,
+        action: RuleAction::Grant(RuleGrant {
+            roles: vec!["observer".parse().unwrap()],
+            permissions: Vec::new(),
+            publish_prefix: None,
+            validity: None,
+            while_locked: true,
+            limit: 1,
+        }),
+    };
+    let ruled = Fixture::start_with(registry::Settings { rules: vec![rule], ..registry::Settings::default() });
+    assert_eq!(ruled.register(message).await["status"], 201);
+    let list = ruled.ok("GET", "/api/client-registry/requests?state=granted", Value::Null).await;
+    assert_eq!((&list["items"][0]["rule"], &list["items"][0]["by"]), (&json!("line3"), &json!("rule line3")));
 }
 
 fn read<T: serde::de::DeserializeOwned>(answer: Value) -> T {

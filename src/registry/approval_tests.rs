@@ -207,6 +207,41 @@ async fn a_replacement_needs_two_as_well() {
     assert_eq!(stage.send(new).await.status, 201);
 }
 
+/// On a disk that takes its time: no word is lost, counted twice, or heard while another one is on its way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_people_say_at_once_is_heard_one_after_the_other() {
+    let stage = Stage::on(FaultyStore::slow(Duration::from_millis(10)), settings());
+    let ((_, ada), (_, bob)) = (person(&stage, "ada"), person(&stage, "bob"));
+    stage.unlock().await;
+    for (name, rounds) in
+        [("press-1", vec![vec![&ada; 6], vec![&bob; 6]]), ("press-2", vec![vec![&ada, &bob, &ada, &bob]])]
+    {
+        assert_eq!(stage.send(json!({"username": name, "csr": csr(name, &new_key(), &[])})).await.status, 202);
+        let id = stage.registry.list(Some(StateFilter::Pending)).await.unwrap()[0].id;
+        let mut heard = Vec::new();
+        for round in rounds {
+            let said: Vec<_> = round
+                .into_iter()
+                .map(|who| {
+                    let (registry, who) = (stage.registry.clone(), who.clone());
+                    tokio::spawn(async move { registry.grant(id, Stage::terms(), who).await })
+                })
+                .collect();
+            for said in said {
+                match said.await.unwrap() {
+                    Ok(view) => heard.push(view.state.as_str()),
+                    Err(RegistryError::OwnApproval(_) | RegistryError::NotPending { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        heard.sort_unstable();
+        assert_eq!(heard, ["granted", "pending"], "{name}");
+        assert!(made(&stage, name));
+    }
+    stage.registry.inner().state.lock().core.check();
+}
+
 /// With one approval on record, whichever operation of the disk fails.
 #[tokio::test]
 async fn a_grant_that_fails_half_way_leaves_the_first_word_as_it_was() {

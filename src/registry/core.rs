@@ -8,6 +8,7 @@
 
 mod claim;
 mod examine;
+mod flight;
 mod renew;
 mod replace;
 mod rules;
@@ -21,6 +22,8 @@ use jiff::Timestamp;
 pub(super) use claim::{Granting, Grantor};
 use examine::standing;
 pub(super) use examine::{Ask, Drawn, Facts, Step, is_orphan};
+use flight::Flights;
+pub(super) use flight::{Claims, Flight};
 pub(super) use renew::{Claim, MAX_ON_RECORD, RenewAsk, RenewRefused, RenewVerdict, Renewal, confirmed};
 use replace::waits_for_nobody;
 
@@ -185,6 +188,7 @@ pub(super) struct Core {
     by_rule: HashMap<String, usize>,
     /// INVARIANT: exactly the tokens, by their hashes.
     token_of: HashMap<TokenDigest, TokenId>,
+    flights: Flights,
 }
 
 impl Core {
@@ -208,6 +212,7 @@ impl Core {
             token_of: HashMap::new(),
             rules: Vec::new(),
             by_rule: HashMap::new(),
+            flights: Flights::default(),
         }
     }
 
@@ -340,7 +345,8 @@ impl Core {
                 self.renewals.remove(&user);
             }
             Change::Spend { nonce, at } => self.nonces.spend(nonce, at),
-            Change::Admitted => self.lock.spend(),
+            // Counted when it took off.
+            Change::Admitted => {}
             Change::PutToken(token) => self.put_token(*token),
             Change::EndToken { id, .. } => self.end_token(id),
         }
@@ -362,11 +368,13 @@ impl Core {
     pub(super) fn unlock(&mut self, terms: UnlockTerms, default: Duration, now: Now) -> bool {
         let Some(open) = Lock::open(terms, default, now) else { return false };
         self.lock = open;
+        self.flights.door_moved();
         true
     }
 
     /// Shuts the door. Was it open?
     pub(super) fn lock_now(&mut self) -> bool {
+        self.flights.door_moved();
         matches!(std::mem::take(&mut self.lock), Lock::Open { .. })
     }
 

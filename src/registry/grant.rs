@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
 use uuid::Uuid;
 
 use super::Now;
 use super::approval::{Approval, Meeting};
 use super::commit::{Inner, Plan, Shared};
-use super::core::{Change, Granting, Grantor, Refused, Verdict, replaced_user};
+use super::core::{Change, Claims, Core, Granting, Grantor, Refused, Verdict, replaced_user};
 use super::operator::{DenyTerms, GrantTerms, RegistryError};
 use super::request::{Details, Request, RequestId, RequestView, State, issued as issued_event};
 use super::token::TokenFault;
@@ -34,28 +35,34 @@ impl Inner {
         }
         short_enough(terms.comment.as_deref())?;
         let mut state = self.state.lock();
+        self.settle_request(&mut state, id);
         let request = state.core.grantable(id, terms.unpaired, now);
         let mut request = request.map_err(|why| RegistryError::undecidable(id, why))?.clone();
         let mut by = actor.to_string();
         if self.settings.approvals >= 2 {
             let (who, _) = actor.in_audit();
             match request.approved.as_ref().map(|first| first.meets(&who, &terms)) {
-                Some(Meeting::Agreed) if self.still_stands(&state, &request) => {
+                Some(Meeting::Agreed) if self.still_stands(&state.core, &request, now) => {
                     if let Some(first) = request.approved.take() {
                         by = format!("{} and {actor}", first.by);
                     }
                 }
                 Some(Meeting::Repeated) => return Err(RegistryError::OwnApproval(id)),
-                _ => return self.approve(state, request, terms, actor, now),
+                _ => return self.approve(&mut state, request, terms, actor, now),
             }
         }
         request.approved = None;
-        let plan = if request.replaces.is_some() {
-            self.replacement_plan(&state, request, terms, (actor, &by), now)?
-        } else {
-            self.user_plan(request, None, terms, (actor, &by), now)?
-        };
-        let told = self.carry_out(&mut state, plan, actor, now)?;
+        let claims = Claims::default().and_request(&request);
+        let told = self.hold(&mut state, claims, |state| {
+            let plan = MutexGuard::unlocked(state, || {
+                if request.replaces.is_some() {
+                    self.replacement_plan(request, terms, (actor, &by), now)
+                } else {
+                    self.user_plan(request, None, terms, (actor, &by), now)
+                }
+            })?;
+            self.make(state, plan, actor, now)
+        })?;
         self.metrics.registry_decisions.inc(RegistryDecision::Granted);
         self.decided(state, told, id, now)
     }
@@ -68,6 +75,7 @@ impl Inner {
         short_enough(terms.comment.as_deref())?;
         let now = self.now();
         let mut state = self.state.lock();
+        self.settle_request(&mut state, id);
         let changes = state.core.deny(id, terms, actor.to_string(), now);
         let changes = changes.map_err(|why| RegistryError::undecidable(id, why))?;
         let told = self.carry_out(&mut state, changes, actor, now)?;
@@ -78,33 +86,34 @@ impl Inner {
     /// Records what the first of two people would grant.
     fn approve(
         &self,
-        mut state: parking_lot::MutexGuard<'_, Shared>,
+        state: &mut MutexGuard<'_, Shared>,
         mut request: Request,
         terms: GrantTerms,
         actor: &Actor,
         now: Now,
     ) -> Result<RequestView, RegistryError> {
         let id = request.id;
-        self.check_grant(&state, &request, &terms, actor, now)?;
+        self.check_grant(&state.core, &request, &terms, actor, now)?;
         let (who, _) = actor.in_audit();
         request.approved = Some(Box::new(Approval { who, by: actor.to_string(), at: now.wall, grant: terms }));
-        let told = self.carry_out(&mut state, vec![Change::Put(Box::new(request))], actor, now)?;
+        let told = self.carry_out(state, vec![Change::Put(Box::new(request))], actor, now)?;
         self.metrics.registry_decisions.inc(RegistryDecision::Approved);
         tracing::info!("request {id} was approved by {actor}; another person must say the same");
         told.into_iter().find(|view| view.id == id).ok_or(RegistryError::NotFound(id))
     }
 
-    /// Could this be granted by this actor now?
+    /// Could this be granted by this actor now? The caller holds the lock that the core is under.
     fn check_grant(
         &self,
-        state: &Shared,
+        core: &Core,
         request: &Request,
         terms: &GrantTerms,
         actor: &Actor,
         now: Now,
     ) -> Result<(), RegistryError> {
         if request.replaces.is_some() {
-            let (user, draft) = self.replaced(state, request, terms, now)?;
+            let user = self.replaced(request, terms)?;
+            let draft = core.replacement(&user, request, None, now.wall);
             let put = directory::Change::PutUser { user: Box::new(draft), expected: Expected::Version(user.version) };
             self.directory.preview(|_| Ok(put.into()), actor)?;
             return Ok(());
@@ -113,7 +122,7 @@ impl Inner {
     }
 
     /// Does the first of two people still stand by it: is that one somebody who could grant it now, as then?
-    fn still_stands(&self, state: &Shared, request: &Request) -> bool {
+    fn still_stands(&self, core: &Core, request: &Request, now: Now) -> bool {
         let Some(first) = &request.approved else { return false };
         let actor = Actor::from(&first.who);
         let id = request.id.to_string();
@@ -123,9 +132,8 @@ impl Inner {
         } else {
             &["requests", &id, "grant"]
         };
-        let stands = self
-            .may_decide(&actor, route)
-            .and_then(|()| self.check_grant(state, request, &first.grant, &actor, self.now()));
+        let stands =
+            self.may_decide(&actor, route).and_then(|()| self.check_grant(core, request, &first.grant, &actor, now));
         if let Err(error) = &stands {
             tracing::info!("the approval of request {id} by {} stands no more: {error}", first.by);
         }
@@ -135,7 +143,7 @@ impl Inner {
     /// Tells a decision to everybody who waits for it.
     fn decided(
         &self,
-        state: parking_lot::MutexGuard<'_, Shared>,
+        state: MutexGuard<'_, Shared>,
         told: Vec<RequestView>,
         id: RequestId,
         now: Now,
@@ -149,7 +157,7 @@ impl Inner {
     /// Grants a new request that no person has looked at, with no more than the one who speaks for it holds now.
     pub(super) fn grant_unseen(
         &self,
-        state: &mut Shared,
+        state: &mut MutexGuard<'_, Shared>,
         steps: Vec<Change>,
         granting: Granting,
         details: Details,
@@ -184,14 +192,18 @@ impl Inner {
             self.metrics.registry_decisions.inc(RegistryDecision::Approved);
             return Ok(());
         }
-        let mut plan = self.user_plan(request, Some(details), terms, (&actor, &word), now)?;
-        // It is on record and granted in one step.
-        let granted = plan.steps.drain(..).map(|step| match step {
-            Change::Put(request) => Change::Insert(request),
-            step => step,
-        });
-        plan.steps = steps.into_iter().chain(granted).collect();
-        self.carry_out(state, plan, &actor, now)?;
+        let claims = state.core.claims(&steps).and_request(&request).and_rule(request.rule.as_deref());
+        self.hold(state, claims, |state| {
+            let plan = || self.user_plan(request, Some(details), terms, (&actor, &word), now);
+            let mut plan = MutexGuard::unlocked(state, plan)?;
+            // It is on record and granted in one step.
+            let granted = plan.steps.drain(..).map(|step| match step {
+                Change::Put(request) => Change::Insert(request),
+                step => step,
+            });
+            plan.steps = steps.into_iter().chain(granted).collect();
+            self.make(state, plan, &actor, now)
+        })?;
         self.metrics.registry_decisions.inc(decision);
         tracing::info!("request {id} was granted by {word}");
         Ok(())
@@ -201,7 +213,7 @@ impl Inner {
     /// give, for a role of it is gone: the request is to be looked at without rules.
     pub(super) fn unseen(
         &self,
-        state: &mut Shared,
+        state: &mut MutexGuard<'_, Shared>,
         steps: Vec<Change>,
         granting: Granting,
         details: Details,
@@ -280,21 +292,20 @@ impl Inner {
     /// everything else.
     fn replacement_plan(
         &self,
-        state: &Shared,
         mut request: Request,
         terms: GrantTerms,
         (actor, by): (&Actor, &str),
         now: Now,
     ) -> Result<Plan, RegistryError> {
-        let (user, draft) = self.replaced(state, &request, &terms, now)?;
-        let user = &*user;
+        let user = &*self.replaced(&request, &terms)?;
         let expected = Expected::Version(user.version);
         let put = |user| directory::Change::PutUser { user: Box::new(user), expected };
+        let draft = self.state.lock().core.replacement(user, &request, None, now.wall);
         self.directory.preview(|_| Ok(put(draft).into()), actor)?;
         let mut details = self.details(request.id)?;
         let issued = self.issue(&request, &details, actor, now)?;
         let record = issued.as_ref().map(IssuedCertificate::record);
-        let changed = state.core.replacement(user, &request, record.clone(), now.wall);
+        let changed = self.state.lock().core.replacement(user, &request, record.clone(), now.wall);
         request.password_hash = None;
         request.state = State::Granted {
             user: user.id,
@@ -305,19 +316,13 @@ impl Inner {
         };
         details.certificate = issued.map(|issued| issued.pem().to_owned());
         let note = issuance(user, record.as_ref());
-        let mut steps = state.core.replaced(&request, user.id);
+        let mut steps = self.state.lock().core.replaced(&request, user.id);
         steps.push(Change::Put(Box::new(request)));
         Ok(Plan { steps, users: vec![put(changed)], details: Some(details), note })
     }
 
-    /// Whom a request replaces, and how that user would be without the new certificate.
-    fn replaced(
-        &self,
-        state: &Shared,
-        request: &Request,
-        terms: &GrantTerms,
-        now: Now,
-    ) -> Result<(Arc<User>, User), RegistryError> {
+    /// Whom a request replaces, where the terms are those of a replacement.
+    fn replaced(&self, request: &Request, terms: &GrantTerms) -> Result<Arc<User>, RegistryError> {
         let GrantTerms { roles, permissions, publish_prefix, expires_at, comment: _, unpaired: _ } = terms;
         if !roles.is_empty() || !permissions.is_empty() || publish_prefix.is_some() || expires_at.is_some() {
             let why = "a replacement keeps the rights and the end of its user: grant it without, and use `user edit`";
@@ -325,9 +330,7 @@ impl Inner {
         }
         let policy = self.directory.policy();
         let user = replaced_user(request, &*policy).cloned();
-        let user = user.ok_or_else(|| RegistryError::UserUnknown(request.username.clone()))?;
-        let draft = state.core.replacement(&user, request, None, now.wall);
-        Ok((user, draft))
+        user.ok_or_else(|| RegistryError::UserUnknown(request.username.clone()))
     }
 
     /// The certificate of a request with a CSR. The CSR is checked again: what is signed comes from a check, not from the disk.

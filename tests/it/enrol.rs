@@ -340,6 +340,93 @@ async fn an_operator_decides_over_https() {
     assert_eq!(register(&mut device, &message).await.status, 201);
 }
 
+/// Nobody is there to decide: who meets a rule has an identity at once, and no rule reaches further than it says.
+#[tokio::test]
+async fn rules_of_the_configuration_grant_and_deny_without_a_person() {
+    let rules = r#"
+        [[registry.rule]]
+        name = "pumps"
+        action = "grant"
+        source = ["127.0.0.1"]
+        listener = "enrol"
+        username = "pump-*"
+        key = ["p256"]
+        roles = ["observer"]
+        while_locked = true
+        [[registry.rule]]
+        action = "deny"
+        username = "pump-66"
+        reason = "that one is scrap"
+    "#;
+    let harness = start(rules).await;
+    let mut https = to(&harness, harness.address("enrol")).await;
+    let (key, csr) = request("pump-1");
+    let message = json!({ "username": "pump-1", "csr": csr, "roles": ["admin"] });
+    let granted = register(&mut https, &message).await;
+    assert_eq!((granted.status.as_u16(), &granted.body["username"]), (201, &json!("pump-1")), "{}", granted.body);
+    let user = harness.users().policy().user_named(&"pump-1".parse().unwrap()).cloned().unwrap();
+    assert_eq!(user.roles, vec!["observer".parse().unwrap()], "what it asks for is not what it gets");
+    let pem = granted.body["certificate"].as_str().unwrap();
+    let der = rustls::pki_types::pem::PemObject::from_pem_slice(pem.as_bytes()).unwrap();
+    let tls = tls_client(roots(&harness.broker.started().trust_bundle), ANY_TLS, Some(identity(&der, &key)));
+    let mut device = Client::over(Tls::connect(harness.address("mqtts"), tls).await.unwrap(), V5);
+    assert_eq!(device.connect(&connect(V5, "c")).await.reason_code, ReasonCode::Success);
+
+    let named = |name: &str| json!({ "username": name, "csr": request(name).1 });
+    let password = json!({ "username": "pump-2", "password": PASSWORD });
+    assert_eq!(register(&mut https, &password).await.status, 423, "without a key of that kind");
+    assert_eq!(register(&mut https, &named("meter-1")).await.status, 423, "with another name");
+    assert_eq!(over_mqtt(&harness, &named("pump-2")).await["status"], 423, "through another listener");
+    let scrap = named("pump-66");
+    let denied = register(&mut https, &scrap).await;
+    assert_eq!((denied.status.as_u16(), &denied.body["error"]), (403, &json!("rule")));
+    assert_eq!((&denied.body["state"], &denied.body["reason"]), (&json!("denied"), &json!("that one is scrap")));
+    unlock(&harness, UnlockTerms::default()).await;
+    assert_eq!(over_mqtt(&harness, &scrap).await["error"], "rule", "whoever has opened the door");
+    assert_eq!(over_mqtt(&harness, &named("pump-2")).await["status"], 202, "the rest is for a person");
+
+    let mut operator = to(&harness, api(&harness)).await;
+    let list = operator.get("operator", "/api/client-registry/requests").await.body;
+    let shown: Vec<_> =
+        list["items"].as_array().unwrap().iter().map(|it| (&it["username"], &it["rule"], &it["by"])).collect();
+    let ruled = (&json!("pump-1"), &json!("pumps"), &json!("rule pumps"));
+    assert_eq!(shown, [ruled, (&json!("pump-2"), &Value::Null, &Value::Null)], "who was denied is not on record");
+}
+
+/// What one operator grants is put on record, and makes a user when another one has granted the very same.
+#[tokio::test]
+async fn a_request_takes_two_operators_where_the_configuration_says_so() {
+    let harness = start("[registry]\napprovals = 2").await;
+    harness.user_with("second", |user| user.roles = vec!["admin".parse().unwrap()]);
+    harness.role("line", vec![]);
+    unlock(&harness, UnlockTerms::default()).await;
+    let mut device = to(&harness, harness.address("enrol")).await;
+    let message = json!({ "username": "pump-7", "csr": request("pump-7").1 });
+    assert_eq!(register(&mut device, &message).await.status, 202);
+    let path = format!("/api/client-registry/requests/{}", pending(&harness).await);
+    let mut https = to(&harness, api(&harness)).await;
+    let mut grant = async |who: &str, role: &str| {
+        https.call(who, "POST", &format!("{path}/grant"), &json!({ "roles": [role] })).await
+    };
+    // The first word, somebody else's word for something else, which begins anew, and the first one again.
+    for (who, role) in [("operator", "line"), ("second", "admin"), ("operator", "line")] {
+        let reply = grant(who, role).await;
+        assert_eq!((reply.status.as_u16(), &reply.body["state"]), (200, &json!("pending")), "{}", reply.body);
+        let approved = &reply.body["approved"];
+        assert_eq!((&approved["by"], &approved["grant"]["roles"]), (&json!(format!("user:{who}")), &json!([role])));
+        assert_eq!(grant(who, role).await.problem(), (409, "conflict"), "{who} is one person");
+        assert_eq!(register(&mut device, &message).await.status, 202);
+        assert!(harness.users().policy().user_named(&"pump-7".parse().unwrap()).is_none());
+    }
+    let granted = grant("second", "line").await;
+    assert_eq!(granted.body["by"], "user:operator and user:second", "{}", granted.body);
+    assert_eq!(register(&mut device, &message).await.status, 201);
+    let policy = harness.users().policy();
+    let user = policy.user_named(&"pump-7".parse().unwrap()).unwrap();
+    assert_eq!(user.roles, vec!["line".parse().unwrap()]);
+    assert_eq!(grant("second", "line").await.problem(), (409, "conflict"), "it is decided");
+}
+
 /// The same events as `registry watch`, for whoever has a rule for the topic, and for nobody else.
 #[tokio::test]
 async fn what_happens_in_the_registry_is_told_over_mqtt_to_who_may_read_it() {

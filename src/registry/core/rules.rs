@@ -26,7 +26,8 @@ impl Core {
         let rules = self.rules.iter().filter(|rule| matches(rule, ask));
         let mut grants = rules.filter_map(|rule| Some((rule, granted(rule)?)));
         grants.find(|(rule, grant)| {
-            let made = self.by_rule.get(&rule.name).copied().unwrap_or(0);
+            // With those that are on their way to the disk, or many at once would be more than it may make.
+            let made = self.by_rule.get(&rule.name).copied().unwrap_or(0) + self.flights.grants_of(&rule.name);
             made < grant.limit && (admitted || grant.while_locked)
         })
     }
