@@ -102,6 +102,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         Arc::clone(&metrics),
         settings::registry(&config),
     )?;
+    registry.set_recorder(Arc::clone(&recorder));
 
     let crl = Arc::new(CrlPublisher::new(
         Arc::clone(&store),

@@ -10,6 +10,7 @@
 //! type that only the check before it can make: nothing is signed that did not pass all of them.
 
 mod crl;
+pub(crate) mod crockford;
 mod csr;
 mod der;
 mod issuer;
