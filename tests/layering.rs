@@ -45,7 +45,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("mqtt", &[]),
     ("session", &[]),
     ("access", &[]),
-    ("pki", &["pki/signer.rs"]),
+    ("pki", &["pki/signer.rs", "pki/signer/error.rs", "pki/signer/keys.rs", "pki/signer/server.rs"]),
     ("registry", &["registry/service.rs", "registry/commit.rs", "registry/renewal.rs"]),
     ("audit", &["audit/chain.rs", "audit/key.rs", "audit/keeper.rs"]),
     ("clock", &["clock.rs"]),

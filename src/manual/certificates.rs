@@ -2,9 +2,8 @@
 //!
 //! # The authority
 //!
-//! The first start makes a CA (P-256, ten years) in `certs/`, or the broker uses yours: `[ca] certificate` and `key`, a chain of
-//! intermediates after the certificate. It issues to users who registered with a CSR, see [registry](super::registry), and the broker's own
-//! certificate. `portcullis ca show` says what it is, how much of what it issued is in force, and which revocation list is:
+//! The first start makes a CA (P-256, ten years) in `certs/`, or the broker uses [yours](#a-ca-of-yours). It issues to users who registered
+//! with a CSR, see [registry](super::registry), and the broker's own certificate. `portcullis ca show` says what it is, how much of what it issued is in force, and which revocation list is:
 //!
 //! ```text
 //! subject       CN=Portcullis CA 5c0e93f1
@@ -15,6 +14,30 @@
 //! certificates  17 in force, 3 revoked, 1 expired
 //! crl           number 7, 3 certificates, made 2026-11-27 10:00:00Z, next by 2026-12-04 10:00:00Z
 //! ```
+//!
+//! # A CA of yours
+//!
+//! Put the key of the CA that is to issue into `[ca] key` (PKCS#8, SEC1 or PKCS#1 in PEM, mode 0600), and into `[ca] certificate`
+//! its certificate first, then those above it, up to and including the root:
+//!
+//! ```sh
+//! cat plant-4.pem corp-plants.pem corp-root.pem > certs/ca.pem
+//! install -m 600 plant-4.key certs/ca.key
+//! ```
+//!
+//! | who | gets |
+//! |---|---|
+//! | a device that asks for the trust bundle (`$registry/ca`, `GET /api/client-registry/ca`) | the root alone: it trusts the broker through every change below it |
+//! | a device whose certificate is issued | the certificate, the intermediates as `chain`, the root as `ca` |
+//! | whoever connects | the broker's own certificate with the intermediates (one of yours, `[tls] certificate`, as you put it there) |
+//!
+//! As a client the broker takes only what this CA itself has issued, however many others the root has below it; a device may send the
+//! intermediates, and need not. No certificate is issued for longer than the first of the chain to end is good.
+//!
+//! At start each certificate of the chain is checked as clients will do it: it is one of a CA (basicConstraints), signs certificates
+//! (keyUsage), admits as many CAs below it as there are (pathLenConstraint) and certificates of clients (extendedKeyUsage, if it has one), is
+//! good now, and has a key of an admitted kind; the first fits the key, the last is a root. Otherwise the broker does not start, and says which
+//! certificate of which file is wrong in what. A CA without serverAuth cannot issue the broker's own certificate: give it one of yours.
 //!
 //! # The broker's own certificate
 //!

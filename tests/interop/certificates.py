@@ -156,7 +156,64 @@ def with_ca(title, algorithm):
     broker.stop()
 
 
+def below_a_root():
+    """An operator's root, a CA below it, the broker's below that; devices trust the root alone."""
+    chapter("a CA two levels below an operator's root")
+    broker = Broker(SETTINGS)
+    certs = broker.ca.parent
+    certs.mkdir()
+    levels = [("Corp Root", "P-384", 2), ("Corp Plants", "P-256", 1), ("Plant 4", "P-256", 0)]
+    paths, above = {}, ()
+    for name, curve, length in levels:
+        key, csr, certificate, extensions = (broker.directory / f"{name}.{end}" for end in ("key", "csr", "pem", "ext"))
+        extensions.write_text(f"basicConstraints=critical,CA:TRUE,pathlen:{length}\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n")
+        openssl("req", "-new", "-newkey", "ec", "-pkeyopt", f"ec_paramgen_curve:{curve}", "-nodes", "-subj", f"/O=Corp/CN={name}", "-keyout", key, "-out", csr)
+        signer = ("-CA", above[0], "-CAkey", above[1]) if above else ("-signkey", key)
+        openssl("x509", "-req", "-in", csr, "-days", 30, "-extfile", extensions, *signer, "-out", certificate)
+        above = paths[name] = (certificate, key)
+    root, middle, issuer = (paths[name][0] for name, _, _ in levels)
+    broker.ca.write_text(issuer.read_text() + middle.read_text() + root.read_text())
+    broker.ca.with_suffix(".key").write_text(paths["Plant 4"][1].read_text())
+    broker.ca.with_suffix(".key").chmod(0o600)
+    broker.start()
+    broker.cli("registry", "unlock")
+
+    shown = run("openssl", "s_client", "-connect", f"127.0.0.1:{broker.tls}", "-CAfile", root, "-verify_return_error", "-showcerts", input=b"", expect=None)
+    equal((shown.returncode, shown.stdout.count(b"BEGIN CERTIFICATE")), (0, 3), "openssl s_client verifies the broker by the root alone: leaf and two intermediates are shown")
+    client = Client(broker, "", tls=True, ca=root)
+    client.connect()
+    client.subscribe("$registry/+/response")
+    bundle = client.ask("ca")["ca"]
+    equal(x509.load_pem_x509_certificates(bundle.encode()), [x509.load_pem_x509_certificate(root.read_bytes())], "paho does so too, and the trust bundle is the root")
+    client.close()
+
+    key, certificate = enrol(broker, "kept-1")
+    enrol(broker, "stolen-1")
+    stolen = broker.directory / "stolen-1.pem"
+    untrusted = broker.directory / "untrusted.pem"
+    untrusted.write_text(issuer.read_text() + middle.read_text())
+    openssl("verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", root, "-untrusted", untrusted, certificate)
+    chain = [x509.load_pem_x509_certificate(path.read_bytes()) for path in (certificate, issuer, middle, root)]
+    for below, above in zip(chain, chain[1:]):
+        below.verify_directly_issued_by(above)
+    check(chain[0].not_valid_after_utc <= min(one.not_valid_after_utc for one in chain), "openssl and cryptography verify a device's certificate up to the root, and none of the chain ends before it")
+    device = Client(broker, "kept-1", tls=True, certificate=certificate, key=key, ca=root)
+    equal(device.connect(), 0, "the device connects")
+    device.close()
+
+    broker.cli("user", "revoke", "stolen-1", "--all")
+    path, crl = current_list(broker, 1)
+    equal(crl.issuer, x509.load_pem_x509_certificate(issuer.read_bytes()).subject, "the list is of the CA that issues")
+    pem = broker.directory / "crl.pem"
+    pem.write_bytes(openssl("crl", "-inform", "DER", "-in", path, "-outform", "PEM"))
+    for name, path, good in (("kept-1", certificate, True), ("stolen-1", stolen, False)):
+        done = run("openssl", "verify", "-crl_check", "-CAfile", root, "-untrusted", untrusted, "-CRLfile", pem, path, expect=None)
+        equal((done.returncode == 0, b"certificate revoked" in done.stderr), (good, not good), f"openssl verify -crl_check says so of {name}")
+    broker.stop()
+
+
 def story():
+    below_a_root()
     for title, algorithm in CAS.items():
         with_ca(title, algorithm)
 

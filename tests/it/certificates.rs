@@ -109,6 +109,28 @@ pub(crate) fn issue_elsewhere(common_name: &str) -> Identity {
     sign(parameters(common_name), Timestamp::now() + Duration::from_hours(1), &issuer)
 }
 
+/// A client certificate of any CA, good for an hour.
+pub(crate) fn issue_by(common_name: &str, issuer: &rcgen::Issuer<'_, KeyPair>) -> Identity {
+    sign(parameters(common_name), Timestamp::now() + Duration::from_hours(1), issuer)
+}
+
+/// A CA for certificates of clients, with so many CAs below it at most: on its own, or below another one.
+pub(crate) fn authority(
+    name: &str,
+    path_length: u8,
+    above: Option<&rcgen::Issuer<'_, KeyPair>>,
+) -> (String, rcgen::Issuer<'static, KeyPair>) {
+    let key = KeyPair::generate().unwrap();
+    let mut authority = parameters(name);
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(path_length));
+    authority.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    let certificate = match above {
+        None => authority.self_signed(&key),
+        Some(above) => authority.signed_by(&key, above),
+    };
+    (certificate.unwrap().pem(), rcgen::Issuer::new(authority, key))
+}
+
 fn sign(mut leaf: CertificateParams, end: Timestamp, issuer: &rcgen::Issuer<'_, KeyPair>) -> Identity {
     let key = KeyPair::generate().unwrap();
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];

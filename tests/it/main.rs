@@ -20,6 +20,7 @@ mod answers;
 mod apply;
 mod attacks;
 mod audit;
+mod authority;
 mod certificates;
 mod change;
 mod client;
