@@ -89,6 +89,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         Arc::clone(&metrics),
     )
     .map_err(no_random)?;
+    authenticator.spare(directory.last_sources());
     reconcile(&config, &directory, &hasher, &password_policy).await?;
     let first_admin = first_admin(&config, &directory, &hasher, &password_policy, show_password).await?;
     let registry = Registry::open(

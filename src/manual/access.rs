@@ -18,6 +18,7 @@
 //! | `expires_at` | end of the user |
 //! | `managed_by` | `config` (broker.toml), `api` (command line, REST, embedder) or `registry` |
 //! | `last_seen_at` | when it last logged in over MQTT; saved once an hour and at shutdown, so a crash loses up to an hour of it |
+//! | `last_seen_from` | from where it did: an IPv4 address or a /64 of IPv6. There it stays at home after a restart, whoever guesses in its name |
 //! | `version` | counts its changes; a write names the version that it read and gets 409 when it lost the race |
 //!
 //! A **role** is a named set of permissions. Two are built in and cannot be changed: `admin` (everything) and `observer`

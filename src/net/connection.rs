@@ -193,7 +193,7 @@ impl Connection {
         };
         drop(gate);
         if let Owner::User(user) = key.owner {
-            server.directory.seen(user);
+            server.directory.seen(user, peer.ip().into());
             registry::confirm(&server, &admitted, user);
         }
         Ok(Box::new(Self {
