@@ -9,6 +9,7 @@
 //! | `DELETE /api/users/{name}` | [`VersionRead`] (query) | 204 |
 //! | `PUT /api/users/{name}/password` | [`NewPassword`] | [`UserView`] |
 //! | `POST /api/users/{name}/enable`, `/disable` | [`VersionRead`] (body, optional) | [`UserView`] |
+//! | `POST /api/users/{name}/certificates` | [`Pin`] | [`UserView`] |
 //! | `POST /api/users/{name}/certificates/{serial}/revoke` | [`Revocation`] (body, optional) | [`UserView`] |
 //! | `POST /api/users/{name}/certificates/revoke` | [`Revocation`] (body, optional) | [`UserView`]: all of its certificates |
 //! | `GET /api/ca` | | [`CaView`] |
@@ -56,6 +57,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use crate::access::Role;
 use crate::access::{
     Auth, CertificateRecord, ManagedBy, Permission, Quota, RevocationReason, RoleName, User, UserId, Username,
+    UsernamePattern,
 };
 pub use crate::audit::{Entry, Hash, Record, Report, Statement, Tip};
 use crate::authn::Source;
@@ -410,6 +412,36 @@ pub struct CaView {
     /// Issuers that are revoked as a whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revoked_issuers: Vec<RevokedIssuerView>,
+    /// Further CAs of broker.toml whose certificates log in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trust: Vec<TrustView>,
+}
+
+/// A further CA, as `[[ca.trust]]` names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustView {
+    /// Distinguished name.
+    pub subject: String,
+    /// SHA-256 of the certificate, lower-case hexadecimal.
+    pub fingerprint: String,
+    /// The users that it is good for.
+    pub username: UsernamePattern,
+    /// End of validity.
+    pub not_after: Timestamp,
+}
+
+/// Puts a certificate of a further CA on record of a user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pin {
+    /// PEM, one certificate.
+    pub certificate: String,
+    /// For the record; at most 1024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// The version of the user that was read; absent: whatever it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
 }
 
 /// How many certificates are on record of users.

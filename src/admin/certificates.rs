@@ -10,15 +10,20 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::api::{CaCertificates, CaView, CrlView, DryRun, IssuerRevocation, Revocation, RevokedIssuerView};
+use super::api::{
+    CaCertificates, CaView, CrlView, DryRun, IssuerRevocation, Pin, Revocation, RevokedIssuerView, TrustView,
+};
 use super::caller::Caller;
-use super::extract::{Ask, Named, NamedCertificate, OptionalBody};
+use super::extract::{Ask, Body, Named, NamedCertificate, OptionalBody};
 use super::problem::{Kind, Problem};
 use super::users::{find, update};
 use super::{Answer, Shared, State, blocking};
 use crate::access::{CertificateRecord, RevocationReason, User, Username};
 use crate::directory::{Change, DirectoryError, Expected};
-use crate::pki::{Crl, ProfileError};
+use crate::pki::{Crl, PeerCertificate, ProfileError};
+
+/// Certificates on record of one user to which another one may be pinned.
+const MAX_ON_RECORD: usize = 64;
 
 /// Longest comment on a revocation, in bytes.
 const MAX_COMMENT: usize = 1024;
@@ -86,6 +91,54 @@ fn edit(
             certificate.comment.clone_from(&comment);
         }
     })
+}
+
+/// Puts a certificate of a further CA on record: it logs in an administrator, who needs that, and it can be revoked.
+pub(super) async fn pin(
+    state: Shared,
+    Caller(actor): Caller,
+    Named(name): Named<Username>,
+    Ask(run): Ask<DryRun>,
+    Body(order): Body<Pin>,
+) -> Answer<Response> {
+    check_comment(order.comment.as_deref())?;
+    let invalid = |detail: String| Problem::new(Kind::Invalid, detail);
+    let certificate = PeerCertificate::from_pem(order.certificate.as_bytes())
+        .map_err(|_| invalid("`certificate` is not exactly one X.509 certificate in PEM".to_owned()))?;
+    let user = find(&state, &name)?;
+    if certificate.username() != Ok(&name) {
+        return Err(invalid(format!("the common name of the certificate is not `{name}`: it would log nobody in")));
+    }
+    if !certificate.is_valid_at(state.clock.timestamp()) {
+        let (from, to) = (certificate.not_before(), certificate.not_after());
+        return Err(invalid(format!("the certificate is valid from {from} to {to}, not now")));
+    }
+    if certificate.is_issued_by(state.crl.signer().issuer()) {
+        let detail = "the certificate is of the broker's own CA, which puts on record what it issues";
+        return Err(invalid(detail.to_owned()));
+    }
+    if user.certificates.iter().any(|record| record.fingerprint == certificate.fingerprint()) {
+        return Err(Problem::new(Kind::Conflict, format!("this certificate is on record of `{name}` already")));
+    }
+    if user.certificates.len() >= MAX_ON_RECORD {
+        let detail = format!("`{name}` has {MAX_ON_RECORD} certificates on record, and no more can be put there");
+        return Err(Problem::new(Kind::Conflict, detail));
+    }
+    let record = CertificateRecord {
+        serial: certificate.serial().to_owned(),
+        fingerprint: certificate.fingerprint().to_owned(),
+        key: certificate.key().map(|key| key.fingerprint()),
+        not_before: certificate.not_before(),
+        not_after: certificate.not_after(),
+        revoked_at: None,
+        reason: None,
+        comment: order.comment,
+        issuer: None,
+        replaces: None,
+    };
+    let expected = Expected::Version(order.version.unwrap_or(user.version));
+    let edit = move |user: &mut User| user.certificates.push(record);
+    update(state, actor, (user.id, name), expected, edit, run, "certificate pinned").await
 }
 
 fn check_comment(comment: Option<&str>) -> Answer<()> {
@@ -160,6 +213,16 @@ pub(super) async fn ca(state: Shared, _: Caller) -> Answer<Json<CaView>> {
         crl_url: issuer.crl_url().map(str::to_owned),
         certificates,
         crl: state.crl.current().as_ref().map(list),
+        trust: state
+            .anchors
+            .further()
+            .map(|(certificate, username)| TrustView {
+                subject: certificate.name(),
+                fingerprint: crate::pki::hex(&crate::pki::sha256(certificate.der())),
+                username: username.clone(),
+                not_after: certificate.not_after(),
+            })
+            .collect(),
         revoked_issuers: issuers
             .into_iter()
             .map(|(issuer, it)| RevokedIssuerView {

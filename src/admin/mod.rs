@@ -35,7 +35,7 @@ pub(crate) use metrics::serve_metrics;
 pub(crate) use server::serve;
 
 use crate::audit::Keeper;
-use crate::authn::{Hasher, PasswordPolicy};
+use crate::authn::{Anchors, Hasher, PasswordPolicy};
 use crate::clock::Clock;
 use crate::crl::CrlPublisher;
 use crate::directory::{Directory, DirectoryError, Expected, LiveSessions};
@@ -59,6 +59,8 @@ pub(crate) struct State {
     pub(crate) keeper: Arc<Keeper>,
     /// The revocation list, and the CA that signs it.
     pub(crate) crl: Arc<CrlPublisher>,
+    /// Whose word a client certificate is.
+    pub(crate) anchors: Arc<Anchors>,
     /// What holds for every session.
     pub(crate) session: session::Settings,
     /// What time it is.

@@ -17,6 +17,7 @@ pub(super) fn api(state: Arc<State>) -> Router {
         .route("/api/users/{name}/password", put(users::set_password))
         .route("/api/users/{name}/enable", post(users::enable))
         .route("/api/users/{name}/disable", post(users::disable))
+        .route("/api/users/{name}/certificates", post(certificates::pin))
         .route("/api/users/{name}/certificates/{serial}/revoke", post(certificates::revoke_one))
         .route("/api/users/{name}/certificates/revoke", post(certificates::revoke_all))
         .route("/api/ca", get(certificates::ca))

@@ -15,7 +15,7 @@ use super::api::{Event, EventKind, LockStatus, Page, RequestState, RequestView};
 use super::*;
 use crate::access::{CertificateRecord, ManagedBy, Role};
 use crate::audit;
-use crate::authn::{Argon2Parameters, HasherSettings, Lane, Source};
+use crate::authn::{Anchors, Argon2Parameters, HasherSettings, Lane, Source};
 use crate::clock::{Duration, SystemClock};
 use crate::crl::CrlPublisher;
 use crate::directory::{PolicyChange, SessionEffect};
@@ -108,6 +108,7 @@ impl Fixture {
             password_policy,
             keeper: Arc::new(keeper.unwrap()),
             crl: crl.clone(),
+            anchors: Arc::new(Anchors::new(vec![crl.signer().issuer().clone()], Vec::new()).unwrap()),
             session: crate::session::Settings::default(),
             clock,
             moved: watch::channel(()).1,

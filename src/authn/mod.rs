@@ -11,6 +11,7 @@
 //!
 //! It decides who somebody is, not what they may do: that is `access`.
 
+mod anchors;
 mod authenticator;
 mod bounded;
 mod certificate;
@@ -25,8 +26,9 @@ mod source;
 mod testing;
 mod throttle;
 
+pub use anchors::{AnchorError, Anchors, NoAnchor, Trusted};
 pub use authenticator::{Authenticator, AuthenticatorSettings, Credentials};
-pub use certificate::{Anchor, ClientCertificate, UsernamePattern, UsernamePatternError};
+pub use certificate::{Anchor, ClientCertificate};
 pub use hasher::{Busy, Hasher, HasherSettings, Lane};
 pub use identity::{Cause, Identity, Proof, Refusal, Users};
 pub use phc::{

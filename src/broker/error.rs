@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, path::PathBuf};
 
 use crate::{
     audit::{KeeperError, KeyError},
-    authn::{HashError, WeakPassword},
+    authn::{AnchorError, HashError, WeakPassword},
     config::ConfigError,
     directory::DirectoryError,
     net::TlsError,
@@ -68,6 +68,9 @@ pub enum StartError {
     /// The CA or the server certificate.
     #[error("{0}")]
     Certificate(#[from] SignerError),
+    /// A further anchor.
+    #[error("{0}")]
+    Anchor(#[from] AnchorError),
     /// TLS.
     #[error("listener `{listener}`: {source}")]
     Tls {

@@ -20,8 +20,8 @@ use super::{Broker, FirstAdmin, StartError, Started, settings, tasks};
 use crate::{
     admin,
     audit::{AuditKey, Keeper, Recorder},
-    authn::{Authenticator, AuthenticatorSettings, Hasher, Lane, PasswordPolicy, Source},
-    clock::Clock,
+    authn::{Anchors, Authenticator, AuthenticatorSettings, Hasher, Lane, PasswordPolicy, Source, Trusted},
+    clock::{Clock, Timestamp},
     config::{self, Config, ConfiguredPassword},
     crl::CrlPublisher,
     directory::{Directory, NewUser},
@@ -30,7 +30,7 @@ use crate::{
     net::{
         Admission, ClientCertificate, Inside, Listener, Server, ServerKey, Sessions, TlsAcceptor, TlsSettings, Workers,
     },
-    pki::{CertificateAuthority, Origin, ServerName, Signer},
+    pki::{CaFiles, CertificateAuthority, Origin, ServerName, Signer, read_authorities},
     priority::Priority,
     registry::Registry,
     router::Router,
@@ -57,8 +57,9 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
     let audit_key = AuditKey::load_or_create(&config.data_dir)?;
     let recorder = Arc::new(Recorder::new(Arc::clone(&metrics)));
 
-    let (ca, ca_origin) =
-        CertificateAuthority::load_or_create(&config.ca.certificate, &config.ca.key, clock.timestamp())?;
+    let ca_files =
+        CaFiles { certificate: &config.ca.certificate, key: &config.ca.key, passphrase: config.ca.passphrase.as_ref() };
+    let (ca, ca_origin) = CertificateAuthority::load_or_create(&ca_files, clock.timestamp())?;
     let ca = Arc::new(ca.with_crl_url(config.ca.crl_url.clone()));
     metrics.ca_not_after.set(ca.issuer().not_after().as_second());
 
@@ -74,8 +75,9 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
     } else {
         None
     };
-    let listening =
-        listeners(&config, sockets, api_socket, &ca, server_certificate.as_ref().map(ServerCertificateKeeper::shown))?;
+    let anchors = Arc::new(anchors(&config, &ca, clock.timestamp())?);
+    let shown = server_certificate.as_ref().map(ServerCertificateKeeper::shown);
+    let listening = listeners(&config, sockets, api_socket, &anchors, shown)?;
     let admin_socket = tasks::bind_admin(&config.admin_socket())?;
 
     let system = |action| move |source| StartError::System { action, source };
@@ -143,6 +145,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         router: Router::new(settings::retained(&config)),
         directory,
         authenticator: Arc::new(authenticator),
+        anchors,
         registry: Arc::new(registry),
         clock,
         metrics,
@@ -288,13 +291,34 @@ impl Listening {
     }
 }
 
+/// The CA, and those of `[[ca.trust]]`.
+fn anchors(config: &Config, ca: &CertificateAuthority, now: Timestamp) -> Result<Anchors, StartError> {
+    let mut further = Vec::new();
+    for trust in &config.ca.trust {
+        for certificate in read_authorities(&trust.certificate)? {
+            let (from, to) = (certificate.not_before(), certificate.not_after());
+            if now < from || to <= now {
+                let (file, name) = (trust.certificate.display(), certificate.name());
+                // Not a reason to leave everybody else outside.
+                tracing::warn!(
+                    "`{name}` in `{file}` is valid from {from} to {to}, not now: its certificates are refused"
+                );
+            }
+            let (file, names) = (trust.certificate.clone(), trust.username.clone());
+            further.push(Trusted { file, certificate, names });
+        }
+    }
+    Ok(Anchors::new(vec![ca.issuer().clone()], further)?)
+}
+
 fn listeners(
     config: &Config,
     sockets: Vec<std::net::TcpListener>,
     api: Option<std::net::TcpListener>,
-    ca: &CertificateAuthority,
+    anchors: &Anchors,
     certificate: Option<&Arc<ServerKey>>,
 ) -> Result<Listening, StartError> {
+    let anchors: Vec<Vec<u8>> = anchors.certificates().map(<[u8]>::to_vec).collect();
     let tls = |name: &str, client_certificate: ClientCertificate, inside: Inside| {
         let Some(certificate) = certificate else {
             // INVARIANT: whoever asks is one of those for which it was read.
@@ -302,7 +326,7 @@ fn listeners(
         };
         TlsAcceptor::new(&TlsSettings {
             certificate,
-            client_anchors: ca.anchors(),
+            client_anchors: &anchors,
             client_certificate,
             tls12: config.tls.min_version == config::TlsVersion::V1_2,
             inside,

@@ -127,6 +127,7 @@ pub(super) fn run(parts: Parts<'_>) {
         password_policy: parts.password_policy,
         keeper: parts.keeper,
         crl: parts.crl,
+        anchors: Arc::clone(&server.anchors),
         session: server.settings.session.clone(),
         clock: Arc::clone(&server.clock),
         moved: moved.subscribe(),
@@ -213,8 +214,8 @@ impl Https<'_> {
         });
         let named: Arc<str> = name.into();
         let service = move |peer: HttpsPeer| {
-            let HttpsPeer { address, certificate } = peer;
-            site.service(admin::Peer { address: address.ip(), certificate, listener: Arc::clone(&named) })
+            let HttpsPeer { address, certificates } = peer;
+            site.service(admin::Peer { address: address.ip(), certificates, listener: Arc::clone(&named) })
         };
         let stopped = self.shutdown.subscribe();
         self.control.spawn(async move {

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use portcullis::access::{Auth, Permission, Quota, RevocationReason, RoleName, Username};
+use portcullis::access::{
+    Auth, Permission, Quota, RevocationReason, RoleName, Username, UsernamePattern, UsernamePatternError,
+};
 use portcullis::admin::api::{Action, Hash, RequestId, StateFilter};
-use portcullis::authn::{UsernamePattern, UsernamePatternError};
 use portcullis::clock::Timestamp;
 use portcullis::config::parse_duration;
 use portcullis::device::Address;
@@ -291,6 +292,8 @@ pub(crate) enum UserCommand {
     Enable(UserName),
     /// End the sessions of a user, and let it do nothing
     Disable(UserName),
+    /// Put a certificate of another CA on record of a user: an administrator logs in with no other one of such a CA
+    Pin(UserPin),
     /// Revoke a certificate of a user or all of them, and end the sessions that stand on it
     Revoke(UserRevoke),
     /// Delete a user with its sessions and certificates
@@ -387,6 +390,18 @@ pub(crate) struct UserEdit {
     /// The user does not end
     #[arg(long, conflicts_with = "expires")]
     pub(crate) no_expires: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UserPin {
+    #[arg(value_name = "USER")]
+    pub(crate) username: Username,
+    /// The certificate, PEM; its common name is the user's
+    #[arg(value_name = "FILE")]
+    pub(crate) certificate: PathBuf,
+    /// For the record
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) comment: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -69,6 +69,13 @@ fn show(ca: &CaView) -> String {
         ),
     );
     fields.add("crl url", ca.crl_url.clone().unwrap_or_default());
+    for trust in &ca.trust {
+        let until = output::time(trust.not_after);
+        fields.add(
+            "trusts",
+            format!("{} for users `{}`, until {until}", trust.subject, String::from(trust.username.clone())),
+        );
+    }
     for revoked in &ca.revoked_issuers {
         let comment = revoked.comment.as_ref().map(|comment| format!(": {comment}")).unwrap_or_default();
         let at = output::time(revoked.revoked_at);

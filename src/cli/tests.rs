@@ -271,6 +271,7 @@ fn ca() -> Value {
         "certificates": { "live": 17, "of_other_issuers": 2, "revoked": 3, "expired": 1 },
         "crl": { "number": 7, "entries": 3, "this_update": "2026-02-01T00:00:00Z", "next_update": "2026-02-08T00:00:00Z" },
         "revoked_issuers": [{ "issuer": "ef", "revoked_at": "2026-01-02T00:00:00Z", "reason": "cACompromise", "comment": "stolen" }],
+        "trust": [{ "subject": "CN=Partner Root", "fingerprint": "12".repeat(32), "username": "partner-*", "not_after": "2030-01-01T00:00:00Z" }],
     })
 }
 
@@ -284,6 +285,7 @@ async fn the_authority() {
         ("ca crl", vec![ok(&json!("not read here"))]),
         ("ca crl --out /proc/nowhere", vec![ok(&json!("not read here"))]),
         ("ca revoke ef --reason keyCompromise --comment stolen", vec![ok(&revoked)]),
+        ("user pin root-1 /proc/nowhere", vec![]),
     ] {
         writeln!(text, "{}", transcript(command, answers).await).unwrap();
     }

@@ -39,6 +39,41 @@
 //! good now, and has a key of an admitted kind; the first fits the key, the last is a root. Otherwise the broker does not start, and says which
 //! certificate of which file is wrong in what. A CA without serverAuth cannot issue the broker's own certificate: give it one of yours.
 //!
+//! # A key under a passphrase
+//!
+//! The key of the CA may be encrypted: PKCS#8 with PBES2 (AES, and PBKDF2 with SHA-2 or scrypt), as `openssl pkcs8 -topk8 -v2 aes-256-cbc`
+//! writes it. The passphrase, one line of at most 1024 bytes, comes from one of these, the first that is named:
+//!
+//! | where | how |
+//! |---|---|
+//! | a file | `[ca] passphrase_file`, mode 0600 |
+//! | a variable of the environment | `[ca] passphrase_env` names it |
+//! | systemd | `LoadCredential=ca-passphrase:FILE` or `LoadCredentialEncrypted=`, and nothing in broker.toml |
+//!
+//! Where there is a passphrase, the first start makes the key under it (AES-256, PBKDF2 with 600,000 rounds of HMAC-SHA-256). A key that is there is left as
+//! it is; a plaintext one is warned about. Without the right passphrase the broker does not start. A file that asks for more than
+//! ten million rounds, or 256 MiB of scrypt, is refused before the work begins. The passphrase is in no log and no message, and memory that
+//! held it or the opened key is wiped. It protects backups and disks; it does not protect against whoever can read the passphrase too.
+//!
+//! # Certificates of others
+//!
+//! `[[ca.trust]]` names further CAs, each good for users with such names only:
+//!
+//! ```toml
+//! [[ca.trust]]
+//! certificate = "partner.pem"
+//! username = "partner-*"
+//! ```
+//!
+//! A client with a certificate of such a CA, or of one below it if it sends that too, is the user that the common name says, if that matches,
+//! exists, is enabled, and has an `auth` that admits certificates. Nothing has to be on record, and so nothing can be
+//! revoked but by disabling the user, or on the partner's side by not renewing: revocation lists of partners are not read. Therefore:
+//!
+//! - A holder of the role `admin` is not logged in, unless that very certificate is pinned: `portcullis user pin NAME FILE`. What is pinned can be
+//!   revoked like any other. Who gets the role while connected loses the connection.
+//! - What the broker's own CA has signed must be on record, whatever else is trusted; naming that CA here is refused.
+//! - A CA whose time is over logs nobody in; the broker starts nevertheless, and says so. `ca show` lists all of them.
+//!
 //! # The broker's own certificate
 //!
 //! Without files of yours the CA makes it: one year, for the host name, `localhost` and the addresses of the interfaces. While the broker

@@ -168,16 +168,19 @@ impl TlsAcceptor {
 
 impl TlsAcceptor {
     /// Runs the handshake to its end, for a protocol that encrypts ahead of the socket: not for MQTT. The stream, and the
-    /// peer's end-entity certificate (DER), verified against the anchors.
+    /// peer's certificates (DER), its own first, verified against the anchors.
     pub(super) async fn accept_stream(
         &self,
         tcp: TcpStream,
-    ) -> io::Result<(impl AsyncRead + AsyncWrite + Unpin + Send + 'static, Option<Vec<u8>>)> {
+    ) -> io::Result<(impl AsyncRead + AsyncWrite + Unpin + Send + 'static, Option<Vec<Vec<u8>>>)> {
         let stream = tokio_rustls::TlsAcceptor::from(Arc::clone(&self.0)).accept(tcp).await?;
-        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let certificate = certificate.map(|certificate| certificate.to_vec());
-        Ok((stream, certificate))
+        let certificates = stream.get_ref().1.peer_certificates().map(chain);
+        Ok((stream, certificates))
     }
+}
+
+fn chain(certificates: &[CertificateDer<'_>]) -> Vec<Vec<u8>> {
+    certificates.iter().map(|certificate| certificate.to_vec()).collect()
 }
 
 /// One TLS connection.
@@ -240,9 +243,9 @@ impl TlsStream {
         }
     }
 
-    /// The peer's end-entity certificate (DER), verified against the anchors in the handshake.
-    pub(super) fn peer_certificate(&self) -> Option<&[u8]> {
-        self.tls.peer_certificates().and_then(|chain| chain.first()).map(AsRef::as_ref)
+    /// The peer's certificates (DER), its own first: a chain that was verified against the anchors in the handshake.
+    pub(super) fn peer_certificates(&self) -> Option<Vec<Vec<u8>>> {
+        self.tls.peer_certificates().map(chain)
     }
 
     /// Reads records from the socket. `Ok(0)` is the end of the stream.

@@ -9,7 +9,9 @@ use rcgen::{
 };
 
 use crate::clock::Duration;
-use crate::pki::{CertificateAuthority, PreparedCertificate, ServerName, Signer as _, SignerError, VerifiedCsr, pem};
+use crate::pki::{
+    CaFiles, CertificateAuthority, PreparedCertificate, ServerName, Signer as _, SignerError, VerifiedCsr, pem,
+};
 
 fn now() -> Timestamp {
     "2026-03-01T12:00:00Z".parse().unwrap()
@@ -70,7 +72,7 @@ impl House {
         let (certificate, file) = (self.path("ca.pem"), self.path("ca.key"));
         fs::write(&certificate, certificates).unwrap();
         fs::write(&file, key.serialize_pem()).unwrap();
-        CertificateAuthority::load(&certificate, &file, at)
+        CertificateAuthority::load(&CaFiles::plain(&certificate, &file), at)
     }
 
     fn told(&self, key: &KeyPair, certificates: &str, at: Timestamp) -> String {

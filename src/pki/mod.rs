@@ -33,7 +33,9 @@ pub use pem::{base64, encode as pem};
 pub use prepared::{
     BACKDATE, DEFAULT_VALIDITY, IssuedCertificate, PreparedCertificate, ProfileError, SerialNumber, ServerName,
 };
-pub use signer::{CertificateAuthority, Origin, ServerCertificate, SignerError};
+pub use signer::{
+    CaFiles, CertificateAuthority, EncryptionError, Origin, ServerCertificate, SignerError, read_authorities,
+};
 pub use subject::CommonNameError;
 
 use std::fmt::Write as _;

@@ -4,6 +4,7 @@
 //! with mode 0600, each written whole (temporary file, fsync, link or rename). Never: an existing key is replaced, a
 //! certificate that the operator put there is touched, a private key is shown.
 
+mod encryption;
 mod error;
 mod keys;
 mod server;
@@ -15,9 +16,11 @@ use std::path::Path;
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rcgen::{PublicKeyData as _, SigningKey as _};
+use secrecy::SecretString;
 use x509_parser::time::ASN1Time;
 use zeroize::Zeroizing;
 
+pub use encryption::EncryptionError;
 pub use error::SignerError;
 pub use server::ServerCertificate;
 
@@ -46,6 +49,24 @@ pub enum Origin {
     Renewed,
     /// Found.
     Loaded,
+}
+
+/// Where a CA is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct CaFiles<'a> {
+    /// PEM: the certificate of the issuer, then those above it.
+    pub certificate: &'a Path,
+    /// PEM: its key.
+    pub key: &'a Path,
+    /// What the key is encrypted with; a key that is made is, where there is one.
+    pub passphrase: Option<&'a SecretString>,
+}
+
+impl<'a> CaFiles<'a> {
+    /// A key without a passphrase.
+    pub fn plain(certificate: &'a Path, key: &'a Path) -> Self {
+        Self { certificate, key, passphrase: None }
+    }
 }
 
 /// The broker's certificate authority.
@@ -82,15 +103,16 @@ impl CertificateAuthority {
 
     /// Loads the CA from its files, or makes one when they are not there. A key without its certificate, as a first start leaves it
     /// that was interrupted, gets a new one.
-    pub fn load_or_create(certificate: &Path, key: &Path, now: Timestamp) -> Result<(Self, Origin), SignerError> {
+    pub fn load_or_create(files: &CaFiles<'_>, now: Timestamp) -> Result<(Self, Origin), SignerError> {
+        let CaFiles { certificate, key, passphrase } = *files;
         let key_found = exists(key)?;
         if exists(certificate)? {
             if !key_found {
                 return Err(SignerError::KeyMissing { certificate: certificate.into(), key: key.into() });
             }
-            return Ok((Self::load(certificate, key, now)?, Origin::Loaded));
+            return Ok((Self::load(files, now)?, Origin::Loaded));
         }
-        let pair = if key_found { read_key(key)? } else { create_key(key)? };
+        let pair = if key_found { read_key(key, passphrase)? } else { create_key(key, passphrase)? };
         let der = self_sign(&pair, now)?;
         let ca = Self::assemble(certificate, pair, std::slice::from_ref(&der), now)?;
         write_new(certificate, pem::encode("CERTIFICATE", &der).as_bytes(), 0o644)?;
@@ -98,8 +120,9 @@ impl CertificateAuthority {
     }
 
     /// Loads the CA: the first certificate of the file must fit the key, and the others lead from it to its root.
-    pub fn load(certificate: &Path, key: &Path, now: Timestamp) -> Result<Self, SignerError> {
-        let pair = read_key(key)?;
+    pub fn load(files: &CaFiles<'_>, now: Timestamp) -> Result<Self, SignerError> {
+        let CaFiles { certificate, key, passphrase } = *files;
+        let pair = read_key(key, passphrase)?;
         let certificates = read_certificates(certificate)?;
         let leaf = certificates.first().map(Vec::as_slice).unwrap_or_default();
         check_fit(leaf, &pair, certificate, key)?;
@@ -107,13 +130,9 @@ impl CertificateAuthority {
     }
 
     fn assemble(path: &Path, key: KeyPair, certificates: &[Vec<u8>], now: Timestamp) -> Result<Self, SignerError> {
-        let refused = |source| SignerError::Chain { path: path.into(), source };
-        let mut placed = Vec::with_capacity(certificates.len());
-        for (position, der) in (1..).zip(certificates) {
-            let read = IssuerCertificate::from_der(der);
-            placed.push((position, read.map_err(|source| refused(ChainError::of(position, der, source)))?));
-        }
-        let mut ordered = chain::order(placed, now).map_err(refused)?;
+        let placed = (1..).zip(authorities(path, certificates)?).collect();
+        let mut ordered =
+            chain::order(placed, now).map_err(|source| SignerError::Chain { path: path.into(), source })?;
         let end = chain::end(&ordered);
         // INVARIANT: an ordered chain ends with its root, which is the issuer itself where it stands alone.
         let root =
@@ -176,6 +195,22 @@ impl Signer for CertificateAuthority {
     fn bundle_pem(&self) -> &str {
         &self.bundle_pem
     }
+}
+
+/// The certificates of a file (PEM), each of which must be one of a CA, with a key of an admitted kind.
+///
+/// # Errors
+/// [`SignerError`]: what cannot be read, or is none.
+pub fn read_authorities(path: &Path) -> Result<Vec<IssuerCertificate>, SignerError> {
+    authorities(path, &read_certificates(path)?)
+}
+
+fn authorities(path: &Path, certificates: &[Vec<u8>]) -> Result<Vec<IssuerCertificate>, SignerError> {
+    let refused = |source| SignerError::Chain { path: path.into(), source };
+    let read = |(position, der): (usize, &Vec<u8>)| {
+        IssuerCertificate::from_der(der).map_err(|source| refused(ChainError::of(position, der, source)))
+    };
+    (1..).zip(certificates).map(read).collect()
 }
 
 fn sign_error(error: &rcgen::Error) -> SignerError {

@@ -69,7 +69,7 @@ impl Files {
     }
 
     fn ca(&self, at: Timestamp) -> Result<(CertificateAuthority, Origin), SignerError> {
-        CertificateAuthority::load_or_create(&self.path("ca.pem"), &self.path("ca.key"), at)
+        CertificateAuthority::load_or_create(&CaFiles::plain(&self.path("ca.pem"), &self.path("ca.key")), at)
     }
 
     fn server(&self, ca: &CertificateAuthority, at: Timestamp) -> Result<ServerCertificate, SignerError> {
@@ -143,7 +143,7 @@ fn files_that_do_not_belong_together_are_refused() {
     fs::write(files.path("ca.key"), "no key").unwrap();
     assert!(matches!(files.ca(now()), Err(SignerError::Pem { .. })));
     fs::write(files.path("ca.key"), pem::encode("ENCRYPTED PRIVATE KEY", b"x")).unwrap();
-    assert!(matches!(files.ca(now()), Err(SignerError::EncryptedKey(_))));
+    assert!(matches!(files.ca(now()), Err(SignerError::EncryptedKey { source: EncryptionError::Scheme, .. })));
     fs::write(files.path("ca.key"), pem::encode("PRIVATE KEY", b"x")).unwrap();
     assert!(matches!(files.ca(now()), Err(SignerError::Key(_))));
 }
@@ -157,7 +157,8 @@ fn a_ca_whose_time_is_over_or_that_is_none_is_refused() {
     assert!(matches!(refused, Err(SignerError::Chain { source: ChainError::NotValid { position: 1, .. }, .. })));
     let server = files.server(&ca, now()).unwrap();
     assert_eq!(server.origin(), Origin::Created);
-    let refused = CertificateAuthority::load(&files.path("server.pem"), &files.path("server.key"), now());
+    let refused =
+        CertificateAuthority::load(&CaFiles::plain(&files.path("server.pem"), &files.path("server.key")), now());
     let Err(SignerError::Chain { source: ChainError::Issuer { source, .. }, .. }) = refused else {
         panic!("{refused:?}")
     };

@@ -4,12 +4,13 @@ Enters: the binary (see harness.py). Leaves: checks. Everything is issued and re
 """
 
 import datetime
+import os
 import time
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 
-from harness import Broker, Client, chapter, check, equal, main, openssl, run
+from harness import Broker, Client, binary, chapter, check, equal, main, openssl, run
 
 URL = "http://broker.example/crl"
 SETTINGS = f'\n[ca]\ncrl_url = "{URL}"\ncrl_validity = "2d"\n'
@@ -212,7 +213,96 @@ def below_a_root():
     broker.stop()
 
 
+def under_a_passphrase():
+    """Keys under a passphrase, both ways: ours by openssl and cryptography, theirs by us."""
+    chapter("a CA key under a passphrase")
+    passphrase = "größer als 12"
+    broker = Broker(SETTINGS + 'passphrase_file = "ca.secret"\n')
+    secret = broker.directory / "ca.secret"
+    secret.write_text(passphrase + "\n")
+    secret.chmod(0o600)
+    broker.start()
+    enrolled = broker.cli("registry", "unlock") and enrol(broker, "first-1")
+    key = broker.ca.with_suffix(".key")
+    check(key.read_text().startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----"), "the broker makes its key under the passphrase")
+    public = x509.load_pem_x509_certificate(broker.ca.read_bytes()).public_key()
+    opened = serialization.load_pem_private_key(key.read_bytes(), passphrase.encode())
+    equal(opened.public_key(), public, "cryptography opens it")
+    plain = openssl("pkcs8", "-in", key, "-passin", f"file:{secret}")
+    equal(serialization.load_pem_private_key(plain, None).public_key(), public, "openssl opens it")
+    broker.stop()
+
+    clear = broker.directory / "clear.key"
+    clear.write_bytes(plain)
+    forms = {
+        "openssl, its defaults": ("pkcs8", "-topk8"),
+        "openssl, AES-128 and SHA-512": ("pkcs8", "-topk8", "-v2", "aes-128-cbc", "-v2prf", "hmacWithSHA512"),
+        "openssl, scrypt": ("pkcs8", "-topk8", "-scrypt"),
+    }
+    for form, command in forms.items():
+        openssl(*command, "-in", clear, "-out", key, "-passout", f"file:{secret}")
+        broker.start()
+        device, certificate = enrolled
+        equal(Client(broker, "first-1", tls=True, certificate=certificate, key=device).connect(), 0, f"the broker opens what is made by {form}")
+        broker.stop()
+    key.write_bytes(opened.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(passphrase.encode())))
+    broker.start()
+    broker.stop()
+    check(True, "the broker opens what cryptography makes")
+
+    # By the two other ways.
+    broker.config.write_text(broker.config.read_text().replace('passphrase_file = "ca.secret"', ""))
+    for name, environment in (("passphrase_env", {"CA_SECRET": passphrase}), ("the systemd credential", {"CREDENTIALS_DIRECTORY": str(broker.directory)})):
+        text = broker.config.read_text()
+        if name == "passphrase_env":
+            broker.config.write_text(text.replace(SETTINGS, SETTINGS + 'passphrase_env = "CA_SECRET"\n'))
+        else:
+            (broker.directory / "ca-passphrase").write_text(passphrase)
+            (broker.directory / "ca-passphrase").chmod(0o600)
+        os.environ.update(environment)
+        broker.start()
+        broker.stop()
+        check(True, f"the passphrase comes from {name}")
+        for variable in environment:
+            del os.environ[variable]
+        broker.config.write_text(text)
+    for content, word in ((None, "there is no passphrase"), ("wrong", "does not open it")):
+        if content:
+            broker.config.write_text(text.replace(SETTINGS, SETTINGS + 'passphrase_file = "ca.secret"\n'))
+            secret.write_text(content)
+        done = run(binary(), "--config", broker.config, expect=1)
+        told = (done.stdout + done.stderr).decode()
+        check(word in told and passphrase not in told and "wrong" not in told, f"a start without the right one says: {word}", told)
+
+
+def partners():
+    """A CA of somebody else, for its own names."""
+    chapter("a partner's CA")
+    broker = Broker()
+    root, key = broker.directory / "partner.pem", broker.directory / "partner.key"
+    openssl("req", "-x509", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=Partner Root", "-keyout", key, "-out", root, "-days", 30)
+    broker.config.write_text(broker.config.read_text() + '\n[[ca.trust]]\ncertificate = "partner.pem"\nusername = "partner-*"\n')
+    broker.start()
+    made = {}
+    for name in ("partner-1", "press-7", "partner-root"):
+        made[name] = tuple(broker.directory / f"{name}.{end}" for end in ("key", "pem"))
+        extensions = broker.directory / "client.ext"
+        extensions.write_text("extendedKeyUsage=clientAuth\n")
+        csr = broker.directory / f"{name}.csr"
+        openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}", "-keyout", made[name][0], "-out", csr)
+        openssl("x509", "-req", "-in", csr, "-days", 3, "-CA", root, "-CAkey", key, "-extfile", extensions, "-out", made[name][1])
+        broker.cli("user", "add", name, "--auth", "certificate", *(("--role", "admin") if name == "partner-root" else ()))
+    code = lambda name: Client(broker, name, tls=True, certificate=made[name][1], key=made[name][0]).connect()
+    equal([code(name) for name in made], [0, 0x86, 0x86], "its certificate logs in under its names: no other user, no administrator")
+    broker.cli("user", "pin", "partner-root", made["partner-root"][1])
+    equal(code("partner-root"), 0, "an administrator logs in with the pinned certificate")
+    equal(broker.cli("ca", "show")["trust"][0]["username"], "partner-*", "`ca show` lists the CA")
+    broker.stop()
+
+
 def story():
+    partners()
+    under_a_passphrase()
     below_a_root()
     for title, algorithm in CAS.items():
         with_ca(title, algorithm)

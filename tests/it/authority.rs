@@ -17,6 +17,7 @@ use crate::{
     certificates::{ANY_TLS, Identity, authority, identity, issue, issue_by, record, request, roots, tls_client},
     client::{Client, Q1, Received, Tls, V5, V311, connect, text_of},
     harness::{Harness, allow},
+    https::{self, Https, api},
 };
 
 const LISTENERS: &str = r#"
@@ -156,4 +157,109 @@ async fn another_ca_of_the_same_root_makes_nobody_a_client() {
         harness.change(user, move |user| user.certificates.push(record));
         assert_eq!(login(&harness, "strict", &trust, &stranger).await, None);
     }
+}
+
+/// A partner's root, in a file for `[[ca.trust]]`, with the lines that name it.
+fn partner(home: &Path, names: &str) -> (rcgen::Issuer<'static, KeyPair>, String) {
+    let (root, issuer) = authority("Partner Root", 1, None);
+    fs::write(home.join("partner.pem"), root).unwrap();
+    let path = home.join("partner.pem");
+    (issuer, format!("\n[[ca.trust]]\ncertificate = \"{}\"\nusername = \"{names}\"\n", path.display()))
+}
+
+fn without_record(harness: &Harness, name: &str, roles: &[&str]) -> portcullis::access::UserId {
+    harness.user_with(name, |user| {
+        user.auth = Auth::Certificate;
+        user.password_hash = None;
+        user.roles = roles.iter().map(|role| role.parse().unwrap()).collect();
+        user.permissions = vec![allow("#")];
+    })
+}
+
+#[tokio::test]
+async fn a_partners_certificates_log_in_under_their_names_and_under_no_other() {
+    let home = TempDir::new().unwrap();
+    let (partner, lines) = partner(home.path(), "partner-*");
+    let harness = Harness::start_in(home, &format!("{LISTENERS}{lines}")).await;
+    let trust = harness.broker.started().trust_bundle.clone();
+    for (name, roles) in [("partner-1", &[][..]), ("partner-2", &[]), ("press-7", &[]), ("partner-root", &["admin"])] {
+        without_record(&harness, name, roles);
+    }
+    let (plant, plant_issuer) = authority("Partner Plant", 0, Some(&partner));
+    let mut below = issue_by("partner-2", &plant_issuer);
+    below.chain.push(CertificateDer::from_pem_slice(plant.as_bytes()).unwrap());
+    let mut outside = issue_by("press-7", &plant_issuer);
+    outside.chain.push(CertificateDer::from_pem_slice(plant.as_bytes()).unwrap());
+    let wrong = Some(ReasonCode::BadUserNameOrPassword);
+    let pinned = issue_by("partner-root", &partner);
+    for listener in ["tls", "strict"] {
+        for (identity, code) in [
+            (&issue_by("partner-1", &partner), Some(ReasonCode::Success)),
+            (&below, Some(ReasonCode::Success)),
+            (&outside, wrong),
+            (&issue_by("press-7", &partner), wrong),
+            (&issue_by("partner-9", &partner), wrong),
+            (&pinned, wrong),
+        ] {
+            assert_eq!(login(&harness, listener, &trust, identity).await, code);
+        }
+        // The broker's own CA has signed it, and it is on nobody's record: its name is in the pattern, which is for the partner.
+        let (unrecorded, _) = issue(&harness.path().join("certs"), "partner-1");
+        assert_eq!(login(&harness, listener, &trust, &unrecorded).await, wrong);
+    }
+
+    // An administrator has the certificate pinned; when it is revoked, the session ends.
+    let root = harness.users().policy().user_named(&"partner-root".parse().unwrap()).unwrap().id;
+    let known = record(&pinned);
+    harness.change(root, move |user| user.certificates.push(known));
+    let mut live = over_tls(&harness, "tls", &trust, V5, Some(pinned.clone())).await.unwrap();
+    assert_eq!(live.connect(&connect(V5, "c")).await.reason_code, ReasonCode::Success);
+    harness.change(root, |user| user.certificates[0].revoked_at = Some(jiff::Timestamp::now()));
+    live.expect_ended(ReasonCode::NotAuthorized).await;
+    assert_eq!(login(&harness, "tls", &trust, &pinned).await, wrong);
+
+    // Who becomes an administrator is none by the word of a partner, from that moment.
+    let one = harness.users().policy().user_named(&"partner-1".parse().unwrap()).unwrap().id;
+    let mut live = over_tls(&harness, "tls", &trust, V5, Some(issue_by("partner-1", &partner))).await.unwrap();
+    assert_eq!(live.connect(&connect(V5, "c")).await.reason_code, ReasonCode::Success);
+    harness.change(one, |user| user.roles.push("admin".parse().unwrap()));
+    live.expect_ended(ReasonCode::NotAuthorized).await;
+}
+
+/// The API is no back door for a partner, and an administrator pins a certificate there.
+#[tokio::test]
+async fn over_https_a_partner_is_held_to_the_same() {
+    let home = TempDir::new().unwrap();
+    let (partner, lines) = partner(home.path(), "*");
+    let harness = Harness::start_rest(&lines).await;
+    without_record(&harness, "partner-root", &["admin"]);
+    harness.user_with("operator", |user| user.roles = vec!["admin".parse().unwrap()]);
+    let identity = issue_by("partner-root", &partner);
+    let pem = portcullis::pki::pem("CERTIFICATE", &identity.chain[0]);
+    let as_partner = async || {
+        let mut https = Https::connect(api(&harness), https::config(&harness, Some(identity.clone()))).await;
+        https.send("GET", "/api/ca", &[], "").await
+    };
+    assert_eq!(as_partner().await.problem(), (401, "unauthenticated"));
+
+    let mut operator = Https::to(&harness).await;
+    let path = "/api/users/partner-root/certificates";
+    let own = issue(&harness.path().join("certs"), "partner-root").1;
+    let other = portcullis::pki::pem("CERTIFICATE", &issue_by("partner-1", &partner).chain[0]);
+    for (certificate, word) in [
+        ("nothing", "not exactly one"),
+        (&*format!("{pem}{pem}"), "not exactly one"),
+        (&other, "common name"),
+        (own.pem(), "the broker's own CA"),
+    ] {
+        let refused = operator.call("operator", "POST", path, &json!({ "certificate": certificate })).await;
+        assert_eq!(refused.problem().0, 422, "{}", refused.body);
+        assert!(refused.body["detail"].as_str().unwrap().contains(word), "{}", refused.body);
+    }
+    let pinned = operator.call("operator", "POST", path, &json!({ "certificate": pem, "comment": "by hand" })).await;
+    assert_eq!((pinned.status.as_u16(), &pinned.body["certificates"][0]["comment"]), (200, &json!("by hand")));
+    assert_eq!(operator.call("operator", "POST", path, &json!({ "certificate": pem })).await.problem().0, 409);
+
+    let shown = as_partner().await;
+    assert_eq!((shown.status.as_u16(), &shown.body["trust"][0]["username"]), (200, &json!("*")), "{}", shown.body);
 }

@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use portcullis::access::CertificateRecord;
 use portcullis::pki::{
-    CertificateAuthority, IssuedCertificate, PeerCertificate, PreparedCertificate, Signer, VerifiedCsr,
+    CaFiles, CertificateAuthority, IssuedCertificate, PeerCertificate, PreparedCertificate, Signer, VerifiedCsr,
 };
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use rustls::{
@@ -75,7 +75,7 @@ pub(crate) fn issue(certs: &Path, common_name: &str) -> (Identity, IssuedCertifi
 /// The same, for a CSR.
 pub(crate) fn issue_for(certs: &Path, csr: &str) -> IssuedCertificate {
     let now = Timestamp::now();
-    let ca = CertificateAuthority::load(&certs.join("ca.pem"), &certs.join("ca.key"), now).unwrap();
+    let ca = CertificateAuthority::load(&CaFiles::plain(&certs.join("ca.pem"), &certs.join("ca.key")), now).unwrap();
     let csr = VerifiedCsr::from_pem(csr.as_bytes()).unwrap();
     let serial = ca.draw_serial().unwrap();
     let prepared = PreparedCertificate::client(&csr, ca.issuer(), serial, now, Duration::from_hours(24)).unwrap();

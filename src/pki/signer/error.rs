@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+use super::encryption::EncryptionError;
 use crate::pki::pem::PemError;
 use crate::pki::{ChainError, KeyError, ProfileError};
 
@@ -36,9 +37,17 @@ pub enum SignerError {
         /// Why.
         source: PemError,
     },
-    /// A key with a passphrase.
-    #[error("the key in `{}` is encrypted; store it without a passphrase and with mode 0600", .0.display())]
-    EncryptedKey(PathBuf),
+    /// A key with a passphrase that cannot be opened.
+    #[error("the key in `{}` cannot be used: {source}", path.display())]
+    EncryptedKey {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: EncryptionError,
+    },
+    /// The key of the broker's own certificate, with a passphrase.
+    #[error("the key in `{}` is encrypted, which only that of the CA may be; store it without a passphrase and with mode 0600", .0.display())]
+    EncryptedServerKey(PathBuf),
     /// Not a private key that we can use.
     #[error("`{}` holds no usable private key; expected is PKCS#8, SEC1 or PKCS#1 in PEM, of P-256, P-384, Ed25519 or RSA", .0.display())]
     Key(PathBuf),

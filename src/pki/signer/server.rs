@@ -39,13 +39,13 @@ impl CertificateAuthority {
     ) -> Result<ServerCertificate, SignerError> {
         let key_found = exists(key)?;
         if !exists(certificate)? {
-            let pair = if key_found { read_key(key)? } else { create_key(key)? };
+            let pair = if key_found { server_key(key)? } else { create_key(key, None)? };
             return self.issue_server(certificate, key, &pair, names, now, Origin::Created);
         }
         if !key_found {
             return Err(SignerError::KeyMissing { certificate: certificate.into(), key: key.into() });
         }
-        let pair = read_key(key)?;
+        let pair = server_key(key)?;
         let chain = read_certificates(certificate)?;
         let leaf = chain.first().map(Vec::as_slice).unwrap_or_default();
         check_fit(leaf, &pair, certificate, key)?;
@@ -97,6 +97,13 @@ impl CertificateAuthority {
         made.origin = origin;
         Ok(made)
     }
+}
+
+fn server_key(path: &Path) -> Result<KeyPair, SignerError> {
+    read_key(path, None).map_err(|error| match error {
+        SignerError::EncryptedKey { path, .. } => SignerError::EncryptedServerKey(path),
+        error => error,
+    })
 }
 
 /// What a TLS listener shows.
