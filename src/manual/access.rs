@@ -52,8 +52,8 @@
 //!    another; such a policy is refused when it is made.
 //! 6. With a `publish_prefix` the topic of a PUBLISH or Will is prefix and topic together, before the rules are asked.
 //! 7. No client may publish to a topic that begins with `$`, whatever the rules say, but for the operations of the
-//!    [registry](super::registry). `$registry/admin/...` and `$registry/events/...` are not available in this version: nothing can
-//!    be published to the former, and nothing is sent on the latter.
+//!    [registry](super::registry). Those of `$registry/admin/...` are not available in this version: nothing can
+//!    be published there. On `$registry/events/...` the registry tells what happens, to whom a rule lets read it.
 //! 8. Too high a QoS, and RETAIN without the right to it, are refused on PUBLISH; on SUBSCRIBE the QoS is lowered. To clear a
 //!    retained message needs the same right as to set it.
 //!

@@ -12,6 +12,7 @@ mod arrival;
 mod backlog;
 mod connection;
 mod effects;
+mod events;
 mod https;
 mod link;
 mod listener;
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 pub use self::tls::TlsError;
 pub(crate) use self::{
     admission::Admission,
+    events::publish_registry_events,
     https::{HttpsListener, HttpsPeer, Times, run as serve_https},
     listener::{Listener, run as listen},
     sessions::{SessionCell, Sessions},

@@ -12,6 +12,7 @@
 mod answer;
 mod commit;
 mod core;
+mod format;
 mod invitation;
 mod lock;
 mod message;
@@ -25,6 +26,7 @@ mod service;
 mod settings;
 
 pub use answer::Answer;
+pub use format::Format;
 pub use invitation::{Invitation, invitation};
 pub use lock::{MAX_UNLOCK, Network, NetworkError, UnlockTerms};
 pub use message::{MAX_CONTEXT, MAX_ID, MAX_PAYLOAD, MAX_WISHES};
