@@ -96,7 +96,7 @@ impl<'t> Report<'t> {
         if value.is_empty() || value.contains(['"', '\'', '[', '{']) || DeValue::parse(value).is_ok() {
             return None;
         }
-        let value = if key.contains("password") { "..." } else { value };
+        let value = if key.contains("pass") { "..." } else { value };
         Some(format!("put text in double quotes: `{} = \"{value}\"`", key.trim()))
     }
 

@@ -247,6 +247,8 @@ fn a_password_in_the_file_is_in_no_message() {
         "[[user]]\nusername = \"historian\"\npassword_hash = 'hunter2'\nauth = 3",
         "user = [{ username = \"historian\", password = \"hunter2\" }]",
         "[[user]]\npassword = hunter2\n",
+        "[ca]\npassphrase = \"hunter2\"\n",
+        "[ca]\npassphrase = hunter2\n",
         "[[user]]\n\"password\" = \"hunter2\nfoo = [",
     ] {
         let error = Config::parse(text, ".").unwrap_err();
@@ -507,8 +509,15 @@ fn every_key_is_documented_in_the_shipped_file() {
     fs::write(base.path().join("partner.pem"), authority()).unwrap();
     let asked = Config::parse(all, base.path()).unwrap().source.asked;
     // Refused with a reason of their own, so not for anybody to write.
-    let refused =
-        ["registry.rule", "listener.path", "listener.origins", "user.quota", "user.certificates", "user.password"];
+    let refused = [
+        "registry.rule",
+        "listener.path",
+        "listener.origins",
+        "user.quota",
+        "user.certificates",
+        "user.password",
+        "ca.passphrase",
+    ];
     // Another spelling of a documented key, or another place of what it names.
     let aliases = ["user.mqttPublishPrefix", "ca.passphrase_env"];
     let mut documented: BTreeSet<String> = BTreeSet::new();
