@@ -12,8 +12,11 @@ if (!existsSync(`${name}.key`)) {
 }
 const csr = openssl('req', '-new', '-key', `${name}.key`, '-subj', `/CN=${name}`)
 
+// A claim token, if there is one: then nobody has to decide.
+const token = process.env.TOKEN_FILE && readFileSync(process.env.TOKEN_FILE, 'utf8').trim()
+
 const client = mqtt.connect(url, { protocolVersion: 5, ca: readFileSync(ca) })
-const ask = () => client.publish('$registry/register', JSON.stringify({ username: name, csr }))
+const ask = () => client.publish('$registry/register', JSON.stringify({ username: name, csr, token }))
 client.on('connect', () => client.subscribe('$registry/register/response', ask)) // after each reconnection too
 client.on('error', error => { console.error(String(error)); process.exit(1) })
 

@@ -28,7 +28,7 @@ mod labels;
 
 pub use labels::{
     Answer, AuthenticationOutcome, ConnectionEnd, ConnectionRefusal, DropCause, HttpOutcome, Label, RefusedAction,
-    RegistryBadInput, RegistryOutcome, RenewalOutcome,
+    RegistryBadInput, RegistryDecision, RegistryOutcome, RenewalOutcome, TokenRefusal,
 };
 
 /// The Content-Type of [`Metrics::encode`].
@@ -101,6 +101,9 @@ pub struct Metrics {
     pub registry_pending: Gauge,
     pub registry_renewals: Counters<RenewalOutcome>,
     pub registry_invitations: Counter,
+    pub registry_decisions: Counters<RegistryDecision>,
+    pub registry_tokens: Gauge,
+    pub registry_tokens_refused: Counters<TokenRefusal>,
     pub sessions: Gauge,
     pub subscriptions: Gauge,
     pub retained_messages: Gauge,
@@ -145,6 +148,9 @@ impl Metrics {
             registry_pending: Gauge::default(),
             registry_renewals: Counters::new(),
             registry_invitations: Counter::default(),
+            registry_decisions: Counters::new(),
+            registry_tokens: Gauge::default(),
+            registry_tokens_refused: Counters::new(),
             sessions: Gauge::default(),
             subscriptions: Gauge::default(),
             retained_messages: Gauge::default(),
@@ -254,6 +260,13 @@ impl Metrics {
         r.register("registry_pending", "Requests that wait for a decision", self.registry_pending.0.clone());
         r.register("registry_renewals", "Requests for a new certificate by outcome", self.registry_renewals.clone());
         r.register("registry_invitations", "Invitations to renew a certificate", self.registry_invitations.0.clone());
+        r.register("registry_decisions", "Decisions about requests", self.registry_decisions.clone());
+        r.register("registry_tokens", "Claim tokens whose time is not over", self.registry_tokens.0.clone());
+        r.register(
+            "registry_tokens_refused",
+            "Claims with a token that is not good",
+            self.registry_tokens_refused.clone(),
+        );
     }
 
     /// A connection has come up on the listener with this name, which the operator gave: it counts as open until the guard
@@ -640,10 +653,13 @@ mod tests {
         portcullis_quota_exceeded_total counter
         portcullis_refusals_total counter
         portcullis_registry_bad_input_total counter
+        portcullis_registry_decisions_total counter
         portcullis_registry_invitations_total counter
         portcullis_registry_pending gauge
         portcullis_registry_renewals_total counter
         portcullis_registry_requests_total counter
+        portcullis_registry_tokens gauge
+        portcullis_registry_tokens_refused_total counter
         portcullis_retained_bytes gauge
         portcullis_retained_messages gauge
         portcullis_server_certificate_not_after_timestamp_seconds gauge

@@ -55,7 +55,16 @@ const PURE: &[(&str, &[&str])] = &[
             "pki/signer/server.rs",
         ],
     ),
-    ("registry", &["registry/service.rs", "registry/commit.rs", "registry/renewal.rs"]),
+    (
+        "registry",
+        &[
+            "registry/service.rs",
+            "registry/commit.rs",
+            "registry/grant.rs",
+            "registry/renewal.rs",
+            "registry/tokens.rs",
+        ],
+    ),
     ("audit", &["audit/chain.rs", "audit/key.rs", "audit/keeper.rs"]),
     ("clock", &["clock.rs"]),
 ];

@@ -23,10 +23,14 @@
 //! | `GET /api/client-registry/requests` | [`RequestFilter`] (query) | [`RequestPage`] |
 //! | `GET /api/client-registry/requests/{id}` | | [`RequestView`] |
 //! | `POST /api/client-registry/requests/{id}/grant` | [`GrantTerms`] | [`RequestView`] |
-//! | `POST /api/client-registry/requests/{id}/deny` | [`Deny`] | [`RequestView`] |
+//! | `POST /api/client-registry/requests/{id}/deny` | [`DenyTerms`] | [`RequestView`] |
 //! | `GET /api/client-registry/replacements` | | [`Page`] of [`ReplacementView`] |
 //! | `POST /api/client-registry/replacements/{username}` | [`ReplaceTerms`] (optional) | [`ReplacementView`] |
 //! | `DELETE /api/client-registry/replacements/{username}` | | 204 |
+//! | `GET /api/client-registry/tokens` | | [`Page`] of [`TokenView`] |
+//! | `POST /api/client-registry/tokens` | [`TokenTerms`] | 201, [`TokenCreated`] |
+//! | `GET /api/client-registry/tokens/{id}` | | [`TokenView`] |
+//! | `DELETE /api/client-registry/tokens/{id}` | | 204 |
 //! | `POST /api/client-registry/unlock` | [`UnlockTerms`] | [`LockStatus`] |
 //! | `POST /api/client-registry/lock` | | [`LockStatus`] |
 //! | `GET /api/client-registry/status` | | [`LockStatus`] |
@@ -64,8 +68,8 @@ use crate::authn::Source;
 pub use crate::directory::{Deletion, Document, End, HistoryEntry, NotRestored, RoleDocument, UserDocument};
 pub use crate::directory::{ObjectAction, ObjectChange, ObjectKind, SessionEffect, Standing, SubscriptionEffect};
 pub use crate::registry::{
-    Event, EventKind, GrantTerms, LockStatus, ReplaceTerms, ReplacementView, RequestId, RequestPage, RequestView,
-    State as RequestState, StateFilter, UnlockTerms,
+    DenyTerms, Event, EventKind, GrantTerms, LockStatus, ReplaceTerms, ReplacementView, RequestId, RequestPage,
+    RequestView, State as RequestState, StateFilter, TokenId, TokenTerms, TokenView, UnlockTerms,
 };
 
 /// The most requests of the registry in one page.
@@ -523,12 +527,14 @@ pub struct RequestFilter {
     pub limit: Option<usize>,
 }
 
-/// A refusal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Deny {
-    /// The device is told.
-    pub reason: String,
+/// A new claim token. Nobody can see its secret again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TokenCreated {
+    /// The secret: what a device shows as `token`.
+    pub token: Secret,
+    /// The rest of it.
+    #[serde(flatten)]
+    pub view: TokenView,
 }
 
 /// In a stream of events: it was too slow, and did not get these.

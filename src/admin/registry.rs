@@ -8,8 +8,8 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::api::{
-    Deny, Event, GrantTerms, LockStatus, MAX_PAGE, Missed, Page, ReplaceTerms, ReplacementView, RequestFilter,
-    RequestId, RequestPage, RequestView, UnlockTerms,
+    DenyTerms, Event, GrantTerms, LockStatus, MAX_PAGE, Missed, Page, ReplaceTerms, ReplacementView, RequestFilter,
+    RequestId, RequestPage, RequestView, Secret, TokenCreated, TokenId, TokenTerms, TokenView, UnlockTerms,
 };
 use super::caller::{Caller, Standing};
 use super::extract::{Ask, Body, Named, OptionalBody};
@@ -45,9 +45,9 @@ pub(super) async fn deny(
     state: Shared,
     Caller(actor): Caller,
     Named(id): Named<RequestId>,
-    Body(deny): Body<Deny>,
+    Body(terms): Body<DenyTerms>,
 ) -> Answer<Json<RequestView>> {
-    Ok(Json(state.registry.deny(id, deny.reason, actor).await?))
+    Ok(Json(state.registry.deny(id, terms, actor).await?))
 }
 
 pub(super) async fn replacements(state: Shared, _: Caller) -> Answer<Json<Page<ReplacementView>>> {
@@ -69,6 +69,32 @@ pub(super) async fn cancel_replacement(
     Named(username): Named<Username>,
 ) -> Answer<StatusCode> {
     state.registry.cancel_replacement(username, actor).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn tokens(state: Shared, _: Caller) -> Answer<Json<Page<TokenView>>> {
+    Ok(Json(Page { items: state.registry.tokens().await? }))
+}
+
+pub(super) async fn create_token(
+    state: Shared,
+    Caller(actor): Caller,
+    Body(terms): Body<TokenTerms>,
+) -> Answer<(StatusCode, Json<TokenCreated>)> {
+    let (secret, view) = state.registry.create_token(terms, actor).await?;
+    Ok((StatusCode::CREATED, Json(TokenCreated { token: Secret::new(secret), view })))
+}
+
+pub(super) async fn token(state: Shared, _: Caller, Named(id): Named<TokenId>) -> Answer<Json<TokenView>> {
+    Ok(Json(state.registry.token(id).await?))
+}
+
+pub(super) async fn revoke_token(
+    state: Shared,
+    Caller(actor): Caller,
+    Named(id): Named<TokenId>,
+) -> Answer<StatusCode> {
+    state.registry.revoke_token(id, actor).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -30,6 +30,8 @@ pub(super) fn api(state: Arc<State>) -> Router {
         .route("/api/client-registry/requests/{id}/deny", post(registry::deny))
         .route("/api/client-registry/replacements", get(registry::replacements))
         .route("/api/client-registry/replacements/{name}", post(registry::replace).delete(registry::cancel_replacement))
+        .route("/api/client-registry/tokens", get(registry::tokens).post(registry::create_token))
+        .route("/api/client-registry/tokens/{id}", get(registry::token).delete(registry::revoke_token))
         .route("/api/client-registry/unlock", post(registry::unlock))
         .route("/api/client-registry/lock", post(registry::lock))
         .route("/api/client-registry/status", get(registry::status))

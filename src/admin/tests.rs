@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
 
-use super::api::{Event, EventKind, LockStatus, Page, RequestState, RequestView};
+use super::api::{Event, EventKind, LockStatus, Page, RequestState, RequestView, TokenCreated, TokenView};
 use super::*;
 use crate::access::{CertificateRecord, ManagedBy, Role};
 use crate::audit;
@@ -690,6 +690,41 @@ async fn a_request_is_listed_shown_granted_and_told_of() {
         text.push(broker.no(method, &path, body).await.replace(&id.to_string(), "ID"));
     }
     insta::assert_snapshot!("registry", text.join("\n"));
+}
+
+#[tokio::test]
+async fn a_token_is_made_shown_without_its_secret_used_and_revoked() {
+    const TOKENS: &str = "/api/client-registry/tokens";
+    let broker = Fixture::start();
+    let terms = json!({ "for": 60, "uses": 2, "username": "station-*", "source": ["192.0.2.0/24"], "roles": ["observer"],
+        "permissions": [], "publish_prefix": "site/", "comment": "c" });
+    let created: TokenCreated = read(broker.ok("POST", TOKENS, terms).await);
+    let message =
+        |name: &str| json!({ "username": name, "password": "a password of its own", "token": created.token.expose() });
+    assert_eq!(broker.register(message("station-7")).await["status"], 201);
+    assert_eq!(broker.register(message("machine-7")).await["error"], "token");
+    let shown = broker.ok("GET", &format!("{TOKENS}/{}", created.view.id), Value::Null).await;
+    let listed = broker.ok("GET", TOKENS, Value::Null).await;
+    assert_eq!(listed["items"], json!([shown]));
+    assert!(!listed.to_string().contains(created.token.expose()), "{listed}");
+    let view: TokenView = read(shown);
+    assert_eq!((view.used, view.uses, &view.roles), (1, 2, &created.view.roles));
+    broker.ok("DELETE", &format!("{TOKENS}/{}", view.id), Value::Null).await;
+    assert_eq!(broker.register(message("station-8")).await["error"], "token");
+    let mut text = Vec::new();
+    for (method, path, body) in [
+        ("DELETE", format!("{TOKENS}/{}", view.id), Value::Null),
+        ("GET", format!("{TOKENS}/{}", view.id), Value::Null),
+        ("GET", format!("{TOKENS}/nonsense"), Value::Null),
+        ("POST", TOKENS.to_owned(), json!({ "for": 0 })),
+        ("POST", TOKENS.to_owned(), json!({ "uses": 0 })),
+        ("POST", TOKENS.to_owned(), json!({ "roles": ["nothing"] })),
+        ("POST", TOKENS.to_owned(), json!({ "role": "observer" })),
+        ("POST", TOKENS.to_owned(), json!({ "username": "a/b" })),
+    ] {
+        text.push(broker.no(method, &path, body).await.replace(&view.id.to_string(), "ID"));
+    }
+    insta::assert_snapshot!("tokens", text.join("\n"));
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! What the audit log can say, and nothing else.
 //!
 //! Entering: values that the modules have checked. Leaving: JSON, by serde. INVARIANT: there is no field that could hold a
-//! password, a hash, a key or a nonce. Texts that clients choose come in as [`Pattern`] alone (bounded topics), texts of
-//! operators (descriptions, reasons, comments) and user names that name nobody do not come in at all.
+//! password, a hash, a key, a nonce or the secret of a token. Texts that clients choose come in as [`Pattern`] alone (bounded topics),
+//! what operators write for the record as [`Comment`]; their descriptions and reasons, and user names that name nobody, do not come
+//! in at all.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -69,6 +70,26 @@ pub enum Place {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         listener: Option<Word>,
     },
+    /// Not in person: somebody has shown a claim token of whoever is named.
+    Token {
+        /// Which.
+        token: Uuid,
+    },
+}
+
+/// What an operator wrote for the record, to be read by people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Comment(String);
+
+impl Comment {
+    /// The longest, in bytes.
+    pub const MAX: usize = 1024;
+
+    /// The text; of a longer one its beginning.
+    pub fn of(text: &str) -> Self {
+        Self(text.get(..text.floor_char_boundary(Self::MAX)).unwrap_or_default().to_owned())
+    }
 }
 
 /// A word of ours (fixed in the program text), a serial number, a fingerprint, or the name of a listener.
@@ -334,6 +355,17 @@ pub enum Closing {
     UserGone,
 }
 
+/// Why a claim token is no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TokenEnd {
+    /// An operator has revoked it.
+    Revoked,
+    /// Its time is over.
+    Expired,
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -396,9 +428,21 @@ pub enum Event {
         from: Place,
     },
     /// A request became a user.
-    RegistrationGranted { request: Uuid, user: UserRef },
+    RegistrationGranted {
+        request: Uuid,
+        user: UserRef,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<Uuid>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        comment: Option<Comment>,
+    },
     /// A request was turned down.
-    RegistrationDenied { request: Uuid, username: Username },
+    RegistrationDenied {
+        request: Uuid,
+        username: Username,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        comment: Option<Comment>,
+    },
     /// A request is gone without, or long after, a decision.
     RegistrationLapsed { request: Uuid, username: Username, why: Lapse },
     /// The next request for the name of this user may replace its proofs. `limited`: from some networks only.
@@ -414,6 +458,31 @@ pub enum Event {
     },
     /// The registry admits no new requests any more.
     RegistryLocked,
+    /// A claim token was made. `limited`: to some names or networks.
+    TokenCreated {
+        token: Uuid,
+        uses: u32,
+        until: Timestamp,
+        limited: bool,
+        #[serde(default, skip_serializing_if = "RoleNames::is_empty")]
+        roles: RoleNames,
+        #[serde(default, skip_serializing_if = "Permissions::is_empty")]
+        permissions: Permissions,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        comment: Option<Comment>,
+    },
+    /// A claim token is good no more. `used`: how many devices it has served.
+    TokenEnded { token: Uuid, used: u32, why: TokenEnd },
+    /// What was shown as a claim token was not good. `token`: absent where it is the secret of none.
+    TokensRefused {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<Uuid>,
+        from: Place,
+        cause: Word,
+        count: u64,
+        first: Timestamp,
+        last: Timestamp,
+    },
     /// Logins failed. `user`: whom they named, if that is anybody; a name of nobody may be a password in the wrong field.
     LoginsFailed {
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -470,6 +539,9 @@ impl Event {
             Self::ReplacementClosed { .. } => "replacement_closed",
             Self::RegistryUnlocked { .. } => "registry_unlocked",
             Self::RegistryLocked => "registry_locked",
+            Self::TokenCreated { .. } => "token_created",
+            Self::TokenEnded { .. } => "token_ended",
+            Self::TokensRefused { .. } => "tokens_refused",
             Self::LoginsFailed { .. } => "logins_failed",
             Self::Refused { .. } => "refused",
             Self::NotDetailed { .. } => "not_detailed",

@@ -28,11 +28,11 @@ mod tests;
 pub use chain::{Chain, Sealing, Tip, is_ours};
 pub use diff::{certificates_lost, role_change, user_change};
 pub use event::{
-    Closing, Event, Field, Lapse, Note, Pattern, Permissions, Place, RoleChange, RoleNames, Rule, UserChange, UserRef,
-    Who, Word,
+    Closing, Comment, Event, Field, Lapse, Note, Pattern, Permissions, Place, RoleChange, RoleNames, Rule, TokenEnd,
+    UserChange, UserRef, Who, Word,
 };
 pub use keeper::{Append, Keeper, KeeperError, Settings, read};
 pub use key::{AuditKey, KeyError, PublicKey, Purpose, Statement};
 pub use record::{Entry, Hash, HashError, Record};
-pub use recorder::{FailedLogin, Recorder, Refused};
+pub use recorder::{FailedClaim, FailedLogin, Recorder, Refused};
 pub use verify::{Fault, Report, verify};

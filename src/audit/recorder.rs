@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use uuid::Uuid;
 
 use super::event::{Event, Pattern, Place, Rule, UserRef, Word};
 use crate::access::Policy;
 use crate::metrics::Metrics;
 
-/// Records of failed logins in one interval, and of refusals.
+/// Records of failed logins and claims in one interval, and of refusals.
 pub(super) const LIMIT: usize = 256;
 
 /// Topic patterns of one user and action in one interval; the rest is `#`.
@@ -46,6 +47,26 @@ impl FailedLogin {
             cause: cause.into(),
         }
     }
+}
+
+/// What was shown as a claim token, and was not good.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FailedClaim {
+    /// By its id; `None`: it is the secret of none.
+    pub token: Option<Uuid>,
+    /// From where.
+    pub address: IpAddr,
+    /// Name of the listener.
+    pub listener: Word,
+    /// Why.
+    pub cause: Word,
+}
+
+/// Whoever did not get in.
+#[derive(PartialEq, Eq, Hash)]
+enum Failed {
+    Login(FailedLogin),
+    Claim(FailedClaim),
 }
 
 /// Something that was refused.
@@ -82,7 +103,8 @@ struct OfOne(Vec<(Pattern, Option<Rule>, Tally)>);
 
 #[derive(Default)]
 struct Waiting {
-    logins: HashMap<FailedLogin, Tally>,
+    /// And claims.
+    logins: HashMap<Failed, Tally>,
     refusals: HashMap<Refused, OfOne>,
     /// Records that `refusals` will make.
     patterns: usize,
@@ -104,9 +126,18 @@ impl Recorder {
 
     /// A login has failed.
     pub fn login_failed(&self, login: FailedLogin, now: Timestamp) {
+        self.failed(Failed::Login(login), now);
+    }
+
+    /// A claim has failed.
+    pub fn claim_failed(&self, claim: FailedClaim, now: Timestamp) {
+        self.failed(Failed::Claim(claim), now);
+    }
+
+    fn failed(&self, failed: Failed, now: Timestamp) {
         let mut waiting = self.waiting.lock();
         let room = waiting.logins.len() < LIMIT;
-        match waiting.logins.entry(login) {
+        match waiting.logins.entry(failed) {
             Slot::Occupied(mut known) => {
                 known.get_mut().more(now);
                 self.metrics.audit_collapsed.inc();
@@ -163,10 +194,17 @@ impl Recorder {
     pub fn take(&self) -> Vec<Event> {
         let Waiting { logins, refusals, more_logins, more_refusals, .. } = std::mem::take(&mut *self.waiting.lock());
         let mut events: Vec<(Timestamp, Event)> = Vec::with_capacity(logins.len() + refusals.len() + 1);
-        for (login, Tally { count, first, last }) in logins {
-            let FailedLogin { user, address, listener, cause } = login;
-            let from = Place::Network { address, listener: Some(listener) };
-            events.push((first, Event::LoginsFailed { user, from, cause, count, first, last }));
+        let from = |address, listener| Place::Network { address, listener: Some(listener) };
+        for (failed, Tally { count, first, last }) in logins {
+            let event = match failed {
+                Failed::Login(FailedLogin { user, address, listener, cause }) => {
+                    Event::LoginsFailed { user, from: from(address, listener), cause, count, first, last }
+                }
+                Failed::Claim(FailedClaim { token, address, listener, cause }) => {
+                    Event::TokensRefused { token, from: from(address, listener), cause, count, first, last }
+                }
+            };
+            events.push((first, event));
         }
         for (refused, of_one) in refusals {
             for (topic, rule, Tally { count, first, last }) in of_one.0 {
@@ -186,7 +224,9 @@ impl Recorder {
     pub(super) fn lost(&self, events: &[Event]) {
         for event in events {
             match event {
-                Event::LoginsFailed { count, .. } | Event::Refused { count, .. } => {
+                Event::LoginsFailed { count, .. }
+                | Event::TokensRefused { count, .. }
+                | Event::Refused { count, .. } => {
                     self.metrics.audit_dropped.add(*count);
                 }
                 // Counted when they came.

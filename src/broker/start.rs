@@ -28,7 +28,8 @@ use crate::{
     files,
     metrics::Metrics,
     net::{
-        Admission, ClientCertificate, Inside, Listener, Server, ServerKey, Sessions, TlsAcceptor, TlsSettings, Workers,
+        Admission, ClientCertificate, Departures, Inside, Listener, Server, ServerKey, Sessions, TlsAcceptor,
+        TlsSettings, Workers,
     },
     pki::{CaFiles, CertificateAuthority, Origin, ServerName, Signer, read_authorities},
     priority::Priority,
@@ -103,6 +104,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         Arc::clone(&metrics),
         settings::registry(&config),
     )?;
+    registry.set_recorder(Arc::clone(&recorder));
 
     let crl = Arc::new(CrlPublisher::new(
         Arc::clone(&store),
@@ -136,9 +138,12 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         first_admin,
     };
     let mailbox = settings::mailbox(&config);
+    let acceptors =
+        Workers::start("acceptor", workers, Some(Priority::Connecting)).map_err(system("start a thread"))?;
     let server = Arc::new(Server {
         workers: Workers::start("worker", workers, None).map_err(system("start a thread"))?,
-        acceptors: Workers::start("acceptor", workers, Some(Priority::Connecting)).map_err(system("start a thread"))?,
+        departures: Departures::new(&acceptors),
+        acceptors,
         admission: Admission::new(config.limits.connections, config.limits.connections_per_address),
         registrations: Admission::new(REGISTRATION_SESSIONS.0, REGISTRATION_SESSIONS.1),
         sessions: Sessions::new(mailbox.clone(), config.limits.sessions),

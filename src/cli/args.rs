@@ -1,6 +1,6 @@
 //! The command line: its words, and nothing of what they do.
 //!
-//! Passwords are never among the arguments: other users of the machine can read those.
+//! Passwords and tokens are never among the arguments: other users of the machine can read those.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use portcullis::access::{
     Auth, Permission, Quota, RevocationReason, RoleName, Username, UsernamePattern, UsernamePatternError,
 };
-use portcullis::admin::api::{Action, Hash, RequestId, StateFilter};
+use portcullis::admin::api::{Action, Hash, RequestId, StateFilter, TokenId};
 use portcullis::clock::Timestamp;
 use portcullis::config::parse_duration;
 use portcullis::device::Address;
@@ -111,6 +111,12 @@ pub(crate) struct EnrolArguments {
     /// A role that the device would like; the operator decides. May be repeated
     #[arg(long = "role", value_name = "ROLE")]
     pub(crate) roles: Vec<RoleName>,
+    /// Ask for a claim token, on the terminal or as a line of standard input: with one nobody has to decide
+    #[arg(long, conflicts_with = "token_file")]
+    pub(crate) token: bool,
+    /// The file that holds the claim token
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// How long to wait for the decision
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub(crate) wait: Duration,
@@ -519,12 +525,18 @@ pub(crate) enum RegistryCommand {
         /// Why; the device is told
         #[arg(long, value_name = "TEXT")]
         reason: String,
+        /// For the record; the device is not told
+        #[arg(long, value_name = "TEXT")]
+        comment: Option<String>,
     },
     /// Let the next request with a new key take the name of a user: it gets that user's rights when it is granted, and the old
     /// password and certificates end
     Replace(ReplaceArguments),
     /// List the names that are open to a new key
     Replacements,
+    /// Claim tokens: whoever shows one is admitted and granted at once
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Refuse new requests
     Lock,
     /// Admit new requests for a while
@@ -533,6 +545,56 @@ pub(crate) enum RegistryCommand {
     Watch,
     /// Is the registry open, and what waits in it?
     Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token; its secret is shown once
+    Create(TokenArguments),
+    /// List the tokens whose time is not over
+    List,
+    /// Show one token
+    Show(TokenArgument),
+    /// End a token; the devices that it has served stay
+    Revoke(TokenArgument),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgument {
+    /// As `registry token list` shows it; not the secret
+    #[arg(value_name = "ID")]
+    pub(crate) id: TokenId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenArguments {
+    /// Give each device a role; may be repeated
+    #[arg(long = "role", value_name = "ROLE")]
+    pub(crate) roles: Vec<RoleName>,
+    /// Give each device a rule of its own, as JSON; may be repeated
+    #[arg(long = "permission", value_name = "JSON", value_parser = permission)]
+    pub(crate) permissions: Vec<Permission>,
+    /// Put this in front of every topic that the devices publish to
+    #[arg(long, value_name = "PREFIX/")]
+    pub(crate) publish_prefix: Option<String>,
+    /// How many devices it is good for
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) uses: u32,
+    /// How long it lasts, as in 24h or 30d, at most 366d [default: 24h]
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub(crate) duration: Option<Duration>,
+    /// Only for names that match, with `*` for any run of characters
+    #[arg(long, value_name = "PATTERN", value_parser = username_pattern)]
+    pub(crate) username: Option<UsernamePattern>,
+    /// Only from this network, as in 10.0.0.0/8; may be repeated
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) source: Vec<Network>,
+    /// When the users end that it makes, as in 2027-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) expires: Option<Timestamp>,
+    /// For the record
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) comment: Option<String>,
 }
 
 #[derive(Debug, Args)]

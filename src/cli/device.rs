@@ -1,12 +1,15 @@
 //! `device`: what runs on the device itself. It needs no configuration and no socket, only a broker to reach.
 
+use std::fs::File;
+use std::io::BufReader;
+
 use portcullis::clock::{Duration, Timestamp};
 use portcullis::device::{Credentials, Device, DeviceError, Progress};
 use serde_json::{Value, json};
 
 use super::args::{DeviceArguments, DeviceCommand, EnrolArguments};
 use super::output::{self, printable};
-use super::{Failure, Shell};
+use super::{Failure, Shell, secret};
 
 pub(crate) fn run(command: DeviceCommand, shell: &mut Shell<'_>) -> Result<(), Failure> {
     match command {
@@ -51,9 +54,20 @@ fn open(arguments: &DeviceArguments) -> Result<Device, Failure> {
 }
 
 fn described(arguments: EnrolArguments) -> Result<Device, Failure> {
-    let device = open(&arguments.device)?.with_roles(arguments.roles);
-    Ok(match arguments.context {
-        Some(context) => device.with_context(context),
+    let mut device = open(&arguments.device)?.with_roles(arguments.roles);
+    if let Some(context) = arguments.context {
+        device = device.with_context(context);
+    }
+    let token = match arguments.token_file {
+        Some(path) => {
+            let unread = |source| DeviceError::File { action: "read", path: path.clone(), source };
+            Some(secret::from_line(BufReader::new(File::open(&path).map_err(unread)?), secret::TOKEN)?)
+        }
+        None if arguments.token => Some(secret::token()?),
+        None => None,
+    };
+    Ok(match token {
+        Some(token) => device.with_token(token.expose().to_owned()),
         None => device,
     })
 }

@@ -122,7 +122,8 @@ fn basic(user: &Username, file: &PathBuf) -> Result<HeaderValue, Failure> {
         return Err(Failure::Usage(detail));
     }
     let opened = std::fs::File::open(file).map_err(|error| unusable(file, &error))?;
-    let password = secret::from_line(BufReader::new(opened)).map_err(|error| unusable(file, &error))?;
+    let password =
+        secret::from_line(BufReader::new(opened), secret::PASSWORD).map_err(|error| unusable(file, &error))?;
     let pair = Zeroizing::new(format!("{user}:{}", password.expose()));
     let text = Zeroizing::new(format!("Basic {}", Base64::encode_string(pair.as_bytes())));
     let mut value = HeaderValue::from_str(&text).map_err(|error| Failure::Usage(error.to_string()))?;

@@ -20,6 +20,7 @@ mod secret;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use portcullis::access::RoleName;
 use portcullis::admin::api::{
-    Deny, Event, EventKind, GrantTerms, LockStatus, Missed, Page, ReplaceTerms, ReplacementView, RequestId,
+    DenyTerms, Event, EventKind, GrantTerms, LockStatus, Missed, Page, ReplaceTerms, ReplacementView, RequestId,
     RequestPage, RequestState, RequestView, StateFilter, UnlockTerms,
 };
 use serde::Serialize;
@@ -13,9 +13,9 @@ use serde_json::Value;
 use super::args::{GrantArguments, RegistryCommand, ReplaceArguments, StateArgument, UnlockArguments};
 use super::client::{Client, segment};
 use super::output::{self, Fields, Table, printable};
-use super::{Failure, Shell};
+use super::{Failure, Shell, token};
 
-const BASE: &str = "/api/client-registry";
+pub(crate) const BASE: &str = "/api/client-registry";
 
 pub(crate) async fn run(command: RegistryCommand, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
     match command {
@@ -25,9 +25,9 @@ pub(crate) async fn run(command: RegistryCommand, client: &Client, shell: &mut S
             shell.print(&request, show)
         }
         RegistryCommand::Grant(arguments) => grant(arguments, client, shell).await,
-        RegistryCommand::Deny { request, reason } => {
+        RegistryCommand::Deny { request, reason, comment } => {
             let path = format!("{}/deny", request_path(request.id)?);
-            let request: RequestView = client.post(&path, &Deny { reason }).await?;
+            let request: RequestView = client.post(&path, &DenyTerms { reason, comment }).await?;
             shell.print(&request, |request| format!("denied the request of {}\n", request.username))
         }
         RegistryCommand::Lock => {
@@ -39,6 +39,7 @@ pub(crate) async fn run(command: RegistryCommand, client: &Client, shell: &mut S
             let open: Page<ReplacementView> = client.get(&format!("{BASE}/replacements")).await?;
             shell.print(&open, |open| open.items.iter().map(show_replacement).collect::<Vec<_>>().join("\n"))
         }
+        RegistryCommand::Token(command) => token::run(command, client, shell).await,
         RegistryCommand::Unlock(arguments) => unlock(arguments, client, shell).await,
         RegistryCommand::Watch => watch(client, shell).await,
         RegistryCommand::Status => {
@@ -96,6 +97,7 @@ fn show(request: &RequestView) -> String {
     fields.add("id", request.id.to_string());
     fields.add("username", request.username.as_str());
     fields.add("state", request.state.as_str());
+    fields.add("token", request.token.map(|token| token.to_string()).unwrap_or_default());
     fields.add("replaces", request.replaces.map(|user| format!("the credentials of user {user}")).unwrap_or_default());
     let pairing =
         if request.pairing_shown { "" } else { " (the device could not be shown it: `grant` needs `--unpaired`)" };
@@ -115,11 +117,12 @@ fn show(request: &RequestView) -> String {
             fields.add("decided at", output::time(*at));
             fields.add("comment", comment.clone().unwrap_or_default());
         }
-        RequestState::Denied { reason, by, at, forget_at } => {
+        RequestState::Denied { reason, by, at, forget_at, comment } => {
             fields.add("reason", reason.as_str());
             fields.add("decided by", by.as_str());
             fields.add("decided at", output::time(*at));
             fields.add("forgotten", output::time(*forget_at));
+            fields.add("comment", comment.clone().unwrap_or_default());
         }
         RequestState::Pending => {}
     }
@@ -135,7 +138,7 @@ fn show(request: &RequestView) -> String {
     text
 }
 
-fn names(roles: &[RoleName]) -> String {
+pub(crate) fn names(roles: &[RoleName]) -> String {
     roles.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 

@@ -329,7 +329,7 @@ async fn the_registry() {
             format!("registry grant {id} --role line --permission {rule} --publish-prefix a/ --expires 2030-01-01T00:00:00Z --comment hello --unpaired"),
             vec![ok(&granted())],
         ),
-        (format!("registry deny {id} --reason 'not ours'"), vec![ok(&denied())]),
+        (format!("registry deny {id} --reason 'not ours' --comment 'ticket 7'"), vec![ok(&denied())]),
         ("registry status".to_owned(), vec![ok(&status(true))]),
         ("registry lock".to_owned(), vec![ok(&status(true))]),
         ("registry unlock".to_owned(), vec![ok(&status(false))]),
@@ -341,6 +341,45 @@ async fn the_registry() {
         writeln!(text, "{}", transcript(&command, answers).await).unwrap();
     }
     insta::assert_snapshot!("registry", text);
+}
+
+#[tokio::test]
+async fn tokens() {
+    let id = "0190163d-8694-739b-aea5-966c26f8ad93";
+    let rule = r#"'{"context":"mqtt","operation":"read","resource":"plant/#"}'"#;
+    let token = json!({
+        "id": id, "uses": 5, "used": 1, "until": "2026-02-04T04:05:06Z", "username": "line3-*", "source": ["10.0.0.0/8"],
+        "roles": ["line"], "permissions": [{ "context": "mqtt", "operation": "read", "resource": "plant/#" }],
+        "publish_prefix": "site7/", "expires_at": "2030-01-01T00:00:00Z", "comment": "line 3", "by": "local:1000",
+        "at": "2026-02-03T04:05:06Z", "last_used": "2026-02-03T05:05:06Z"
+    });
+    let bare = json!({
+        "id": id, "uses": 1, "used": 0, "until": "2026-02-04T04:05:06Z", "source": [], "roles": [], "permissions": [],
+        "by": "user:ada", "at": "2026-02-03T04:05:06Z"
+    });
+    let mut created = bare.clone();
+    created["token"] = json!("0123-4567-89AB-CDEF-GHJK-MNPQ-RSTV-WXYZ");
+    let mut text = String::new();
+    for (command, answers) in [
+        ("registry token list".to_owned(), vec![ok(&json!({ "items": [token, bare] }))]),
+        ("registry token list --json".to_owned(), vec![ok(&json!({ "items": [bare] }))]),
+        (format!("registry token show {id}"), vec![ok(&token)]),
+        (format!("registry token show {id} --json"), vec![ok(&bare)]),
+        (format!("registry token revoke {id}"), vec![no_content()]),
+        (format!("registry token revoke {id} --json"), vec![no_content()]),
+        ("registry token create".to_owned(), vec![ok(&created)]),
+        (
+            format!(
+                "registry token create --role line --permission {rule} --publish-prefix site7/ --uses 5 --for 30d --username line3-* --source 10.0.0.0/8 --expires 2030-01-01T00:00:00Z --comment 'line 3' --json"
+            ),
+            vec![ok(&created)],
+        ),
+        ("registry token create --uses 0".to_owned(), vec![]),
+        ("registry token revoke 0123-4567".to_owned(), vec![]),
+    ] {
+        writeln!(text, "{}", transcript(&command, answers).await).unwrap();
+    }
+    insta::assert_snapshot!("tokens", text);
 }
 
 #[tokio::test]

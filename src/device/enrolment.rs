@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rcgen::KeyPair;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value, json};
 
 use super::connection::{Broken, Connection, Reply};
@@ -79,6 +80,7 @@ pub struct Device {
     pub(super) client_id: ClientId,
     context: Option<Value>,
     roles: Vec<RoleName>,
+    token: Option<SecretString>,
 }
 
 /// What one connection came to.
@@ -99,7 +101,7 @@ impl Device {
             return Err(DeviceError::Connection("the trust bundle holds no certificate (PEM)".to_owned()));
         }
         let client_id = default_client_id(files.name());
-        Ok(Self { address, trust, files, client_id, context: None, roles: Vec::new() })
+        Ok(Self { address, trust, files, client_id, context: None, roles: Vec::new(), token: None })
     }
 
     /// What it tells about itself: any JSON of at most 4 KiB, shown to the operator.
@@ -113,6 +115,14 @@ impl Device {
     #[must_use]
     pub fn with_roles(mut self, roles: Vec<RoleName>) -> Self {
         self.roles = roles;
+        self
+    }
+
+    /// A claim token, with which nobody has to decide. It is sent over TLS, to a broker of the trust bundle alone, and only until
+    /// there is a certificate.
+    #[must_use]
+    pub fn with_token(mut self, token: impl Into<SecretString>) -> Self {
+        self.token = Some(token.into());
         self
     }
 
@@ -214,6 +224,9 @@ impl Device {
         question.extend(self.context.clone().map(|context| ("context".to_owned(), context)));
         if !self.roles.is_empty() {
             question.insert("roles".to_owned(), json!(self.roles));
+        }
+        if let Some(token) = &self.token {
+            question.insert("token".to_owned(), token.expose_secret().into());
         }
         Ok(question.into())
     }

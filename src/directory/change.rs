@@ -3,6 +3,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::access::{
     Auth, CertificateRecord, ManagedBy, Permission, Quota, RevocationReason, Role, RoleName, User, UserId, Username,
@@ -34,17 +35,47 @@ pub enum Actor {
     Config,
     /// The client registry, on its own (a rule, a renewal).
     Registry,
+    /// A claim token, on the rights of who has made it.
+    Token {
+        /// Which.
+        token: Uuid,
+        /// Who.
+        author: Box<Actor>,
+    },
 }
 
 impl Actor {
     /// Who it is and where it acts, in the words of the audit log.
-    pub(super) fn in_audit(&self) -> (Who, Option<Place>) {
+    pub(crate) fn in_audit(&self) -> (Who, Option<Place>) {
         match self {
             Self::System => (Who::System, None),
             Self::Local { uid } => (Who::Local { uid: *uid }, Some(Place::Machine)),
             Self::User { id, username, from } => (Who::User { id: *id, username: username.clone() }, from.clone()),
             Self::Config => (Who::Config, Some(Place::Configuration)),
             Self::Registry => (Who::Registry, None),
+            Self::Token { token, author } => (author.in_audit().0, Some(Place::Token { token: *token })),
+        }
+    }
+
+    /// The user of the broker whose rights bind it; `None`: nobody's do.
+    pub fn user(&self) -> Option<(UserId, &Username)> {
+        match self {
+            Self::User { id, username, .. } => Some((*id, username)),
+            Self::Token { author, .. } => author.user(),
+            Self::System | Self::Local { .. } | Self::Config | Self::Registry => None,
+        }
+    }
+}
+
+/// Who acted once acts again, from nowhere in particular.
+impl From<&Who> for Actor {
+    fn from(who: &Who) -> Self {
+        match who {
+            Who::System => Self::System,
+            Who::Local { uid } => Self::Local { uid: *uid },
+            Who::User { id, username } => Self::User { id: *id, username: username.clone(), from: None },
+            Who::Config => Self::Config,
+            Who::Registry => Self::Registry,
         }
     }
 }
@@ -57,6 +88,7 @@ impl fmt::Display for Actor {
             Self::User { username, .. } => write!(f, "user:{username}"),
             Self::Config => f.write_str("config"),
             Self::Registry => f.write_str("registry"),
+            Self::Token { token, author } => write!(f, "token {token} of {author}"),
         }
     }
 }

@@ -69,12 +69,12 @@ pub(super) fn check(
     actor: &Actor,
     now: Timestamp,
 ) -> Result<(), DirectoryError> {
-    let Actor::User { id, username, .. } = actor else { return Ok(()) };
+    let Some((id, username)) = actor.user() else { return Ok(()) };
     let refuse =
         |subject: Option<Subject>, excess| Err(DirectoryError::NotHeld { actor: username.clone(), subject, excess });
-    let lives = before.user(*id).is_some_and(|user| user.expires_at.is_none_or(|end| end > now));
-    let quota = before.user(*id).map(|user| quota_of(user)).unwrap_or_default();
-    let Some(authority) = before.authority_without_client(*id).filter(|_| lives) else {
+    let lives = before.user(id).is_some_and(|user| user.expires_at.is_none_or(|end| end > now));
+    let quota = before.user(id).map(|user| quota_of(user)).unwrap_or_default();
+    let Some(authority) = before.authority_without_client(id).filter(|_| lives) else {
         return refuse(None, Excess::Gone);
     };
     if authority.is_admin() {
@@ -93,7 +93,7 @@ pub(super) fn check(
     for user in users {
         let sides: Sides<'_, User> =
             [(before, before.user(*user).map(AsRef::as_ref)), (after, after.user(*user).map(AsRef::as_ref))];
-        if let ([(_, Some(old)), (_, Some(new))], true) = (sides, user == id)
+        if let ([(_, Some(old)), (_, Some(new))], true) = (sides, *user == id)
             && same_rights(old, new)
         {
             // Its own password and description are everybody's own.

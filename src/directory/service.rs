@@ -315,7 +315,7 @@ impl Directory {
         let id = UserId(Uuid::now_v7());
         let managed_by = match actor {
             Actor::Config => ManagedBy::Config,
-            Actor::Registry => ManagedBy::Registry,
+            Actor::Registry | Actor::Token { .. } => ManagedBy::Registry,
             Actor::System | Actor::Local { .. } | Actor::User { .. } => ManagedBy::Api,
         };
         user(&self.commit(put(new.into_user(id, managed_by), Expected::Absent), actor)?, id)

@@ -153,7 +153,9 @@
 //! Each is optional; a user has what `[limits]` admit where it has no quota, and the smaller bound where it has one. All
 //! sessions of a user share its rates: over any stretch of `t` seconds it publishes at most `per_second * t + burst`. Nobody begins
 //! anew by connecting anew. A message larger than the burst of `publish_bytes` is never taken. A message that the rules refuse,
-//! and a QoS 2 message that is sent again, count for nothing; a Will is always published, and takes what is there.
+//! and a QoS 2 message that is sent again, count for nothing; a Will is always published, and takes what is there. While one
+//! connection of a user is in the middle of many messages, it holds up to a sixteenth of what is left; what it does not use of that is there
+//! again when they are handled.
 //!
 //! A changed quota holds from the next packet on. It takes nothing away: whoever has more than a lower quota admits keeps it and
 //! gets no more. What is refused is counted by kind, as `portcullis_quota_exceeded_total`.

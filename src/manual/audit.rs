@@ -8,12 +8,15 @@
 //! is never one without the other, whatever fails.
 //!
 //! Refusals of one user, action and topic pattern (the first two levels) become one record with a count in each
-//! `audit.interval`; so do failed logins of one source with one cause. At most 256 of each kind are told apart in an interval;
+//! `audit.interval`; so do failed logins, and claims with a bad token, of one source with one cause. At most 256 of each kind are told apart in an interval;
 //! what is beyond that is one record with the numbers, and counted in `portcullis_audit_dropped_total`. What an interval has
 //! collected is lost when the broker is killed; changes never are.
 //!
-//! What is **not** in it: passwords, hashes, keys, nonces, pairing codes; descriptions, comments and reasons, which are free
-//! text; payloads; the user name of a failed login that names nobody, for it may be a password in the wrong field. Rights that
+//! Comments of decisions and of claim tokens are in it as they were written, so write no secret into one; a claim token is named by its
+//! id, and what a device got by it is on record as done by its author, with the token as the place.
+//!
+//! What is **not** in it: passwords, hashes, keys, nonces, pairing codes, the secrets of claim tokens; descriptions, and reasons of denials and
+//! revocations, which are free text; payloads; the user name of a failed login that names nobody, for it may be a password in the wrong field. Rights that
 //! end by themselves (`not_after`, `expires_at`) make no record when they do: the record that gave them says when.
 //!
 //! # Reading it

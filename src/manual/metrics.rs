@@ -41,6 +41,9 @@
 //! | `portcullis_registry_renewals_total` | `outcome` | new certificates: `issued`, `in_grace`, `repeated` (a lost answer), `refused` |
 //! | `portcullis_registry_invitations_total` | | invitations to renew a certificate |
 //! | `portcullis_registry_pending` | | requests that wait for a decision |
+//! | `portcullis_registry_decisions_total` | `decision` | `granted`, `granted_by_token`, `denied` |
+//! | `portcullis_registry_tokens` | | claim tokens whose time is not over |
+//! | `portcullis_registry_tokens_refused_total` | `cause` | claims with a token that was not good: `unknown`, `expired`, `spent`, `name`, `network`, `author` (who does not hold it any more) |
 //!
 //! # What to watch
 //!
@@ -55,4 +58,5 @@
 //! | `audit_dropped` | a flood of refusals or logins, more than the audit log tells apart |
 //! | `crl_failures`, or `crl_next_update_timestamp_seconds` comes near | other servers will soon refuse every certificate: the log says why |
 //! | `server_certificate_not_after_timestamp_seconds` comes near | the broker renews what it made, an operator's own certificate is the operator's to replace |
+//! | `registry_tokens_refused` | somebody guesses (`unknown`), or a token has leaked or is used up: the audit log names it |
 //! | `registry_pending` | somebody waits for the operator |

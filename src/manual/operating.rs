@@ -22,7 +22,7 @@
 //! | `ca show`, `ca crl [--out FILE]`, `ca revoke ISSUER` | the authority, its revocation list, an issuer that is revoked: see [certificates](super::certificates) |
 //! | `user passwd NAME --offline` | sets a password in the store while no broker runs |
 //! | `role add\|list\|show\|edit\|delete` | roles |
-//! | `registry list\|show\|grant\|deny\|lock\|unlock\|status\|watch` | enrolment: see [registry](super::registry) |
+//! | `registry list\|show\|grant\|deny\|lock\|unlock\|status\|watch`, `registry token create\|list\|show\|revoke` | enrolment: see [registry](super::registry) |
 //! | `audit verify\|tail\|export\|head` | who did what, and what was refused: see [audit](super::audit) |
 //! | `explain USER publish\|subscribe\|receive TOPIC`, `explain USER http METHOD PATH` | may it, and which rule says so; `--with FILE`: what if: see [access](super::access) |
 //! | `who-can publish\|receive TOPIC` | who may, and which rules say so |

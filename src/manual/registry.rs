@@ -6,7 +6,7 @@
 //! # The way of a request
 //!
 //! ```text
-//!   register  --locked--> 423, nothing is kept
+//!   register  --locked--> 423, nothing is kept          register with a good token --> granted (201) at once, locked or not
 //!      |
 //!      | unlocked
 //!      v
@@ -64,6 +64,7 @@
 //! | `password` | text that meets the `[password]` policy |
 //! | `context` | anything that JSON can hold, at most 4 KiB of it, shown to the operator |
 //! | `roles`, `permissions` | what it would like; shown to the operator, granted only if the operator says so |
+//! | `token` | a [claim token](#claim-tokens) |
 //! | `id` | echoed |
 //!
 //! One of `csr` and `password` is needed; the new user's `auth` is then `certificate`, `password` or, with both, `both`. An unknown field is an error.
@@ -79,7 +80,7 @@
 //! | 201 | `granted` | `username`; for a CSR `certificate`, `chain`, `ca` (PEM), `serial`, `not_after` |
 //! | 202 | `pending` | `pairing_code`, `retry_after` (seconds), `expires_at` |
 //! | 400 | `invalid` | `error` is one of `malformed`, `username`, `username_reserved`, `no_proof`, `weak_password`, `csr_malformed`, `csr_signature`, `key_not_admitted`, `common_name`, `alternative_name`, `ca_requested`, `unsupported` |
-//! | 403 | `denied` | `denied` with the operator's `reason`; `disabled`, `expired`, `revoked` for a user that was granted and is no longer good |
+//! | 403 | `denied` | `denied` with the operator's `reason`; `token` for a claim token that is not good; `disabled`, `expired`, `revoked` for a user that was granted and is no longer good |
 //! | 409 | `conflict` | `name_taken`, `name_pending`, `key_in_use`, `certificate_expired`, `superseded` (it was renewed) |
 //! | 413 | `refused` | `too_large`, `csr_too_large` |
 //! | 422 | `refused` | `nonce_missing`, `nonce_foreign`, `nonce_expired`, `nonce_spent` |
@@ -169,10 +170,13 @@
 //! RestartSec=60
 //! ```
 //!
+//! With a [claim token](#claim-tokens) nobody has to decide: `--token-file FILE`, or `--token`, which asks for it on the terminal or takes a line of
+//! standard input. A token is never an argument, which others on the machine could read; it is used until there is a certificate, and can be thrown away then.
+//!
 //! A renewal connects with the new certificate before that takes the old one's place, and whenever the power fails the directory holds a
 //! key and a certificate that fit. It holds no connection between renewals, and connects as client `NAME~renewal` (`--client-id` says otherwise), so that it does not
 //! take over the session of the device itself. Programs find the same in [`device`](crate::device);
-//! `examples/enrol.py`, `enrol.mjs`, `enrol.sh` and `enrol.rs` do it with other people's clients.
+//! `examples/enrol.py`, `enrol.mjs`, `enrol.sh` and `enrol.rs` do it with other people's clients (`TOKEN_FILE` in the environment may name a file with a token).
 //!
 //! # The operator
 //!
@@ -184,18 +188,52 @@
 //! | `registry watch` | what happens, as it happens |
 //! | `registry list [--state pending\|granted\|denied\|all]`, `registry show ID` | the requests |
 //! | `registry grant ID [--role R]... [--permission JSON]... [--publish-prefix P/] [--expires TIME] [--comment TEXT]` | makes the user, its rights and its certificate in one transaction |
-//! | `registry deny ID --reason TEXT` | the device is told the reason |
+//! | `registry deny ID --reason TEXT [--comment TEXT]` | the device is told the reason, not the comment |
 //! | `registry replace USERNAME [--for 24h] [--source CIDR]... [--cancel]`, `registry replacements` | lets a new key take the name of a user, see [Replacing](#replacing) |
+//! | `registry token create [--role R]... [--permission JSON]... [--publish-prefix P/] [--expires TIME] [--uses N] [--for 24h] [--username PATTERN] [--source CIDR]... [--comment TEXT]`, `registry token list`, `show ID`, `revoke ID` | see [Claim tokens](#claim-tokens) |
 //!
 //! `registry watch` tells what happens; over MQTT a message on `$registry/events/<event>` does (`requested`, `granted`, `denied`, `expired`, `displaced`,
 //! `unlocked`, `locked`; QoS 1, JSON, not retained), to every session whose rules let it read that topic: `mqtt read $registry/events/#` for all of
 //! them. When more than 256 happen faster than they can be told, `$registry/events/missed` says how many were left out.
+//!
+//! A comment of a grant, a denial or a token stays with it and goes into the [audit log](super::audit): write no secrets into it.
 //!
 //! What a device says of itself (`context`, the roles it asks for) is not verified. Compare the pairing code.
 //!
 //! A user of the broker may decide by the [API](super::rest) what its rules of the context `http` let it write to, for instance
 //! `/api/client-registry/requests/+/grant`, and never grant more than it holds. In this version nothing is decided over MQTT:
 //! a rule about `$registry/admin/...` gives no right to decide.
+//!
+//! # Claim tokens
+//!
+//! For devices that nobody stands beside: whoever shows the token is admitted, locked or not, and granted at once what the token says, in the
+//! same commit that counts the use.
+//!
+//! ```text
+//! $ portcullis registry token create --role line --username 'line3-*' --source 10.3.0.0/16 --uses 40 --for 7d --comment 'refit of line 3'
+//! ```
+//!
+//! The secret is 160 random bits in 32 of Crockford's digits, `XXXX-XXXX-XXXX-XXXX-XXXX-XXXX-XXXX-XXXX`: it can be typed (either case, with or without hyphens,
+//! O for 0, I and L for 1) and fits into a QR code of its smaller kind. It is shown once. What is kept is its SHA-256: no slower hash is needed
+//! for a secret that nobody can guess. A device sends it as `token` in `register`:
+//!
+//! ```json
+//! {"username": "line3-7", "csr": "-----BEGIN CERTIFICATE REQUEST-----\n...", "token": "7K2M-91QX-0ZFD-V5TN-8HRB-C3WJ-E6PA-4YGS"}
+//! ```
+//!
+//! - **It gives no more than its author holds when it is used**: a token of a user who was deleted, disabled or has lost the right to make tokens, or
+//!   does not hold all of what the token names (a role was enlarged since), gives nothing until that is mended. Tokens that were made through the Unix socket
+//!   are bound by nobody's rules, as everything there.
+//! - **Whatever is wrong with it, the answer is the same**: 403 with `token`, for one that never was, is spent, expired, revoked, or for other names or
+//!   networks. Nothing is recorded of the request; a wrong token counts as eleven messages of its source, and the audit log says which token it was (by id) and why.
+//! - **A use is spent with the grant alone.** To poll spends nothing: the request is known by its name and proof, and gets its certificate again. Of two devices
+//!   who show a token for one at once, one is granted.
+//! - It is no way around the rest: reserved names, names and keys of others, a denied request, nonces and the password policy are as without it, and where a
+//!   name is [open to a new key](#replacing) the token is not looked at. A request that is pending already stays so: its fields are those of the
+//!   first message.
+//!
+//! A token lasts a day, or `--for` up to 366 days, and is forgotten then; a revoked one at once. The users that it has made stay. At most 10,000 tokens
+//! are on record, each for at most 100,000 devices, with at most 32 roles, permissions and networks.
 //!
 //! # Replacing
 //!
@@ -286,4 +324,4 @@
 //! At most `registry.max_pending` requests are pending, `registry.max_pending_per_source` of them from one source address. When there
 //! is no room, a new request displaces the oldest one of its own source that was silent for a minute and whose device is not
 //! connected, or is answered with 429; it never displaces one of somebody else. A source may do `registry.requests_per_minute` operations;
-//! a wrong password for a name on record counts as eleven.
+//! a wrong password for a name on record, and a token that is not good, count as eleven.

@@ -58,6 +58,8 @@
 //! | `/api/roles/{name}` | GET, PUT, DELETE (`?version=N`) |
 //! | `/api/client-registry/requests` | GET (`?state=pending`, `granted`, `denied`; `&limit=N&after=ID`) |
 //! | `/api/client-registry/requests/{id}` | GET |
+//! | `/api/client-registry/tokens` | GET, POST (the answer holds the secret, once) |
+//! | `/api/client-registry/tokens/{id}` | GET, DELETE |
 //! | `/api/client-registry/requests/{id}/grant`, `.../deny` | POST |
 //! | `/api/client-registry/unlock`, `/api/client-registry/lock` | POST |
 //! | `/api/client-registry/status` | GET |

@@ -75,6 +75,14 @@ labels! {
         Granted = "granted", Pending = "pending", Invalid = "invalid", Denied = "denied", Conflict = "conflict",
         Refused = "refused", Locked = "locked", Answered = "answered",
     }
+    /// Decisions about requests.
+    RegistryDecision "decision" {
+        Granted = "granted", GrantedByToken = "granted_by_token", Denied = "denied",
+    }
+    /// Why a claim token was not good.
+    TokenRefusal "cause" {
+        Unknown = "unknown", Expired = "expired", Spent = "spent", Name = "name", Network = "network", Author = "author",
+    }
     /// What became of a request for a new certificate.
     RenewalOutcome "outcome" {
         Issued = "issued", InGrace = "in_grace", Repeated = "repeated", Refused = "refused",

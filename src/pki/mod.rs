@@ -11,6 +11,7 @@
 
 mod chain;
 mod crl;
+pub(crate) mod crockford;
 mod csr;
 mod der;
 mod issuer;

@@ -7,10 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PublicKey, sha256};
-
-/// Crockford base32: no I, L, O, U.
-const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+use super::{PublicKey, crockford, sha256};
 
 /// 80 bits in Crockford base32, shown as `XXXX-XXXX-XXXX-XXXX`.
 ///
@@ -47,20 +44,7 @@ impl PairingCode {
 
 impl fmt::Display for PairingCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write as _;
-
-        for (group, five) in self.0.chunks(5).enumerate() {
-            // Five bytes are eight digits of five bits.
-            let bits = five.iter().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
-            for digit in 0..8 {
-                if digit % 4 == 0 && (group, digit) != (0, 0) {
-                    f.write_char('-')?;
-                }
-                let index = usize::try_from(bits >> (35 - 5 * digit) & 31).unwrap_or_default();
-                f.write_char(ALPHABET.get(index).copied().unwrap_or_default().into())?;
-            }
-        }
-        Ok(())
+        f.write_str(&crockford::grouped(&self.0))
     }
 }
 
@@ -77,18 +61,13 @@ impl FromStr for PairingCode {
     fn from_str(text: &str) -> Result<Self, PairingCodeError> {
         let mut bits: u128 = 0;
         let mut digits = 0;
-        for character in text.chars().filter(|c| !matches!(c, '-' | ' ')) {
-            let character = match character.to_ascii_uppercase() {
-                'O' => '0',
-                'I' | 'L' => '1',
-                other => other,
-            };
-            let value = ALPHABET.iter().position(|digit| char::from(*digit) == character).ok_or(PairingCodeError)?;
+        for digit in crockford::typed(text) {
+            let value = crockford::value(digit).ok_or(PairingCodeError)?;
             digits += 1;
             if digits > 16 {
                 return Err(PairingCodeError);
             }
-            bits = bits << 5 | value as u128;
+            bits = bits << 5 | u128::from(value);
         }
         if digits != 16 {
             return Err(PairingCodeError);

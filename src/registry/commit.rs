@@ -4,7 +4,7 @@
 //! devices. INVARIANT: what the core holds is on disk. Never: a decision in two transactions.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use aws_lc_rs::hmac;
 use parking_lot::Mutex;
@@ -15,21 +15,23 @@ use uuid::Uuid;
 
 use super::Now;
 use super::answer::Answer;
-use super::core::{Change, Core, Refused, Removal, Unusable, Verdict, replaced_user};
+use super::core::{Change, Core, Refused, Removal, Unusable, Verdict};
 use super::lock::Lock;
 use super::nonce::{Binding, Mint, NonceFault};
-use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError};
+use super::operator::{Event, EventKind, LockStatus, RegistryError};
 use super::rates::Rates;
 use super::replacement::OPENINGS;
-use super::request::{Details, Request, RequestId, RequestView, State, issued as issued_event};
+use super::request::{Details, Request, RequestId, RequestView, State};
 use super::settings::{AnswerSink, PasswordHasher, ReturnPath, Settings};
-use crate::access::{ManagedBy, PolicyVersion, UserId, Username};
-use crate::audit::{self, Closing, Lapse, Note, Place, UserRef, Word};
+use super::token::Token;
+use super::tokens::TOKENS;
+use crate::access::{PolicyVersion, UserId, Username};
+use crate::audit::{self, Closing, Comment, Lapse, Note, Place, Recorder, UserRef, Word};
 use crate::authn::Source;
 use crate::clock::{Clock, Duration, Instant};
-use crate::directory::{self, Actor, Directory, Expected, NewUser, Transaction};
+use crate::directory::{self, Actor, Directory, Transaction};
 use crate::metrics::Metrics;
-use crate::pki::{IssuedCertificate, PreparedCertificate, Signer, VerifiedCsr};
+use crate::pki::Signer;
 use crate::store::{Batch, Store, Table};
 
 pub(super) const REQUESTS: Table<Uuid, Request> = Table::new("registry_requests", 1);
@@ -45,9 +47,6 @@ const FULL: Duration = Duration::from_mins(1);
 
 /// Requests whose user is no more are looked for this often.
 const ORPHANS: Duration = Duration::from_mins(1);
-
-/// Longest reason and comment, in bytes.
-const MAX_TEXT: usize = 1024;
 
 /// A connection that waits for a decision.
 pub(super) struct Asker {
@@ -78,6 +77,8 @@ pub(super) struct Inner {
     pub(super) settings: Settings,
     pub(super) tag_key: hmac::Key,
     pub(super) events: broadcast::Sender<Event>,
+    /// Where failed claims are told.
+    pub(super) recorder: OnceLock<Arc<Recorder>>,
 }
 
 /// What changes.
@@ -108,6 +109,25 @@ impl Shared {
     }
 }
 
+/// What is made together or not at all.
+#[derive(Default)]
+pub(super) struct Plan {
+    /// Of the table and the tokens.
+    pub(super) steps: Vec<Change>,
+    /// Of users.
+    pub(super) users: Vec<directory::Change>,
+    /// Of the one request that is inserted, or put with other ones.
+    pub(super) details: Option<Details>,
+    /// What the audit log says beyond the steps.
+    pub(super) note: Note,
+}
+
+impl From<Vec<Change>> for Plan {
+    fn from(steps: Vec<Change>) -> Self {
+        Self { steps, ..Self::default() }
+    }
+}
+
 impl Inner {
     pub(super) fn now(&self) -> Now {
         Now { instant: self.clock.instant(), wall: self.clock.timestamp() }
@@ -127,33 +147,39 @@ impl Inner {
         Ok(DETAILS.get(&*self.store, &id.0)?.unwrap_or_default())
     }
 
-    /// Writes the changes to the store, then makes them. `details` are those of the request that is inserted, if one is.
+    /// Makes all of the plan, durably, in one transaction: in the store and the directory first, then in memory. Gives the requests that
+    /// operators were told of, in the order of the steps. Once it is made nothing can fail any more.
     pub(super) fn carry_out(
         &self,
         state: &mut Shared,
-        changes: Vec<Change>,
-        details: Option<&Details>,
+        plan: impl Into<Plan>,
         actor: &Actor,
         now: Now,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Vec<RequestView>, RegistryError> {
+        let Plan { steps, users, details, mut note } = plan.into();
         let mut batch = Batch::new();
-        let mut told = Vec::new();
-        let mut note = Note::default();
-        for change in &changes {
-            match change {
+        let (mut told, mut events) = (Vec::new(), Vec::new());
+        for step in &steps {
+            match step {
                 Change::Insert(request) => {
-                    let details = details.cloned().unwrap_or_default();
+                    let details = details.clone().unwrap_or_default();
                     batch.put(&REQUESTS, &request.id.0, request)?;
                     batch.put(&DETAILS, &request.id.0, &details)?;
-                    note.events.push(requested(request));
-                    told.push((EventKind::Requested, RequestView::new(request, details)));
+                    events.push(requested(request));
+                    events.extend(decided(request));
+                    let event = event_of(&request.state).unwrap_or(EventKind::Requested);
+                    told.push((event, RequestView::new(request, details)));
                 }
                 Change::Put(request) => {
                     batch.put(&REQUESTS, &request.id.0, request)?;
-                    if matches!(request.state, State::Denied { .. }) {
-                        let (request, username) = (request.id.0, request.username.clone());
-                        note.events.push(audit::Event::RegistrationDenied { request, username });
-                    }
+                    let details = if let Some(details) = &details {
+                        batch.put(&DETAILS, &request.id.0, details)?;
+                        details.clone()
+                    } else {
+                        self.details(request.id)?
+                    };
+                    events.extend(decided(request));
+                    told.extend(event_of(&request.state).map(|event| (event, RequestView::new(request, details))));
                 }
                 Change::Remove { id, why } => {
                     batch.delete(&REQUESTS, &id.0)?;
@@ -163,7 +189,7 @@ impl Inner {
                         Removal::Forgotten | Removal::UserGone | Removal::Replaced | Removal::Cancelled => None,
                     };
                     let gone = state.core.get(*id);
-                    note.events.extend(gone.map(|request| lapsed(request, *why)));
+                    events.extend(gone.map(|request| lapsed(request, *why)));
                     if let (Some(event), Some(request)) = (event, gone) {
                         told.push((event, RequestView::new(request, self.details(*id)?)));
                     }
@@ -171,30 +197,41 @@ impl Inner {
                 }
                 Change::Open(opening) => {
                     batch.put(&OPENINGS, &opening.user.0, opening)?;
-                    note.events.push(audit::Event::ReplacementOpened {
+                    events.push(audit::Event::ReplacementOpened {
                         user: UserRef { id: opening.user, username: opening.username.clone() },
                         until: opening.until,
                         limited: !opening.source.is_empty(),
                     });
                 }
                 Change::Close { username, why } => {
-                    note.events.extend(close(&mut batch, &state.core, username, *why)?);
+                    events.extend(close(&mut batch, &state.core, username, *why)?);
                 }
                 Change::ForgetRenewal { user } => Self::forget_renewal(&mut batch, *user)?,
+                Change::PutToken(token) => {
+                    batch.put(&TOKENS, &token.view.id.0, token)?;
+                    events.extend(created(token, &state.core));
+                }
+                Change::EndToken { id, why } => {
+                    batch.delete(&TOKENS, &id.0)?;
+                    let used = state.core.token(*id).map_or(0, |token| token.view.used);
+                    events.push(audit::Event::TokenEnded { token: id.0, used, why: *why });
+                }
                 // A renewal is written with its user.
-                Change::Seen { .. } | Change::Spend { .. } | Change::Renewed { .. } => {}
+                Change::Seen { .. } | Change::Spend { .. } | Change::Renewed { .. } | Change::Admitted => {}
             }
         }
+        events.append(&mut note.events);
+        note.events = events;
         if !batch.is_empty() {
             // Through the directory, which orders the audit log and shares its flush. A listener of it must not call us.
-            let transaction = Transaction { changes: Vec::new(), records: batch };
+            let transaction = Transaction { changes: users, records: batch };
             self.directory.commit_noted(transaction, actor, note)?;
         }
-        self.apply(state, changes);
-        for (event, view) in told {
-            self.tell(event, now, Some(view));
+        self.apply(state, steps);
+        for (event, view) in &told {
+            self.tell(*event, now, Some(view.clone()));
         }
-        Ok(())
+        Ok(told.into_iter().map(|(_, view)| view).collect())
     }
 
     /// Requests whose user is no more, where it is time to look for them. The listener of the directory must not call the
@@ -220,7 +257,13 @@ impl Inner {
             }
             state.core.apply(change);
         }
-        self.metrics.registry_pending.set(i64::try_from(state.core.pending()).unwrap_or(i64::MAX));
+        self.count_all(&state.core);
+    }
+
+    /// How many there are now.
+    pub(super) fn count_all(&self, core: &Core) {
+        self.metrics.registry_pending.set(i64::try_from(core.pending()).unwrap_or(i64::MAX));
+        self.metrics.registry_tokens.set(i64::try_from(core.tokens().len()).unwrap_or(i64::MAX));
     }
 
     pub(super) fn tell(&self, event: EventKind, now: Now, request: Option<RequestView>) {
@@ -246,203 +289,15 @@ impl Inner {
     /// May this actor do that? A user may who may write to the route of it in the API, which these are the last segments
     /// of. What may be granted is for the directory to say.
     pub(super) fn may_decide(&self, actor: &Actor, route: &[&str]) -> Result<(), RegistryError> {
-        let Actor::User { id, .. } = actor else { return Ok(()) };
+        let Some((id, _)) = actor.user() else { return Ok(()) };
         let route: Vec<&str> = ["api", "client-registry"].iter().chain(route).copied().collect();
         let policy = self.directory.policy();
-        let may = policy.authority_without_client(*id).is_some_and(|authority| authority.may_http(true, &route));
+        let may = policy.authority_without_client(id).is_some_and(|authority| authority.may_http(true, &route));
         if may { Ok(()) } else { Err(RegistryError::NotAllowed(format!("/{}", route.join("/")))) }
     }
 
-    pub(super) fn grant(&self, id: RequestId, terms: GrantTerms, actor: &Actor) -> Result<RequestView, RegistryError> {
-        self.may_decide(actor, &["requests", &id.to_string(), "grant"])?;
-        let now = self.now();
-        if terms.expires_at.is_some_and(|at| at <= now.wall) {
-            return Err(RegistryError::Invalid("`expires_at` must lie in the future"));
-        }
-        if terms.comment.as_ref().is_some_and(|text| text.len() > MAX_TEXT) {
-            return Err(RegistryError::Invalid("a comment has at most 1024 bytes"));
-        }
-        let mut state = self.state.lock();
-        let request = state.core.grantable(id, terms.unpaired, now);
-        let mut request = request.map_err(|why| RegistryError::undecidable(id, why))?.clone();
-        let policy = self.directory.policy();
-        if request.replaces.is_some() {
-            return self.grant_replacement(state, request, terms, actor, now);
-        }
-        if let Some(role) = terms.roles.iter().find(|role| policy.role(role).is_none()) {
-            return Err(RegistryError::RoleUnknown(role.clone()));
-        }
-        let new_id = UserId(Uuid::now_v7());
-        let mut user = NewUser {
-            description: terms.comment.clone().unwrap_or_default(),
-            auth: request.auth(),
-            password_hash: request.password_hash.take(),
-            roles: terms.roles,
-            permissions: terms.permissions,
-            publish_prefix: terms.publish_prefix,
-            expires_at: terms.expires_at,
-            ..NewUser::named(request.username.clone())
-        }
-        .into_user(new_id, ManagedBy::Registry);
-        // What the directory would refuse is refused before a key is used; it says so again where it counts.
-        let put = directory::Change::PutUser { user: Box::new(user.clone()), expected: Expected::Absent };
-        self.directory.preview(|_| Ok(put.into()), actor)?;
-        let mut details = self.details(id)?;
-        let issued = self.issue(&request, &details, actor, now)?;
-        user.certificates = issued.iter().map(IssuedCertificate::record).collect();
-        request.state = State::Granted {
-            user: user.id,
-            serial: issued.as_ref().map(|issued| issued.serial().to_owned()),
-            by: actor.to_string(),
-            at: now.wall,
-            comment: terms.comment,
-        };
-        let named = UserRef { id: user.id, username: user.username.clone() };
-        let mut note = Note::from(audit::Event::RegistrationGranted { request: id.0, user: named.clone() });
-        note.events.extend(user.certificates.iter().map(|record| issued_event(named.clone(), record)));
-        details.certificate = issued.map(|issued| issued.pem().to_owned());
-        let mut records = Batch::new();
-        records.put(&REQUESTS, &id.0, &request)?;
-        records.put(&DETAILS, &id.0, &details)?;
-        let changes = vec![directory::Change::PutUser { user: Box::new(user), expected: Expected::Absent }];
-        // INVARIANT: user, roles, certificate and decision are one transaction. A listener of the directory must not call us.
-        self.directory.commit_noted(Transaction { changes, records }, actor, note)?;
-        let view = RequestView::new(&request, details);
-        self.apply(&mut state, vec![Change::Put(Box::new(request))]);
-        tracing::info!("request {id} of `{}` was granted by {actor}", view.username);
-        self.tell(EventKind::Granted, now, Some(view.clone()));
-        self.push(state, id, now);
-        Ok(view)
-    }
-
-    /// As [`Inner::grant`], for a request that takes the name of a user: that user gets its proofs and loses its own, and keeps
-    /// everything else.
-    fn grant_replacement(
-        &self,
-        mut state: parking_lot::MutexGuard<'_, Shared>,
-        mut request: Request,
-        terms: GrantTerms,
-        actor: &Actor,
-        now: Now,
-    ) -> Result<RequestView, RegistryError> {
-        let id = request.id;
-        let GrantTerms { roles, permissions, publish_prefix, expires_at, comment, unpaired: _ } = terms;
-        if !roles.is_empty() || !permissions.is_empty() || publish_prefix.is_some() || expires_at.is_some() {
-            let why = "a replacement keeps the rights and the end of its user: grant it without, and use `user edit`";
-            return Err(RegistryError::Invalid(why));
-        }
-        let policy = self.directory.policy();
-        let user =
-            replaced_user(&request, &*policy).ok_or_else(|| RegistryError::UserUnknown(request.username.clone()))?;
-        let expected = Expected::Version(user.version);
-        let put = |user| directory::Change::PutUser { user: Box::new(user), expected };
-        let draft = state.core.replacement(user, &request, None, now.wall);
-        self.directory.preview(|_| Ok(put(draft).into()), actor)?;
-        let mut details = self.details(id)?;
-        let issued = self.issue(&request, &details, actor, now)?;
-        let record = issued.as_ref().map(IssuedCertificate::record);
-        let changed = state.core.replacement(user, &request, record.clone(), now.wall);
-        request.password_hash = None;
-        request.state = State::Granted {
-            user: user.id,
-            serial: record.as_ref().map(|record| record.serial.clone()),
-            by: actor.to_string(),
-            at: now.wall,
-            comment,
-        };
-        details.certificate = issued.map(|issued| issued.pem().to_owned());
-        let named = UserRef { id: user.id, username: user.username.clone() };
-        let mut note = Note::from(audit::Event::RegistrationGranted { request: id.0, user: named.clone() });
-        note.events.extend(record.map(|record| issued_event(named.clone(), &record)));
-        let mut records = Batch::new();
-        let mut changes = state.core.replaced(&request, user.id);
-        for change in &changes {
-            match change {
-                Change::Remove { id, .. } => {
-                    records.delete(&REQUESTS, &id.0)?;
-                    records.delete(&DETAILS, &id.0)?;
-                }
-                Change::Close { username, why } => {
-                    note.events.extend(close(&mut records, &state.core, username, *why)?);
-                }
-                Change::ForgetRenewal { user } => Self::forget_renewal(&mut records, *user)?,
-                _ => {}
-            }
-        }
-        records.put(&REQUESTS, &id.0, &request)?;
-        records.put(&DETAILS, &id.0, &details)?;
-        // INVARIANT: the new proofs, the end of the old ones and the decision are one transaction.
-        self.directory.commit_noted(Transaction { changes: vec![put(changed)], records }, actor, note)?;
-        let view = RequestView::new(&request, details);
-        changes.push(Change::Put(Box::new(request)));
-        self.apply(&mut state, changes);
-        tracing::info!("request {id} has replaced the proofs of `{}`, granted by {actor}", view.username);
-        self.tell(EventKind::Granted, now, Some(view.clone()));
-        self.push(state, id, now);
-        Ok(view)
-    }
-
-    /// The certificate of a request with a CSR. The CSR is checked again: what is signed comes from a check, not from the disk.
-    fn issue(
-        &self,
-        request: &Request,
-        details: &Details,
-        actor: &Actor,
-        now: Now,
-    ) -> Result<Option<IssuedCertificate>, RegistryError> {
-        let Some(key) = &request.key else { return Ok(None) };
-        let csr = details.csr.as_deref().and_then(|text| VerifiedCsr::from_pem(text.as_bytes()).ok());
-        let csr = csr.filter(|csr| csr.key().fingerprint() == *key && *csr.username() == request.username).ok_or_else(
-            || RegistryError::Damaged(format!("the CSR of request `{}` is not the one on record", request.id)),
-        )?;
-        self.certify(&csr, Some(request.id), actor, now).map(Some)
-    }
-
-    /// Signs: prepared, recorded, signed once, read again and compared.
-    pub(super) fn certify(
-        &self,
-        csr: &VerifiedCsr,
-        request: Option<RequestId>,
-        actor: &Actor,
-        now: Now,
-    ) -> Result<IssuedCertificate, RegistryError> {
-        if self.directory.policy().is_issuer_revoked(&self.signer.issuer().id()) {
-            return Err(RegistryError::Invalid("the CA is revoked: replace it, then grant this"));
-        }
-        let serial = self.signer.draw_serial()?;
-        let prepared = PreparedCertificate::client(csr, self.signer.issuer(), serial, now.wall, self.settings.validity)
-            .map_err(crate::pki::SignerError::from)?;
-        // Whatever becomes of the transaction: no key signs anything that the log does not know of.
-        let intent = audit::Event::CertificateSigning {
-            request: request.map(|id| id.0),
-            username: csr.username().clone(),
-            serial: Word::name(&serial.hex()),
-        };
-        self.directory.record(intent.into(), actor)?;
-        tracing::info!("signing certificate {} for `{}`", serial.hex(), csr.username());
-        Ok(self.signer.sign(prepared)?)
-    }
-
-    pub(super) fn deny(&self, id: RequestId, reason: String, actor: &Actor) -> Result<RequestView, RegistryError> {
-        self.may_decide(actor, &["requests", &id.to_string(), "deny"])?;
-        if reason.len() > MAX_TEXT {
-            return Err(RegistryError::Invalid("a reason has at most 1024 bytes"));
-        }
-        let now = self.now();
-        let mut state = self.state.lock();
-        let changes = state.core.deny(id, reason, actor.to_string(), now);
-        let changes = changes.map_err(|why| RegistryError::undecidable(id, why))?;
-        self.carry_out(&mut state, changes, None, actor, now)?;
-        let request = state.core.get(id).cloned().ok_or(RegistryError::NotFound(id))?;
-        let view = RequestView::new(&request, self.details(id)?);
-        tracing::info!("request {id} of `{}` was denied by {actor}", view.username);
-        self.tell(EventKind::Denied, now, Some(view.clone()));
-        self.push(state, id, now);
-        Ok(view)
-    }
-
     /// Tells the decision to everybody who is connected and waits for it.
-    fn push(&self, mut state: parking_lot::MutexGuard<'_, Shared>, id: RequestId, now: Now) {
+    pub(super) fn push(&self, mut state: parking_lot::MutexGuard<'_, Shared>, id: RequestId, now: Now) {
         let askers = state.askers.remove(&id).unwrap_or_default();
         let answer = if askers.is_empty() {
             None
@@ -498,6 +353,47 @@ impl Inner {
             Verdict::Refused(why) => refused(why),
         }
     }
+}
+
+/// What happened to a request that has come to this state.
+fn event_of(state: &State) -> Option<EventKind> {
+    match state {
+        State::Pending => None,
+        State::Granted { .. } => Some(EventKind::Granted),
+        State::Denied { .. } => Some(EventKind::Denied),
+    }
+}
+
+/// A decision, in the words of the audit log.
+fn decided(request: &Request) -> Option<audit::Event> {
+    let (id, username) = (request.id.0, request.username.clone());
+    let recorded = |comment: &Option<String>| comment.as_deref().map(Comment::of);
+    match &request.state {
+        State::Pending => None,
+        State::Granted { user, comment, .. } => Some(audit::Event::RegistrationGranted {
+            request: id,
+            user: UserRef { id: *user, username },
+            token: request.token.map(|token| token.0),
+            comment: recorded(comment),
+        }),
+        State::Denied { comment, .. } => {
+            Some(audit::Event::RegistrationDenied { request: id, username, comment: recorded(comment) })
+        }
+    }
+}
+
+/// A new token, in the words of the audit log; a use is told with the request that it was for.
+fn created(token: &Token, core: &Core) -> Option<audit::Event> {
+    let view = &token.view;
+    core.token(view.id).is_none().then(|| audit::Event::TokenCreated {
+        token: view.id.0,
+        uses: view.uses,
+        until: view.until,
+        limited: view.username.is_some() || !view.source.is_empty(),
+        roles: view.roles.iter().collect(),
+        permissions: view.permissions.iter().collect(),
+        comment: view.comment.as_deref().map(Comment::of),
+    })
 }
 
 /// Takes an opening off the disk; says so for the audit log.
@@ -603,5 +499,10 @@ fn refused(why: Refused) -> Answer {
             Answer::error(429, "refused", "full", message).retry_after(FULL)
         }
         Refused::Nonce(fault) => nonce_fault(fault),
+        // One answer for every fault, as for a wrong password.
+        Refused::Token(..) => {
+            let message = "this token is not good for this: ask the operator for another one, or leave it out";
+            Answer::error(403, "denied", "token", message)
+        }
     }
 }

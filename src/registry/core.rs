@@ -6,6 +6,7 @@
 //!
 //! Never: a name, pending or taken, passes to another proof.
 
+mod claim;
 mod examine;
 mod renew;
 mod replace;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+pub(super) use claim::{Granting, Grantor};
 use examine::standing;
 pub(super) use examine::{Ask, Drawn, Facts, Step, is_orphan};
 pub(super) use renew::{Claim, MAX_ON_RECORD, RenewAsk, RenewRefused, RenewVerdict, Renewal, confirmed};
@@ -26,9 +28,11 @@ pub(super) use replace::{Opening, replaced_user};
 use super::Now;
 use super::lock::{Lock, UnlockTerms};
 use super::nonce::{NonceFault, NonceId, Nonces};
+use super::operator::DenyTerms;
 use super::request::{Remembered, Request, RequestId, State};
+use super::token::{Token, TokenDigest, TokenFault, TokenId};
 use crate::access::{CertificateRecord, User, UserId, Username};
-use crate::audit::Closing;
+use crate::audit::{Closing, TokenEnd};
 use crate::authn::{Source, Users};
 use crate::clock::{Duration, Instant};
 
@@ -87,6 +91,8 @@ pub(super) enum Refused {
     KeyInUse,
     Full,
     Nonce(NonceFault),
+    /// The token is not good here and now. Which one and why is for the operator.
+    Token(Option<TokenId>, TokenFault),
 }
 
 /// A step of the table.
@@ -110,6 +116,12 @@ pub(super) enum Change {
     ForgetRenewal { user: UserId },
     /// A nonce is good no more. In memory alone: nonces end with the run.
     Spend { nonce: NonceId, at: Instant },
+    /// The open door has let a new request in. In memory alone: a restart shuts it.
+    Admitted,
+    /// A token, new or after a use.
+    PutToken(Box<Token>),
+    /// A token that is good no more.
+    EndToken { id: TokenId, why: TokenEnd },
 }
 
 /// Why a request is no more.
@@ -161,6 +173,9 @@ pub(super) struct Core {
     renewals: HashMap<UserId, Renewal>,
     /// Names that are open to a new key.
     openings: HashMap<Username, Opening>,
+    tokens: BTreeMap<TokenId, Token>,
+    /// INVARIANT: exactly the tokens, by their hashes.
+    token_of: HashMap<TokenDigest, TokenId>,
 }
 
 impl Core {
@@ -180,6 +195,8 @@ impl Core {
             deadlines: BTreeSet::new(),
             renewals: HashMap::new(),
             openings: HashMap::new(),
+            tokens: BTreeMap::new(),
+            token_of: HashMap::new(),
         }
     }
 
@@ -221,7 +238,13 @@ impl Core {
     }
 
     /// The change that turns a request down, and what gives way to it.
-    pub(super) fn deny(&self, id: RequestId, reason: String, by: String, now: Now) -> Result<Vec<Change>, Undecidable> {
+    pub(super) fn deny(
+        &self,
+        id: RequestId,
+        terms: DenyTerms,
+        by: String,
+        now: Now,
+    ) -> Result<Vec<Change>, Undecidable> {
         let mut request = self.decidable(id, now)?.clone();
         let forget_at = now.wall.checked_add(self.limits.denied_for).unwrap_or(Timestamp::MAX);
         let mut changes = Vec::new();
@@ -230,7 +253,8 @@ impl Core {
         {
             changes.push(Change::Remove { id: *oldest, why: Removal::Forgotten });
         }
-        request.state = State::Denied { reason, by, at: now.wall, forget_at };
+        let DenyTerms { reason, comment } = terms;
+        request.state = State::Denied { reason, by, at: now.wall, forget_at, comment };
         changes.push(Change::Put(Box::new(request)));
         Ok(changes)
     }
@@ -255,6 +279,7 @@ impl Core {
             })
             .collect();
         changes.extend(self.lapsed_openings(now));
+        changes.extend(self.lapsed_tokens(now));
         changes
     }
 
@@ -272,13 +297,7 @@ impl Core {
     /// Makes a change that a question has named, or that the store has held.
     pub(super) fn apply(&mut self, change: Change) {
         match change {
-            Change::Insert(request) => {
-                if request.replaces.is_none() {
-                    self.lock.spend();
-                }
-                self.put(*request);
-            }
-            Change::Put(request) => self.put(*request),
+            Change::Insert(request) | Change::Put(request) => self.put(*request),
             Change::Remove { id, .. } => {
                 self.take(id);
             }
@@ -302,6 +321,9 @@ impl Core {
                 self.renewals.remove(&user);
             }
             Change::Spend { nonce, at } => self.nonces.spend(nonce, at),
+            Change::Admitted => self.lock.spend(),
+            Change::PutToken(token) => self.put_token(*token),
+            Change::EndToken { id, .. } => self.end_token(id),
         }
     }
 
@@ -421,6 +443,11 @@ impl Core {
         assert!(self.denied.values().all(|ids| (1..=DENIED_PER_NAME).contains(&ids.len())));
         assert_eq!(self.deadlines.len(), self.pending + denied);
         assert!(self.pending <= self.limits.max_pending);
+        assert_eq!(self.tokens.len(), self.token_of.len());
+        for (id, token) in &self.tokens {
+            assert_eq!((token.view.id, self.token_of[&token.digest]), (*id, *id));
+            assert!(token.view.used <= token.view.uses);
+        }
     }
 }
 

@@ -317,6 +317,7 @@ impl Simulation {
             door: Door::Mqtt,
             nonce: None,
             binding: Binding::Connection(1),
+            token: None,
         };
         let mut facts = Facts::default();
         let (changes, verdict) = (0..8)
@@ -333,6 +334,7 @@ impl Simulation {
                         None
                     }
                     Step::Answer(changes, verdict) => Some((changes, verdict)),
+                    Step::Grant(..) => panic!("nobody has shown a token"),
                 }
             })
             .expect("an answer after eight rounds");
@@ -536,6 +538,7 @@ fn a_flood_of_one_source_leaves_the_table_bounded_and_another_source_served() {
             door: Door::Mqtt,
             nonce: None,
             binding: Binding::Connection(1),
+            token: None,
         };
         let drawn = Drawn {
             id: RequestId(Uuid::from_u128(1 << 100 | u128::from(round))),
@@ -561,6 +564,7 @@ fn a_flood_of_one_source_leaves_the_table_bounded_and_another_source_served() {
         door: Door::Mqtt,
         nonce: None,
         binding: Binding::Connection(1),
+        token: None,
     };
     let drawn = Drawn { id: RequestId(Uuid::from_u128(7)), pairing_code: PairingCode::from_bytes([0; 10]) };
     let step = simulation.core.examine(&ask, &Facts::default(), drawn, &simulation.world, &|_| false, simulation.now());
@@ -582,6 +586,7 @@ fn a_wrong_password_for_a_pending_name_needs_no_argon2_once_the_right_one_was_se
         door: Door::Mqtt,
         nonce: None,
         binding: Binding::Connection(1),
+        token: None,
     };
     let drawn = Drawn { id: RequestId(Uuid::from_u128(7)), pairing_code: PairingCode::from_bytes([0; 10]) };
     let step = simulation.core.examine(&ask, &Facts::default(), drawn, &simulation.world, &|_| false, simulation.now());

@@ -183,6 +183,43 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_unlock_admits_what_meets_all_of_its_limits() {
+        use crate::clock::{Clock as _, ManualClock};
+
+        let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
+        let now = || Now { instant: clock.instant(), wall: clock.timestamp() };
+        let terms = UnlockTerms {
+            duration: Some(60),
+            listener: Some("enrol".into()),
+            source: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+            username: Some("line3-*".to_owned().try_into().unwrap()),
+            count: Some(2),
+        };
+        let mut lock = Lock::open(terms, Duration::from_mins(5), now()).unwrap();
+        let admits = |lock: &Lock, source: &str, listener: &str, name: &str| {
+            lock.admits(source.parse().unwrap(), listener, &name.parse().unwrap(), now())
+        };
+        assert!(admits(&lock, "10.1.2.3", "enrol", "line3-7"));
+        assert!(admits(&lock, "2001:db8::7", "enrol", "line3-"));
+        assert!(!admits(&lock, "192.0.2.1", "enrol", "line3-7"));
+        assert!(!admits(&lock, "10.1.2.3", "mqtts", "line3-7"));
+        assert!(!admits(&lock, "10.1.2.3", "enrol", "line4-7"));
+        lock.spend();
+        assert!(admits(&lock, "10.1.2.3", "enrol", "line3-7") && !lock.is_over(now()));
+        lock.spend();
+        assert!(!admits(&lock, "10.1.2.3", "enrol", "line3-7") && lock.is_over(now()));
+        let lock = Lock::open(UnlockTerms::default(), Duration::from_mins(5), now()).unwrap();
+        clock.advance(Duration::from_mins(5) - Duration::from_nanos(1));
+        assert!(admits(&lock, "192.0.2.1", "mqtts", "anybody"));
+        clock.advance(Duration::from_nanos(1));
+        assert!(!admits(&lock, "192.0.2.1", "mqtts", "anybody"));
+        assert!(
+            Lock::open(UnlockTerms { count: Some(0), ..UnlockTerms::default() }, Duration::from_mins(5), now())
+                .is_none()
+        );
+    }
+
     proptest! {
         #[test]
         fn any_text_is_read_without_a_panic(text: String) {

@@ -3,12 +3,13 @@
 //! Entering: bytes of anybody, at most 16 KiB. Leaving: a [`RegisterMessage`] whose parts are all of their types, or a
 //! [`MessageError`] with a stable word and a sentence. Never: a secret or a whole payload in an error.
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::format::Format;
+use super::token::TokenDigest;
 use crate::access::{Permission, RoleName, Username};
 use crate::pki::{CsrError, PeerCertificate, VerifiedCsr, base64};
 
@@ -33,6 +34,8 @@ pub(super) struct RegisterMessage {
     pub(super) context: Option<Value>,
     pub(super) roles: Vec<RoleName>,
     pub(super) permissions: Vec<Permission>,
+    /// Of the claim token that came along.
+    pub(super) token: Option<TokenDigest>,
     /// To echo: a string or a number.
     pub(super) id: Option<Value>,
 }
@@ -152,8 +155,6 @@ pub(super) enum MessageError {
     Context(usize),
     #[error("`{0}` has more than 32 entries; ask for less")]
     Wishes(&'static str),
-    #[error("`token`: claim tokens are not available in this version; leave the field out")]
-    Token,
     #[error("the content type `{0}` is not known here; send `application/json` or `application/cbor`")]
     ContentType(String),
 }
@@ -179,7 +180,7 @@ impl MessageError {
             Self::Signature => "signature",
             Self::Csr(error) => error.word(),
             Self::CommonName(_) => "common_name",
-            Self::Token | Self::ContentType(_) => "unsupported",
+            Self::ContentType(_) => "unsupported",
         }
     }
 }
@@ -219,9 +220,6 @@ impl RegisterMessage {
         if username.is_reserved() {
             return Err(refuse(MessageError::Reserved(username)));
         }
-        if wire.token.is_some() {
-            return Err(refuse(MessageError::Token));
-        }
         let context_size = wire.context.as_ref().map_or(0, |context| context.to_string().len());
         if context_size > MAX_CONTEXT {
             return Err(refuse(MessageError::Context(context_size)));
@@ -247,7 +245,8 @@ impl RegisterMessage {
             }
         };
         let password = wire.password.map(|password| password.0);
-        Ok(Self { username, password, csr, context: wire.context, roles, permissions, id })
+        let token = wire.token.map(|token| TokenDigest::of(token.0.expose_secret()));
+        Ok(Self { username, password, csr, context: wire.context, roles, permissions, token, id })
     }
 }
 
@@ -318,12 +317,13 @@ mod tests {
         let message = json!({
             "username": "press-7", "csr": CSR, "password": "long enough it is", "context": {"line": 3},
             "roles": ["sensor"], "permissions": [{"context": "mqtt", "operation": "readWrite", "resource": "a/#"}],
-            "id": 17,
+            "token": "0123", "id": 17,
         });
         let read = RegisterMessage::parse(message.to_string().as_bytes(), Some("application/json; charset=utf-8"));
         let Ok(read) = read else { panic!("refused") };
         assert_eq!((read.username.as_str(), read.id), ("press-7", Some(json!(17))));
         assert!(read.csr.is_some() && read.password.is_some());
+        assert_eq!(read.token, Some(TokenDigest::of("o-i23")));
     }
 
     #[test]
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(with("context", json!("x".repeat(MAX_CONTEXT))), (413, "too_large"));
         assert_eq!(with("roles", json!(vec!["a"; MAX_WISHES + 1])), (400, "malformed"));
         assert_eq!(with("roles", json!(["a b"])), (400, "malformed"));
-        assert_eq!(with("token", json!("x")), (400, "unsupported"));
+        assert_eq!(with("token", json!(7)), (400, "malformed"));
         assert_eq!(with("id", json!({})), (400, "malformed"));
         assert_eq!(with("id", json!("x".repeat(MAX_ID))), (400, "malformed"));
         assert_eq!(refusal(&json!("x".repeat(MAX_PAYLOAD))).status(), 413);

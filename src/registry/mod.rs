@@ -6,13 +6,14 @@
 //!   operator --grant--> pki signs, directory commits user + certificate + request together --> answer pushed
 //! ```
 //!
-//! `core` and `lock` decide, and are pure: time, randomness, users and what argon2 says are parameters. `service` and
-//! `commit` are the shell around them. The decision is an operator's; what a device asks for is shown and never granted by asking.
+//! `core`, `lock` and `token` decide, and are pure: time, randomness, users and what argon2 says are parameters. `service`, `grant`,
+//! `tokens` and `commit` are the shell around them. The decision is an operator's; what a device asks for is shown and never granted by asking.
 
 mod answer;
 mod commit;
 mod core;
 mod format;
+mod grant;
 mod invitation;
 mod lock;
 mod message;
@@ -24,6 +25,8 @@ mod replacement;
 mod request;
 mod service;
 mod settings;
+mod token;
+mod tokens;
 
 pub use answer::Answer;
 pub use format::Format;
@@ -32,13 +35,14 @@ pub use lock::{MAX_UNLOCK, Network, NetworkError, UnlockTerms};
 pub use message::{MAX_CONTEXT, MAX_ID, MAX_PAYLOAD, MAX_WISHES};
 pub use nonce::{Binding, NONCE_LIFE};
 pub use operator::{
-    Event, EventKind, GrantTerms, LockStatus, RegistryError, RegistryErrorKind, RequestPage, StateFilter,
+    DenyTerms, Event, EventKind, GrantTerms, LockStatus, RegistryError, RegistryErrorKind, RequestPage, StateFilter,
 };
 pub use rates::RateLimit;
 pub use replacement::{ReplaceTerms, ReplacementView};
 pub use request::{Door, RequestId, RequestView, State};
 pub use service::Registry;
 pub use settings::{AnswerSink, Caller, Hashing, Origin, PasswordHasher, ReturnPath, Settings};
+pub use token::{TokenId, TokenTerms, TokenView};
 
 use jiff::Timestamp;
 

@@ -11,6 +11,7 @@ use super::core::Undecidable;
 use super::format::Format;
 use super::lock::UnlockTerms;
 use super::request::{RequestId, RequestView};
+use super::token::TokenId;
 use crate::access::{Permission, RoleName, Username};
 use crate::directory::{self, DirectoryError};
 use crate::pki::SignerError;
@@ -35,6 +36,23 @@ pub struct GrantTerms {
     pub comment: Option<String>,
     /// Grant although the device could not be shown its pairing code.
     pub unpaired: bool,
+}
+
+/// What is said when a request is turned down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DenyTerms {
+    /// For the device. At most 1,024 bytes.
+    pub reason: String,
+    /// For the record; the device is not told. At most 1,024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+impl<T: Into<String>> From<T> for DenyTerms {
+    fn from(reason: T) -> Self {
+        Self { reason: reason.into(), comment: None }
+    }
 }
 
 /// Which requests to list.
@@ -166,6 +184,9 @@ pub enum RegistryError {
     /// Nobody has this name.
     #[error("there is no user `{0}`")]
     UserUnknown(Username),
+    /// No such token, or one whose time is over.
+    #[error("there is no token `{0}`; its time may be over")]
+    NoToken(TokenId),
     /// Out of range.
     #[error("{0}")]
     Invalid(&'static str),
@@ -205,7 +226,9 @@ impl RegistryError {
     /// What kind of refusal it is.
     pub fn kind(&self) -> RegistryErrorKind {
         match self {
-            Self::NotFound(_) | Self::NotOpen(_) | Self::UserUnknown(_) => RegistryErrorKind::NotFound,
+            Self::NotFound(_) | Self::NotOpen(_) | Self::UserUnknown(_) | Self::NoToken(_) => {
+                RegistryErrorKind::NotFound
+            }
             Self::NotPending { .. } | Self::Unpaired(_) => RegistryErrorKind::Conflict,
             Self::NotAllowed(_) => RegistryErrorKind::Forbidden,
             Self::Invalid(_) | Self::RoleUnknown(_) => RegistryErrorKind::Invalid,
@@ -217,6 +240,18 @@ impl RegistryError {
                 directory::ErrorKind::Internal => RegistryErrorKind::Internal,
             },
             Self::Signer(_) | Self::Store(_) | Self::Damaged(_) => RegistryErrorKind::Internal,
+        }
+    }
+
+    /// Does it say that somebody may not, or not any more, give what was to be given? The rest is the fault of nobody's rights.
+    pub(super) fn is_for_want_of_rights(&self) -> bool {
+        match self {
+            Self::NotAllowed(_) | Self::RoleUnknown(_) => true,
+            Self::Directory(error) => matches!(
+                error.kind(),
+                directory::ErrorKind::Forbidden | directory::ErrorKind::NotFound | directory::ErrorKind::Invalid
+            ),
+            _ => false,
         }
     }
 

@@ -81,7 +81,7 @@ impl Registry {
             let mut state = inner.state.lock();
             let changes = state.core.cancel(&username);
             let changes = changes.ok_or_else(|| RegistryError::NotOpen(username.clone()))?;
-            inner.carry_out(&mut state, changes, None, &actor, now)?;
+            inner.carry_out(&mut state, changes, &actor, now)?;
             tracing::info!("the replacement of `{username}` was cancelled by {actor}");
             Ok(())
         })
@@ -137,7 +137,7 @@ impl Inner {
             at: now.wall,
             until,
         };
-        self.carry_out(&mut state, vec![Change::Open(opening.clone())], None, actor, now)?;
+        self.carry_out(&mut state, vec![Change::Open(opening.clone())], actor, now)?;
         tracing::info!("`{username}` was opened to a new key by {actor} until {until}");
         Ok(Self::view_of(&state.core, &opening))
     }

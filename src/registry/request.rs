@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::token::TokenId;
 use crate::access::{Auth, CertificateRecord, Permission, RoleName, UserId, Username};
 use crate::audit::{Event, UserRef, Word};
 use crate::pki::PairingCode;
@@ -74,6 +75,9 @@ pub enum State {
         at: Timestamp,
         /// When it is forgotten.
         forget_at: Timestamp,
+        /// For people; the device is not told.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        comment: Option<String>,
     },
 }
 
@@ -130,6 +134,9 @@ pub(super) struct Request {
     /// The user whose proofs it replaces when it is granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) replaces: Option<UserId>,
+    /// The token that it came with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) token: Option<TokenId>,
     #[serde(skip)]
     pub(super) remembered: Option<Remembered>,
 }
@@ -188,6 +195,9 @@ pub struct RequestView {
     /// The user whose password and certificates it replaces, or has replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<UserId>,
+    /// The claim token that it came with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenId>,
     /// Could the device be shown the code? If not, granting needs `unpaired`.
     pub pairing_shown: bool,
     /// Kind of the key, for a request with a CSR.
@@ -234,6 +244,7 @@ impl RequestView {
             auth: request.auth(),
             pairing_code: request.pairing_code,
             replaces: request.replaces,
+            token: request.token,
             pairing_shown: request.pairing_shown,
             key: request.key_kind.clone(),
             key_fingerprint: request.key.clone(),

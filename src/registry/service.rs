@@ -4,7 +4,7 @@
 //! Everything that blocks runs off the I/O threads. Never: an answer before what it says is durable.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use aws_lc_rs::hmac;
 use parking_lot::Mutex;
@@ -13,17 +13,18 @@ use tokio::sync::{Semaphore, broadcast};
 use uuid::Uuid;
 
 use super::answer::Answer;
-use super::commit::{Asker, Inner, POLL, REQUESTS, Shared};
-use super::core::{Ask, Core, Drawn, Facts, Limits, Step, Verdict, is_orphan};
+use super::commit::{Asker, Inner, POLL, Plan, REQUESTS, Shared};
+use super::core::{Ask, Core, Drawn, Facts, Limits, Refused, Step, Verdict, is_orphan};
 use super::lock::{Lock, UnlockTerms};
 use super::message::{RegisterMessage, parse_question};
 use super::nonce::{Mint, NONCE_LIFE, Nonces};
-use super::operator::{Event, EventKind, GrantTerms, LockStatus, RegistryError, RequestPage, StateFilter};
+use super::operator::{DenyTerms, Event, EventKind, GrantTerms, LockStatus, RegistryError, RequestPage, StateFilter};
 use super::rates::{RateLimit, Rates};
 use super::renewal::RENEWALS;
 use super::replacement::OPENINGS;
 use super::request::{Details, Request, RequestId, RequestView, State};
 use super::settings::{Caller, Origin, PasswordHasher, Settings};
+use super::tokens::TOKENS;
 use crate::access::UserId;
 use crate::audit::{self, Note};
 use crate::authn::{Busy, HashError, Source};
@@ -94,14 +95,16 @@ impl Registry {
         for record in OPENINGS.iter(&*store) {
             core.restore_opening(record?.1);
         }
+        for record in TOKENS.iter(&*store) {
+            core.put_token(record?.1);
+        }
         for record in REQUESTS.iter(&*store) {
             let (id, request) = record?;
             if id != request.id.0 || !core.restore(request) {
                 return Err(RegistryError::Damaged(format!("request `{id}` has the name or the key of another one")));
             }
         }
-        metrics.registry_pending.set(i64::try_from(core.pending()).unwrap_or(i64::MAX));
-        Ok(Self(Arc::new(Inner {
+        let registry = Self(Arc::new(Inner {
             state: Mutex::new(Shared { core, askers: HashMap::new(), swept: None }),
             mint,
             rates: Mutex::new(Rates::new(settings.rate, SOURCES)),
@@ -117,7 +120,10 @@ impl Registry {
             settings,
             tag_key: hmac::Key::new(hmac::HMAC_SHA256, &keys.1),
             events: broadcast::channel(256).0,
-        })))
+            recorder: OnceLock::new(),
+        }));
+        registry.0.count_all(&registry.0.state.lock().core);
+        Ok(registry)
     }
 
     // Devices.
@@ -291,17 +297,14 @@ impl Registry {
             door: origin.door,
             nonce: csr.and_then(VerifiedCsr::challenge_password),
             binding: origin.binding,
+            token: message.token.as_ref(),
         };
         let policy = inner.directory.policy();
         let mut state = inner.state.lock();
         let askers = &state.askers;
         let waiting =
             |id| askers.get(&id).is_some_and(|them: &Vec<Asker>| them.iter().any(|it| it.sink.strong_count() > 0));
-        let (changes, verdict) = match state.core.examine(&ask, facts, drawn, &*policy, &waiting, now) {
-            Step::Verify(hash) => return Outcome::Verify(hash),
-            Step::Hash => return Outcome::Hash,
-            Step::Answer(changes, verdict) => (changes, verdict),
-        };
+        let step = state.core.examine(&ask, facts, drawn, &*policy, &waiting, now);
         let details = Details {
             csr: message.csr.as_ref().map(|(text, _)| text.clone()),
             context: message.context.clone(),
@@ -309,9 +312,26 @@ impl Registry {
             permissions: message.permissions.clone(),
             certificate: None,
         };
-        if let Err(error) = inner.carry_out(&mut state, changes, Some(&details), &Actor::Registry, now) {
-            tracing::error!("a registration could not be recorded: {error}");
-            return Outcome::failed();
+        let verdict = match step {
+            Step::Verify(hash) => return Outcome::Verify(hash),
+            Step::Hash => return Outcome::Hash,
+            Step::Answer(steps, verdict) => {
+                let plan = Plan { steps, details: Some(details), ..Plan::default() };
+                inner.carry_out(&mut state, plan, &Actor::Registry, now).map(|_| verdict)
+            }
+            Step::Grant(steps, granting) => inner.unseen(&mut state, steps, *granting, details, now),
+        };
+        let verdict = match verdict {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                tracing::error!("a registration could not be recorded: {error}");
+                return Outcome::failed();
+            }
+        };
+        if let Verdict::Refused(Refused::Token(token, fault)) = &verdict {
+            inner.claim_failed(*token, *fault, origin);
+            // A guess costs more than a poll, as that of a password does.
+            let _ = inner.rates.lock().take(origin.source.into(), WRONG_PROOF, now.instant);
         }
         if let (Verdict::Pending(id), Some((sink, path))) = (&verdict, &origin.sink) {
             let asker =
@@ -427,8 +447,8 @@ impl Registry {
     }
 
     /// Turns a request down; the reason is for the device.
-    pub async fn deny(&self, id: RequestId, reason: String, actor: Actor) -> Result<RequestView, RegistryError> {
-        self.blocking(move |inner| inner.deny(id, reason, &actor)).await
+    pub async fn deny(&self, id: RequestId, terms: DenyTerms, actor: Actor) -> Result<RequestView, RegistryError> {
+        self.blocking(move |inner| inner.deny(id, terms, &actor)).await
     }
 
     /// Opens the door, for a while and within limits. An earlier unlock and its limits are over.
@@ -494,7 +514,7 @@ impl Registry {
             state.forget_gone();
             let mut changes = state.core.expire(now);
             changes.extend(inner.orphans(&mut state, now));
-            inner.carry_out(&mut state, changes, None, &Actor::Registry, now)
+            inner.carry_out(&mut state, changes, &Actor::Registry, now).map(drop)
         })
         .await
     }

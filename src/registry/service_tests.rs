@@ -11,6 +11,8 @@ mod nonce;
 mod renewal;
 #[path = "replacement_tests.rs"]
 mod replacement;
+#[path = "token_tests.rs"]
+mod tokens;
 
 use super::*;
 use crate::access::{Auth, Context, Effect, ManagedBy, Operation, Permission, Role, User};
@@ -543,7 +545,7 @@ async fn only_administrators_decide() {
         assert_eq!(refused.kind(), RegistryErrorKind::Forbidden);
         let route = format!("/api/client-registry/requests/{id}/grant");
         assert_eq!(refused.to_string(), format!("this needs the right to write to `{route}` in the context `http`"));
-        let denied = stage.registry.deny(id, String::new(), actor.clone()).await.unwrap_err();
+        let denied = stage.registry.deny(id, DenyTerms::default(), actor.clone()).await.unwrap_err();
         assert!(matches!(denied, RegistryError::NotAllowed(_)), "{denied}");
         let unlocked = stage.registry.unlock(UnlockTerms::default(), actor.clone()).await.unwrap_err();
         assert!(matches!(unlocked, RegistryError::NotAllowed(_)), "{unlocked}");

@@ -11,8 +11,9 @@ use std::{
 use portcullis::{
     directory::Actor,
     mqtt::ReasonCode,
-    registry::{GrantTerms, UnlockTerms},
+    registry::{DenyTerms, GrantTerms, TokenTerms, UnlockTerms},
 };
+use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -157,16 +158,29 @@ async fn a_full_run_is_on_record_and_no_secret_of_it_is() {
         if request.username.as_str() == "pump-7" {
             let terms = GrantTerms {
                 roles: vec!["line".parse().unwrap()],
-                comment: Some(secret("a comment that says too much")),
+                comment: Some("ordered with no. 17".into()),
                 unpaired: true,
                 ..GrantTerms::default()
             };
             registry.grant(request.id, terms, operator.clone()).await.unwrap();
         } else {
-            registry.deny(request.id, secret("a reason for the device alone"), operator.clone()).await.unwrap();
+            let comment = Some("nobody knows it".to_owned());
+            let terms = DenyTerms { reason: secret("a reason for the device alone"), comment };
+            registry.deny(request.id, terms, operator.clone()).await.unwrap();
         }
     }
-    registry.lock(operator).await.unwrap();
+    registry.lock(operator.clone()).await.unwrap();
+    let (token, view) = registry.create_token(TokenTerms::default(), operator).await.unwrap();
+    let message = serde_json::json!({
+        "username": "pump-9", "csr": request("pump-9").1, "token": secret(token.expose_secret()),
+    });
+    let (_claimant, answer) = register(&broker, &message).await;
+    assert_eq!(answer["status"], 201, "{answer}");
+    let message = serde_json::json!({
+        "username": "pump-10", "csr": request("pump-10").1, "token": secret(token.expose_secret()),
+    });
+    let (_late, answer) = register(&broker, &message).await;
+    assert_eq!((&answer["status"], &answer["error"]), (&403.into(), &"token".into()), "{answer}");
     let pump = broker.users().policy().user_named(&"pump-7".parse().unwrap()).unwrap().id;
     broker.delete(pump);
 
@@ -189,6 +203,10 @@ async fn a_full_run_is_on_record_and_no_secret_of_it_is() {
     }
 
     let all = records(&export);
+    let comments =
+        ["registration_granted", "registration_denied"].map(|kind| of_kind(&all, kind)[0]["comment"].clone());
+    assert_eq!(comments, ["ordered with no. 17", "nobody knows it"]);
+    assert_eq!(of_kind(&all, "tokens_refused")[0]["token"], view.id.to_string());
     for kind in [
         "key_created",
         "broker_started",
@@ -204,6 +222,7 @@ async fn a_full_run_is_on_record_and_no_secret_of_it_is() {
         "certificate_issued",
         "certificate_revoked",
         "registry_locked",
+        "token_created",
         "logins_failed",
         "refused",
     ] {

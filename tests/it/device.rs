@@ -12,8 +12,9 @@ use portcullis::{
     access::{Auth, CertificateRecord},
     device::{Credentials, Device, DeviceError, Progress},
     directory::Actor,
-    registry::{GrantTerms, RequestView, StateFilter, UnlockTerms},
+    registry::{GrantTerms, RequestView, StateFilter, TokenTerms, UnlockTerms},
 };
+use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 use tokio::task;
 
@@ -51,6 +52,42 @@ fn device_at(harness: &Harness, listener: &str, directory: &Path) -> Device {
     let trust = fs::read(&harness.broker.started().trust_bundle).unwrap();
     let files = Credentials::new(directory, "pump-7".parse().unwrap());
     Device::new(address.parse().unwrap(), &trust, files).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_with_a_token_needs_nobody_and_one_with_a_bad_token_is_told() {
+    let harness = start("").await;
+    let directory = TempDir::new().unwrap();
+    let (secret, _) = harness.handle().registry().create_token(TokenTerms::default(), Actor::System).await.unwrap();
+    let device = device_at(&harness, "tls", directory.path());
+    let (outcome, steps) = enrolled(device.clone().with_token(secret.clone()), Duration::ZERO).await;
+    outcome.unwrap();
+    assert_eq!(steps, ["granted"]);
+    assert_eq!(enrolled(device.clone().with_token("another"), Duration::ZERO).await.1, ["enrolled"]);
+    assert!(!format!("{:?}", device.with_token(secret.clone())).contains(secret.expose_secret()));
+
+    let elsewhere = TempDir::new().unwrap();
+    let address = format!("mqtts://localhost:{}", harness.address("tls").port());
+    let command = |file: &Path| {
+        let trust = &harness.broker.started().trust_bundle;
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.args(["device", "enrol", "pump-8", "--broker", &address, "--wait", "1s"]);
+        command.arg("--ca").arg(trust).arg("--directory").arg(elsewhere.path()).arg("--token-file").arg(file);
+        command
+    };
+    let file = elsewhere.path().join("token");
+    fs::write(&file, format!("{}\n", secret.expose_secret())).unwrap();
+    let mut spent = command(&file);
+    let spent = task::spawn_blocking(move || spent.output().unwrap()).await.unwrap();
+    assert_eq!(spent.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&spent.stderr).into_owned();
+    assert!(told.contains("403 token") && !told.contains(secret.expose_secret()), "{told}");
+    let (fresh, _) = harness.handle().registry().create_token(TokenTerms::default(), Actor::System).await.unwrap();
+    fs::write(&file, fresh.expose_secret().to_lowercase()).unwrap();
+    let mut good = command(&file);
+    let good = task::spawn_blocking(move || good.output().unwrap()).await.unwrap();
+    assert_eq!(good.status.code(), Some(0), "{}", String::from_utf8_lossy(&good.stderr));
+    assert!(elsewhere.path().join("pump-8.pem").exists());
 }
 
 /// Runs it on a thread of its own; gives what it came to, and every step.

@@ -11,6 +11,8 @@ use subtle::ConstantTimeEq as _;
 use super::super::Now;
 use super::super::nonce::Binding;
 use super::super::request::{Door, Remembered, Request, RequestId, State};
+use super::super::token::TokenDigest;
+use super::claim::{Granting, Grantor};
 use super::replace::waits_for_nobody;
 use super::{Change, Core, Refused, Removal, Unusable, Verdict};
 use crate::access::{RevocationReason, Username};
@@ -30,6 +32,8 @@ pub(in crate::registry) struct Ask<'a> {
     /// What the CSR holds, and whom it must be for.
     pub(in crate::registry) nonce: Option<&'a str>,
     pub(in crate::registry) binding: Binding,
+    /// Of the token that it shows.
+    pub(in crate::registry) token: Option<&'a TokenDigest>,
 }
 
 /// What argon2 has said about the password of this message so far. Facts stay true whatever happens meanwhile.
@@ -58,6 +62,8 @@ pub(in crate::registry) enum Step {
     Hash,
     /// Make the changes, then answer.
     Answer(Vec<Change>, Verdict),
+    /// Make the request a user along with the changes.
+    Grant(Vec<Change>, Box<Granting>),
 }
 
 /// Is it the same proof?
@@ -128,9 +134,15 @@ impl Core {
         }
         // From here on the message is a new request: the lock comes first, so that a shut door tells nothing.
         let refuse = |changes, refused| Step::Answer(changes, Verdict::Refused(refused));
-        // It is narrower than an unlock, and needs none.
+        // It is narrower than an unlock, and needs none. No token replaces anybody: where a name is open, it is not looked at.
         let replaces = self.replaceable(ask, users, now);
-        if replaces.is_none() && !self.lock.admits(ask.source, ask.listener, ask.username, now) {
+        let token = match ask.token.filter(|_| replaces.is_none()).map(|shown| self.claim(shown, ask, now)) {
+            None => None,
+            Some(Ok(token)) => Some(token),
+            Some(Err((id, fault))) => return refuse(changes, Refused::Token(id, fault)),
+        };
+        let by_lock = replaces.is_none() && token.is_none();
+        if by_lock && !self.lock.admits(ask.source, ask.listener, ask.username, now) {
             return refuse(changes, Refused::Locked);
         }
         let nonce = match self.limits.require_nonce.then(|| self.nonces.check(ask.nonce, ask.binding, now.instant)) {
@@ -170,7 +182,8 @@ impl Core {
         let source = Source::from(ask.source);
         let of_source = self.by_source.get(&source).map_or(0, |ids| ids.iter().filter(stays).count());
         let full = self.pending.saturating_sub(left) >= self.limits.max_pending;
-        if full || of_source >= self.limits.max_pending_per_source {
+        // What is granted at once takes no place among those that wait.
+        if token.is_none() && (full || of_source >= self.limits.max_pending_per_source) {
             match self.yielding(source, &leaving, is_waited_for, now) {
                 Some(id) => changes.push(Change::Remove { id, why: Removal::Displaced }),
                 None => return refuse(changes, Refused::Full),
@@ -184,7 +197,7 @@ impl Core {
         };
         changes.extend(nonce.map(|nonce| Change::Spend { nonce, at: now.instant }));
         let remembered = facts.fresh_hash.clone().zip(ask.tag).map(|(hash, tag)| Remembered { hash, tag });
-        changes.push(Change::Insert(Box::new(Request {
+        let request = Request {
             id: drawn.id,
             username: ask.username.clone(),
             key: ask.key.as_ref().map(|(key, _)| (*key).to_owned()),
@@ -204,7 +217,15 @@ impl Core {
             state: State::Pending,
             remembered,
             replaces,
-        })));
+            token: token.map(|token| token.view.id),
+        };
+        if let Some(token) = token {
+            changes.push(Change::PutToken(Box::new(token.spent(now.wall))));
+            let by = Grantor::Token(token.view.id);
+            return Step::Grant(changes, Box::new(Granting { request, terms: token.grant(), by }));
+        }
+        changes.extend(by_lock.then_some(Change::Admitted));
+        changes.push(Change::Insert(Box::new(request)));
         Step::Answer(changes, Verdict::Pending(drawn.id))
     }
 

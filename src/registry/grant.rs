@@ -1,0 +1,282 @@
+//! The shell of decisions: a request becomes a user, or is turned down.
+//!
+//! Entering: what operators decide, and requests that a token speaks for. Leaving: users with their certificates. INVARIANT: user,
+//! rights, certificate, decision and the use of a token are one transaction. Never: a signature before the log knows of it, nor
+//! more than the one who grants holds at that time.
+
+use uuid::Uuid;
+
+use super::Now;
+use super::commit::{Inner, Plan, Shared};
+use super::core::{Change, Granting, Grantor, Refused, Verdict, replaced_user};
+use super::operator::{DenyTerms, GrantTerms, RegistryError};
+use super::request::{Details, Request, RequestId, RequestView, State, issued as issued_event};
+use super::token::TokenFault;
+use crate::access::{CertificateRecord, ManagedBy, User, UserId};
+use crate::audit::{self, Note, UserRef, Word};
+use crate::directory::{self, Actor, Expected, NewUser};
+use crate::metrics::RegistryDecision;
+use crate::pki::{IssuedCertificate, PreparedCertificate, VerifiedCsr};
+
+/// Longest reason and comment, in bytes.
+const MAX_TEXT: usize = audit::Comment::MAX;
+
+impl Inner {
+    pub(super) fn grant(&self, id: RequestId, terms: GrantTerms, actor: &Actor) -> Result<RequestView, RegistryError> {
+        self.may_decide(actor, &["requests", &id.to_string(), "grant"])?;
+        let now = self.now();
+        if terms.expires_at.is_some_and(|at| at <= now.wall) {
+            return Err(RegistryError::Invalid("`expires_at` must lie in the future"));
+        }
+        short_enough(terms.comment.as_deref())?;
+        let mut state = self.state.lock();
+        let request = state.core.grantable(id, terms.unpaired, now);
+        let request = request.map_err(|why| RegistryError::undecidable(id, why))?.clone();
+        let plan = if request.replaces.is_some() {
+            self.replacement_plan(&state, request, terms, actor, now)?
+        } else {
+            self.user_plan(request, None, terms, actor, now)?
+        };
+        let told = self.carry_out(&mut state, plan, actor, now)?;
+        self.metrics.registry_decisions.inc(RegistryDecision::Granted);
+        self.decided(state, told, id, now)
+    }
+
+    pub(super) fn deny(&self, id: RequestId, terms: DenyTerms, actor: &Actor) -> Result<RequestView, RegistryError> {
+        self.may_decide(actor, &["requests", &id.to_string(), "deny"])?;
+        if terms.reason.len() > MAX_TEXT {
+            return Err(RegistryError::Invalid("a reason has at most 1024 bytes"));
+        }
+        short_enough(terms.comment.as_deref())?;
+        let now = self.now();
+        let mut state = self.state.lock();
+        let changes = state.core.deny(id, terms, actor.to_string(), now);
+        let changes = changes.map_err(|why| RegistryError::undecidable(id, why))?;
+        let told = self.carry_out(&mut state, changes, actor, now)?;
+        self.metrics.registry_decisions.inc(RegistryDecision::Denied);
+        self.decided(state, told, id, now)
+    }
+
+    /// Tells a decision to everybody who waits for it.
+    fn decided(
+        &self,
+        state: parking_lot::MutexGuard<'_, Shared>,
+        told: Vec<RequestView>,
+        id: RequestId,
+        now: Now,
+    ) -> Result<RequestView, RegistryError> {
+        let view = told.into_iter().find(|view| view.id == id).ok_or(RegistryError::NotFound(id))?;
+        tracing::info!("request {id} of `{}` is {} now", view.username, view.state.as_str());
+        self.push(state, id, now);
+        Ok(view)
+    }
+
+    /// Grants a new request that no person has looked at, with no more than the one who speaks for it holds now.
+    pub(super) fn grant_unseen(
+        &self,
+        state: &mut Shared,
+        steps: Vec<Change>,
+        granting: Granting,
+        details: Details,
+        now: Now,
+    ) -> Result<(), RegistryError> {
+        let Granting { request, terms, by } = granting;
+        let id = request.id;
+        let (actor, decision) = match by {
+            Grantor::Token(token) => {
+                let author = state.core.token(token).map(|token| Actor::from(&token.author));
+                let author = author.ok_or_else(|| RegistryError::Damaged("a token is gone while it is used".into()))?;
+                self.may_decide(&author, &["tokens"])?;
+                (Actor::Token { token: token.0, author: Box::new(author) }, RegistryDecision::GrantedByToken)
+            }
+        };
+        let mut plan = self.user_plan(request, Some(details), terms, &actor, now)?;
+        // It is on record and granted in one step.
+        let granted = plan.steps.drain(..).map(|step| match step {
+            Change::Put(request) => Change::Insert(request),
+            step => step,
+        });
+        plan.steps = steps.into_iter().chain(granted).collect();
+        self.carry_out(state, plan, &actor, now)?;
+        self.metrics.registry_decisions.inc(decision);
+        tracing::info!("request {id} was granted by {actor}");
+        Ok(())
+    }
+
+    /// As [`Inner::grant_unseen`]; what its author no longer holds is a fault of the token.
+    pub(super) fn unseen(
+        &self,
+        state: &mut Shared,
+        steps: Vec<Change>,
+        granting: Granting,
+        details: Details,
+        now: Now,
+    ) -> Result<Verdict, RegistryError> {
+        let (id, by) = (granting.request.id, granting.by.clone());
+        match self.grant_unseen(state, steps, granting, details, now) {
+            Ok(()) => {
+                let policy = self.directory.policy();
+                state.core.verdict(id, &*policy, now).ok_or(RegistryError::NotFound(id))
+            }
+            // Somebody else has taken the name, or the key, since the policy was looked at.
+            Err(RegistryError::Directory(error)) if error.kind() == directory::ErrorKind::Conflict => {
+                Ok(Verdict::Refused(Refused::NameTaken))
+            }
+            Err(error) if error.is_for_want_of_rights() => {
+                let Grantor::Token(token) = by;
+                tracing::warn!("token {token} cannot give what it is to give: {error}");
+                Ok(Verdict::Refused(Refused::Token(Some(token), TokenFault::Author)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses what cannot be granted, before a key is used.
+    pub(super) fn check_user(&self, user: User, actor: &Actor) -> Result<(), RegistryError> {
+        let policy = self.directory.policy();
+        if let Some(role) = user.roles.iter().find(|role| policy.role(role).is_none()) {
+            return Err(RegistryError::RoleUnknown(role.clone()));
+        }
+        let put = directory::Change::PutUser { user: Box::new(user), expected: Expected::Absent };
+        self.directory.preview(|_| Ok(put.into()), actor)?;
+        Ok(())
+    }
+
+    /// The request as a user with its rights and its certificate. `details`: of a request that is not on the disk yet.
+    fn user_plan(
+        &self,
+        mut request: Request,
+        details: Option<Details>,
+        terms: GrantTerms,
+        actor: &Actor,
+        now: Now,
+    ) -> Result<Plan, RegistryError> {
+        let mut user = NewUser {
+            description: terms.comment.clone().unwrap_or_default(),
+            auth: request.auth(),
+            password_hash: request.password_hash.take(),
+            roles: terms.roles,
+            permissions: terms.permissions,
+            publish_prefix: terms.publish_prefix,
+            expires_at: terms.expires_at,
+            ..NewUser::named(request.username.clone())
+        }
+        .into_user(UserId(Uuid::now_v7()), ManagedBy::Registry);
+        // The directory says so again where it counts.
+        self.check_user(user.clone(), actor)?;
+        let mut details = details.map_or_else(|| self.details(request.id), Ok)?;
+        let issued = self.issue(&request, &details, actor, now)?;
+        user.certificates = issued.iter().map(IssuedCertificate::record).collect();
+        request.state = State::Granted {
+            user: user.id,
+            serial: issued.as_ref().map(|issued| issued.serial().to_owned()),
+            by: actor.to_string(),
+            at: now.wall,
+            comment: terms.comment,
+        };
+        let note = issuance(&user, user.certificates.first());
+        details.certificate = issued.map(|issued| issued.pem().to_owned());
+        Ok(Plan {
+            steps: vec![Change::Put(Box::new(request))],
+            users: vec![directory::Change::PutUser { user: Box::new(user), expected: Expected::Absent }],
+            details: Some(details),
+            note,
+        })
+    }
+
+    /// As [`Inner::user_plan`], for a request that takes the name of a user: that user gets its proofs and loses its own, and keeps
+    /// everything else.
+    fn replacement_plan(
+        &self,
+        state: &Shared,
+        mut request: Request,
+        terms: GrantTerms,
+        actor: &Actor,
+        now: Now,
+    ) -> Result<Plan, RegistryError> {
+        let GrantTerms { roles, permissions, publish_prefix, expires_at, comment, unpaired: _ } = terms;
+        if !roles.is_empty() || !permissions.is_empty() || publish_prefix.is_some() || expires_at.is_some() {
+            let why = "a replacement keeps the rights and the end of its user: grant it without, and use `user edit`";
+            return Err(RegistryError::Invalid(why));
+        }
+        let policy = self.directory.policy();
+        let user =
+            replaced_user(&request, &*policy).ok_or_else(|| RegistryError::UserUnknown(request.username.clone()))?;
+        let expected = Expected::Version(user.version);
+        let put = |user| directory::Change::PutUser { user: Box::new(user), expected };
+        let draft = state.core.replacement(user, &request, None, now.wall);
+        self.directory.preview(|_| Ok(put(draft).into()), actor)?;
+        let mut details = self.details(request.id)?;
+        let issued = self.issue(&request, &details, actor, now)?;
+        let record = issued.as_ref().map(IssuedCertificate::record);
+        let changed = state.core.replacement(user, &request, record.clone(), now.wall);
+        request.password_hash = None;
+        request.state = State::Granted {
+            user: user.id,
+            serial: record.as_ref().map(|record| record.serial.clone()),
+            by: actor.to_string(),
+            at: now.wall,
+            comment,
+        };
+        details.certificate = issued.map(|issued| issued.pem().to_owned());
+        let note = issuance(user, record.as_ref());
+        let mut steps = state.core.replaced(&request, user.id);
+        steps.push(Change::Put(Box::new(request)));
+        Ok(Plan { steps, users: vec![put(changed)], details: Some(details), note })
+    }
+
+    /// The certificate of a request with a CSR. The CSR is checked again: what is signed comes from a check, not from the disk.
+    fn issue(
+        &self,
+        request: &Request,
+        details: &Details,
+        actor: &Actor,
+        now: Now,
+    ) -> Result<Option<IssuedCertificate>, RegistryError> {
+        let Some(key) = &request.key else { return Ok(None) };
+        let csr = details.csr.as_deref().and_then(|text| VerifiedCsr::from_pem(text.as_bytes()).ok());
+        let csr = csr.filter(|csr| csr.key().fingerprint() == *key && *csr.username() == request.username).ok_or_else(
+            || RegistryError::Damaged(format!("the CSR of request `{}` is not the one on record", request.id)),
+        )?;
+        self.certify(&csr, Some(request.id), actor, now).map(Some)
+    }
+
+    /// Signs: prepared, recorded, signed once, read again and compared.
+    pub(super) fn certify(
+        &self,
+        csr: &VerifiedCsr,
+        request: Option<RequestId>,
+        actor: &Actor,
+        now: Now,
+    ) -> Result<IssuedCertificate, RegistryError> {
+        if self.directory.policy().is_issuer_revoked(&self.signer.issuer().id()) {
+            return Err(RegistryError::Invalid("the CA is revoked: replace it, then grant this"));
+        }
+        let serial = self.signer.draw_serial()?;
+        let prepared = PreparedCertificate::client(csr, self.signer.issuer(), serial, now.wall, self.settings.validity)
+            .map_err(crate::pki::SignerError::from)?;
+        // Whatever becomes of the transaction: no key signs anything that the log does not know of.
+        let intent = audit::Event::CertificateSigning {
+            request: request.map(|id| id.0),
+            username: csr.username().clone(),
+            serial: Word::name(&serial.hex()),
+        };
+        self.directory.record(intent.into(), actor)?;
+        tracing::info!("signing certificate {} for `{}`", serial.hex(), csr.username());
+        Ok(self.signer.sign(prepared)?)
+    }
+}
+
+/// What the audit log says of a certificate that comes with a grant.
+fn issuance(user: &User, record: Option<&CertificateRecord>) -> Note {
+    let named = || UserRef { id: user.id, username: user.username.clone() };
+    Note { place: None, events: record.map(|record| issued_event(named(), record)).into_iter().collect() }
+}
+
+/// A comment that fits into the audit log whole.
+pub(super) fn short_enough(comment: Option<&str>) -> Result<(), RegistryError> {
+    match comment {
+        Some(text) if text.len() > MAX_TEXT => Err(RegistryError::Invalid("a comment has at most 1024 bytes")),
+        _ => Ok(()),
+    }
+}
