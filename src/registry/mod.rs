@@ -15,11 +15,14 @@ mod core;
 mod format;
 mod grant;
 mod invitation;
+mod landing;
 mod lock;
 mod message;
 mod nonce;
 mod operator;
 mod rates;
+#[cfg(test)]
+mod reference;
 mod renewal;
 mod replacement;
 mod request;
