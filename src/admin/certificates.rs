@@ -1,5 +1,6 @@
 //! `/api/ca`, `/crl`, and certificates of users that are taken out of force.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::api::{
-    CaCertificates, CaView, CrlView, DryRun, IssuerRevocation, Pin, Revocation, RevokedIssuerView, TrustView,
+    CaCertificates, CaView, CrlView, DryRun, FormerView, IssuerRevocation, Pin, Revocation, RevokedIssuerView,
+    TrustView,
 };
 use super::caller::Caller;
 use super::extract::{Ask, Body, Named, NamedCertificate, OptionalBody};
@@ -19,8 +21,9 @@ use super::problem::{Kind, Problem};
 use super::users::{find, update};
 use super::{Answer, Shared, State, blocking};
 use crate::access::{CertificateRecord, RevocationReason, User, Username};
+use crate::authority::living;
 use crate::directory::{Change, DirectoryError, Expected};
-use crate::pki::{Crl, PeerCertificate, ProfileError};
+use crate::pki::{Crl, PeerCertificate, ProfileError, Signer as _};
 
 /// Certificates on record of one user to which another one may be pinned.
 const MAX_ON_RECORD: usize = 64;
@@ -113,7 +116,7 @@ pub(super) async fn pin(
         let (from, to) = (certificate.not_before(), certificate.not_after());
         return Err(invalid(format!("the certificate is valid from {from} to {to}, not now")));
     }
-    if certificate.is_issued_by(state.crl.signer().issuer()) {
+    if state.crl.signers().load().issuers().iter().any(|issuer| certificate.is_issued_by(issuer)) {
         let detail = "the certificate is of the broker's own CA, which puts on record what it issues";
         return Err(invalid(detail.to_owned()));
     }
@@ -156,7 +159,7 @@ pub(super) async fn revoke_issuer(
     OptionalBody(order): OptionalBody<IssuerRevocation>,
 ) -> Answer<Json<RevokedIssuerView>> {
     check_comment(order.comment.as_deref())?;
-    let known = state.crl.signer().issuer().id() == issuer
+    let known = state.crl.signers().load().issuers().iter().any(|it| it.id() == issuer)
         || state.directory.policy().users().any(|user| {
             user.certificates.iter().any(|certificate| certificate.issuer.as_deref() == Some(issuer.as_str()))
         });
@@ -183,12 +186,18 @@ pub(super) async fn revoke_issuer(
 }
 
 pub(super) async fn ca(state: Shared, _: Caller) -> Answer<Json<CaView>> {
+    view(&state).await
+}
+
+/// The CA as it is shown.
+pub(super) async fn view(state: &State) -> Answer<Json<CaView>> {
     let issuers = {
         let directory = Arc::clone(&state.directory);
         blocking(move || directory.revoked_issuers()).await?
     };
     let (policy, now) = (state.directory.policy(), state.clock.timestamp());
-    let issuer = state.crl.signer().issuer();
+    let signer = state.crl.signers().load();
+    let issuer = signer.issuer();
     let id = issuer.id();
     let mut certificates = CaCertificates::default();
     for certificate in policy.users().flat_map(|user| &user.certificates) {
@@ -213,6 +222,17 @@ pub(super) async fn ca(state: Shared, _: Caller) -> Answer<Json<CaView>> {
         crl_url: issuer.crl_url().map(str::to_owned),
         certificates,
         crl: state.crl.current().as_ref().map(list),
+        former: signer.former().map(|former| {
+            let id = former.id();
+            let living: Vec<_> = living(&policy, &id, now).map(|(user, _)| user.id).collect();
+            FormerView {
+                subject: former.name(),
+                not_after: former.not_after(),
+                certificates: living.len(),
+                users: living.iter().collect::<BTreeSet<_>>().len(),
+                issuer: id,
+            }
+        }),
         trust: state
             .anchors
             .further()
@@ -246,18 +266,31 @@ fn list(crl: &Crl) -> CrlView {
 
 /// `/crl`, for entrances that do not serve the door of the registry, which has it too.
 pub(super) fn crl_route(state: Arc<State>) -> Router {
-    Router::new().route("/crl", get(crl)).with_state(state)
+    Router::new().route("/crl", get(crl)).route("/crl/{issuer}", get(crl_of)).with_state(state)
 }
 
-/// The revocation list in force, DER. For everybody: no caller is asked for, and nothing is told but serial numbers.
+/// The revocation list in force of the CA that issues, DER. For everybody: no caller is asked for, and nothing is told but serial numbers.
 pub(super) async fn crl(state: Shared) -> Answer<Response> {
-    let signer = state.crl.signer();
-    if !signer.issuer().signs_crls() {
+    let id = state.crl.signers().load().issuer().id();
+    list_of(&state, &id).await
+}
+
+/// That of an issuer, by its key identifier.
+pub(super) async fn crl_of(state: Shared, Named(id): Named<String>) -> Answer<Response> {
+    list_of(&state, &id).await
+}
+
+async fn list_of(state: &State, id: &str) -> Answer<Response> {
+    let issuers = state.crl.signers().load().issuers();
+    let Some(issuer) = issuers.iter().find(|issuer| issuer.id() == id) else {
+        return Err(Problem::new(Kind::NotFound, "there is no revocation list of this issuer: it is not trusted"));
+    };
+    if !issuer.signs_crls() {
         return Err(Problem::new(Kind::NotFound, format!("there is no revocation list: {}", ProfileError::CrlSign)));
     }
     let mut watched = state.crl.watch();
-    let first = tokio::time::timeout(FIRST_LIST, watched.wait_for(Option::is_some)).await;
-    let Some(crl) = first.ok().and_then(Result::ok).and_then(|crl| crl.clone()) else {
+    let first = tokio::time::timeout(FIRST_LIST, watched.wait_for(|lists| lists.contains_key(id))).await;
+    let Some(crl) = first.ok().and_then(Result::ok).and_then(|lists| lists.get(id).cloned()) else {
         return Err(Problem::new(Kind::Busy, "the revocation list is being made").with("retry_after", 5));
     };
     // RFC 2585 4.2. Revoked now is revoked for readers too, so nothing in between keeps it.

@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
@@ -99,7 +100,8 @@ impl NoAnchor {
 /// All anchors.
 #[derive(Debug)]
 pub struct Anchors {
-    own: Vec<IssuerCertificate>,
+    /// Exchanged when the CA changes.
+    own: ArcSwap<Vec<IssuerCertificate>>,
     further: Vec<Further>,
 }
 
@@ -118,12 +120,18 @@ impl Anchors {
     /// [`AnchorError`].
     pub fn new(own: Vec<IssuerCertificate>, further: Vec<Trusted>) -> Result<Self, AnchorError> {
         let further = further.into_iter().map(|trusted| Further::new(trusted, &own)).collect::<Result<_, _>>()?;
-        Ok(Self { own, further })
+        Ok(Self { own: ArcSwap::from_pointee(own), further })
     }
 
     /// All certificates, DER: what TLS verifies chains against.
-    pub fn certificates(&self) -> impl Iterator<Item = &[u8]> {
-        self.own.iter().chain(self.further.iter().map(|further| &further.certificate)).map(IssuerCertificate::der)
+    pub fn certificates(&self) -> Vec<Vec<u8>> {
+        let further = self.further.iter().map(|further| &further.certificate);
+        self.own.load().iter().chain(further).map(|certificate| certificate.der().to_vec()).collect()
+    }
+
+    /// From now on these are the issuers of the broker.
+    pub fn replace_own(&self, own: Vec<IssuerCertificate>) {
+        self.own.store(Arc::new(own));
     }
 
     /// The further ones.
@@ -141,7 +149,7 @@ impl Anchors {
         let leaf = PeerCertificate::from_der(leaf.as_ref()).map_err(|_| NoAnchor::Unreadable)?;
         // Where there is no further anchor, TLS has said it all. Otherwise our own come first: what they have signed has to be on
         // record, even if a further anchor is above them.
-        if self.further.is_empty() || self.own.iter().any(|issuer| leaf.is_issued_by(issuer)) {
+        if self.further.is_empty() || self.own.load().iter().any(|issuer| leaf.is_issued_by(issuer)) {
             return Ok(ClientCertificate::under(Anchor::Own, &leaf));
         }
         let mut found = None;

@@ -21,6 +21,7 @@ use crate::{
     admin,
     audit::{AuditKey, Keeper, Recorder},
     authn::{Anchors, Authenticator, AuthenticatorSettings, Hasher, Lane, PasswordPolicy, Source, Trusted},
+    authority::Authority,
     clock::{Clock, Timestamp},
     config::{self, Config, ConfiguredPassword},
     crl::CrlPublisher,
@@ -31,7 +32,7 @@ use crate::{
         Admission, ClientCertificate, Departures, Inside, Listener, Server, ServerKey, Sessions, TlsAcceptor,
         TlsSettings, Workers,
     },
-    pki::{CaFiles, CertificateAuthority, Origin, ServerName, Signer, read_authorities},
+    pki::{CaFiles, CertificateAuthority, Origin, ServerName, Signers, read_authorities},
     priority::Priority,
     registry::Registry,
     router::Router,
@@ -61,12 +62,19 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
     let ca_files =
         CaFiles { certificate: &config.ca.certificate, key: &config.ca.key, passphrase: config.ca.passphrase.as_ref() };
     let (ca, ca_origin) = CertificateAuthority::load_or_create(&ca_files, clock.timestamp())?;
-    let ca = Arc::new(ca.with_crl_url(config.ca.crl_url.clone()));
-    metrics.ca_not_after.set(ca.issuer().not_after().as_second());
+    let signers = Arc::new(Signers::new(ca.with_crl_url(config.ca.crl_url.as_deref())));
+    let authority = Arc::new(Authority::open(
+        settings::authority(&config),
+        Arc::clone(&signers),
+        Arc::clone(&store),
+        Arc::clone(&directory),
+        Arc::clone(&clock),
+        Arc::clone(&metrics),
+    )?);
 
     let server_certificate = if api_socket.is_some() || config.listeners.iter().any(|listener| listener.tls) {
         let parts = server_certificate::Parts {
-            ca: Arc::clone(&ca),
+            signers: Arc::clone(&signers),
             directory: Arc::clone(&directory),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
@@ -76,7 +84,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
     } else {
         None
     };
-    let anchors = Arc::new(anchors(&config, &ca, clock.timestamp())?);
+    let anchors = Arc::new(anchors(&config, &signers.load(), clock.timestamp())?);
     let shown = server_certificate.as_ref().map(ServerCertificateKeeper::shown);
     let listening = listeners(&config, sockets, api_socket, &anchors, shown)?;
     let admin_socket = tasks::bind_admin(&config.admin_socket())?;
@@ -98,7 +106,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
     let registry = Registry::open(
         Arc::clone(&store),
         Arc::clone(&directory),
-        Arc::clone(&ca) as _,
+        Arc::clone(&signers),
         Arc::new((Arc::clone(&hasher), password_policy)),
         Arc::clone(&clock),
         Arc::clone(&metrics),
@@ -109,7 +117,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
     let crl = Arc::new(CrlPublisher::new(
         Arc::clone(&store),
         Arc::clone(&directory),
-        Arc::clone(&ca) as _,
+        signers,
         Arc::clone(&clock),
         Arc::clone(&metrics),
         config.ca.crl_validity,
@@ -176,6 +184,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         keeper: Arc::clone(&keeper),
         crl,
         server_certificate,
+        authority,
         initial_password: config.initial_admin_password(),
     });
     Ok(Broker { server, started, shutdown, control, https, keeper, admin_socket: config.admin_socket() })
@@ -288,6 +297,15 @@ pub(super) enum Served {
 }
 
 impl Listening {
+    /// Of every listener with TLS.
+    pub(super) fn acceptors(&self) -> Vec<TlsAcceptor> {
+        let served = self.listeners.iter().filter_map(|(_, served)| match served {
+            Served::Mqtt(listener) => listener.tls.clone(),
+            Served::Enrolment { tls, .. } => Some(tls.clone()),
+        });
+        served.chain(self.api.iter().map(|(_, tls)| tls.clone())).collect()
+    }
+
     fn addresses(&self, config: &Config) -> Vec<(String, SocketAddr, &'static str)> {
         let listeners = config.listeners.iter().zip(&self.listeners);
         listeners
@@ -313,7 +331,7 @@ fn anchors(config: &Config, ca: &CertificateAuthority, now: Timestamp) -> Result
             further.push(Trusted { file, certificate, names });
         }
     }
-    Ok(Anchors::new(vec![ca.issuer().clone()], further)?)
+    Ok(Anchors::new(ca.issuers(), further)?)
 }
 
 fn listeners(
@@ -323,7 +341,7 @@ fn listeners(
     anchors: &Anchors,
     certificate: Option<&Arc<ServerKey>>,
 ) -> Result<Listening, StartError> {
-    let anchors: Vec<Vec<u8>> = anchors.certificates().map(<[u8]>::to_vec).collect();
+    let anchors = anchors.certificates();
     let tls = |name: &str, client_certificate: ClientCertificate, inside: Inside| {
         let Some(certificate) = certificate else {
             // INVARIANT: whoever asks is one of those for which it was read.

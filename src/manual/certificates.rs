@@ -55,6 +55,36 @@
 //! ten million rounds, or 256 MiB of scrypt, is refused before the work begins. The passphrase is in no log and no message, and memory that
 //! held it or the opened key is wiped. It protects backups and disks; it does not protect against whoever can read the passphrase too.
 //!
+//! # Another CA
+//!
+//! | command | the new CA is | |
+//! |---|---|---|
+//! | `ca rotate` | made by the broker | for a CA that the broker has made |
+//! | `ca csr`, then `ca import FILE` | certified by whoever keeps the root | the key is made by the broker and never leaves it; the request (PKCS#10) goes to the root, the answer, with the certificates above it up to the root, comes back |
+//! | `ca import FILE` with a certificate for the key in use | the same, for longer | no overlap: everything stays as it is |
+//!
+//! What is imported is checked as at a start, and that it fits the key. Each of them needs a running broker and the role `admin`, and is in the audit log:
+//! before a key is made or used, and when it is done.
+//!
+//! From then on the new CA issues, and the one before it stays trusted, with its revocation list, until you end that. Meanwhile:
+//!
+//! - The trust bundle holds both roots. `$registry/ca` answers it, and so do `register` and `renew` with each certificate; it is also pushed, as an
+//!   answer that nobody asked for, on `$registry/ca/response` to every connection that is subscribed to that.
+//! - The broker's own certificate remains one of the old CA as long as the root is another: a device that has the old root alone, and one that has
+//!   both, can verify it. (No certificate of one CA by the other is needed for that, and none is made. With the same root above both, it changes at once.)
+//! - Connections whose certificate is of the old CA are invited to renew (`$registry/renew/invite`), each at its own moment within ten minutes, or a tenth
+//!   of what is left of its certificate; devices that come later, within ten minutes of their CONNECT.
+//! - `ca show` counts who still lives on the old one, `ca living ISSUER` lists them; `portcullis_ca_former` is 1.
+//!
+//! `ca retire ISSUER` ends it. It is refused while certificates of the old CA are in force; with `--force` these are revoked, and
+//! their sessions end. The broker's own certificate is then one of the new CA: **devices that were never given the new root cannot verify it any
+//! more**, those that log in by password too, which no report can count. There is one overlap at a time. For a CA whose key is stolen there is none:
+//! see [Revoking](#revoking).
+//!
+//! `certs/ca.pem` and `certs/ca.key` are rewritten by this: the new CA first, then the old one with its chain; both keys. Each file is replaced whole, in an
+//! order in which every key is there as long as its certificate is. A crash leaves the old state or the new one, and a change that was cut short
+//! can be made again. A key that waits for `ca import` lies in `ca.key.next`. Back up both files after a change.
+//!
 //! # Certificates of others
 //!
 //! `[[ca.trust]]` names further CAs, each good for users with such names only:
@@ -105,11 +135,12 @@
 //! The broker asks its own records, at every CONNECT and at every change: it needs no list. The list is for other servers that trust the CA. It
 //! is an X.509 v2 CRL (RFC 5280 5), signed by the CA:
 //!
-//! - `GET /crl` on the admin socket: DER, `application/pkix-crl`. `portcullis ca crl` prints it as PEM, `ca crl --out FILE` writes it as DER.
+//! - `GET /crl` on the admin socket: DER, `application/pkix-crl`; `GET /crl/ISSUER` is that of one issuer, while two are trusted. `portcullis ca crl` prints it as PEM, `ca crl --out FILE` writes it as DER.
 //! - A new list is made within about a second of a revocation (those of the same second share one), and at half of `ca.crl_validity`
 //!   (default 7 days), so that it never lapses while the broker runs. Its number grows with each list, restarts included.
 //! - Certificates of deleted users are on it too. A certificate leaves after it has been on one scheduled list of after its own end.
-//! - With `ca.crl_url` every issued certificate names that place (CRL distribution point); the broker does not check that it answers.
+//! - With `ca.crl_url` every issued certificate names that place (CRL distribution point); the broker does not check that it answers. `{issuer}` in it stands
+//!   for the key identifier: `http://broker.example/crl/{issuer}` names the list of its issuer, before and after another CA has taken over.
 //! - The CA certificate must admit it (keyUsage with cRLSign, or none): with one of yours that does not, there is no list.
 //!
 //! A million revoked certificates make a list of 50 MB, which is built beside everything else; a flood of revocations takes at most a

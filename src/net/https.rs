@@ -301,7 +301,7 @@ mod tests {
         let shown = Arc::new(super::super::ServerKey::new(certificate.chain(), certificate.key_der()).unwrap());
         let tls = TlsAcceptor::new(&super::super::TlsSettings {
             certificate: &shown,
-            client_anchors: ca.anchors(),
+            client_anchors: &ca.anchors(),
             client_certificate: super::super::ClientCertificate::Off,
             tls12: false,
             inside: super::super::Inside::Http,

@@ -170,7 +170,28 @@ fn invitation(identity: &Identity, server: &Server) -> Option<Instant> {
     let certificate = identity.certificate()?;
     let now = (server.clock.instant(), server.clock.timestamp());
     let validity = (certificate.not_before, certificate.not_after);
-    registry::invitation(validity, &certificate.fingerprint, now.1).and_then(|at| instant_of(at, now))
+    let at = if is_of_former_ca(server, identity) {
+        registry::early_invitation(certificate.not_after, &certificate.fingerprint, now.1)
+    } else {
+        registry::invitation(validity, &certificate.fingerprint, now.1)
+    };
+    at.and_then(|at| instant_of(at, now))
+}
+
+/// Was the certificate issued by the CA before the one that issues now?
+fn is_of_former_ca(server: &Server, identity: &Identity) -> bool {
+    let signers = server.registry.signers().load();
+    let (Some(former), Some(certificate)) = (signers.former(), identity.certificate()) else { return false };
+    let (policy, former) = (server.directory.policy(), former.id());
+    policy.user(identity.user()).is_some_and(|user| {
+        let mut records = user.certificates.iter();
+        records.any(|it| it.fingerprint == certificate.fingerprint && it.issuer.as_deref() == Some(&former))
+    })
+}
+
+/// When this client is to be told that its certificate should be renewed, after the CA has changed; `None`: as before.
+pub(super) fn early_invitation(identity: &Identity, server: &Server) -> Option<Instant> {
+    is_of_former_ca(server, identity).then(|| invitation(identity, server)).flatten()
 }
 
 /// Takes a failed login down.

@@ -1,6 +1,6 @@
 //! The way from an issuer up to its root, and whether a client could walk it.
 //!
-//! Entering: the certificates of a file, the issuer first, the others in any order. Leaving: the chain, nearest first, root included;
+//! Entering: the certificates of a file, in any order but for the first. Leaving: the chain, nearest first, root included;
 //! or what is wrong with it, in the words of RFC 5280 6. Pure: the time is a parameter. Never: a chain that a client would refuse.
 
 use jiff::Timestamp;
@@ -37,7 +37,9 @@ pub enum ChainError {
         issuer: String,
     },
     /// One that leads nowhere.
-    #[error("certificate {position} (`{name}`) has issued none of those before it; remove it")]
+    #[error(
+        "certificate {position} (`{name}`) has issued none of those that lead from the first to its root, and is no former CA whose key is there; remove it"
+    )]
     Stray {
         /// Which.
         position: usize,
@@ -72,32 +74,32 @@ impl ChainError {
 }
 
 /// A certificate with its place in the file.
-type Placed = (usize, IssuerCertificate);
+pub(super) type Placed = (usize, IssuerCertificate);
 
-/// Puts the certificates in order: the first, who has issued it, and so on to the root. All are needed, and all must be good now.
-pub(super) fn order(mut file: Vec<Placed>, now: Timestamp) -> Result<Vec<IssuerCertificate>, ChainError> {
-    let mut chain: Vec<Placed> = Vec::new();
-    if !file.is_empty() {
-        chain.push(file.remove(0));
-    }
+/// The way from the first up to its root, by what is in the file.
+pub(super) fn order(first: &Placed, file: &[Placed]) -> Result<Vec<Placed>, ChainError> {
+    let mut chain = vec![first.clone()];
     while let Some((_, last)) = chain.last()
         && !last.is_root()
     {
         if chain.len() == MAX_LENGTH {
             return Err(ChainError::TooLong);
         }
-        let Some(at) = file.iter().position(|(_, it)| it.has_issued(last.der())) else {
+        let above = file.iter().find(|(_, it)| it.has_issued(last.der()));
+        let Some(above) = above.filter(|(position, _)| chain.iter().all(|(used, _)| used != position)) else {
             return Err(ChainError::Incomplete { name: last.name(), issuer: last.issuer_name() });
         };
-        chain.push(file.remove(at));
+        chain.push(above.clone());
     }
-    if let Some((position, stray)) = file.first() {
-        return Err(ChainError::Stray { position: *position, name: stray.name() });
-    }
+    Ok(chain)
+}
+
+/// Is every certificate of an ordered chain good, at its place and now?
+pub(super) fn verify(chain: &[Placed], now: Timestamp) -> Result<(), ChainError> {
     for (below, (position, certificate)) in chain.iter().enumerate() {
         check(certificate, below, *position, now)?;
     }
-    Ok(chain.into_iter().map(|(_, certificate)| certificate).collect())
+    Ok(())
 }
 
 /// May the certificate stand above so many CAs, now?
@@ -121,8 +123,8 @@ fn check(certificate: &IssuerCertificate, below: usize, position: usize, now: Ti
 }
 
 /// The end of the first of them that ends: a certificate that is good for longer would not be, in fact.
-pub(super) fn end(chain: &[IssuerCertificate]) -> Option<Timestamp> {
-    chain.iter().map(IssuerCertificate::not_after).min()
+pub(super) fn end(chain: &[Placed]) -> Option<Timestamp> {
+    chain.iter().map(|(_, certificate)| certificate.not_after()).min()
 }
 
 #[cfg(test)]

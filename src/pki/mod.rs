@@ -35,7 +35,7 @@ pub use prepared::{
     BACKDATE, DEFAULT_VALIDITY, IssuedCertificate, PreparedCertificate, ProfileError, SerialNumber, ServerName,
 };
 pub use signer::{
-    CaFiles, CertificateAuthority, EncryptionError, Origin, ServerCertificate, SignerError, read_authorities,
+    CaFiles, CertificateAuthority, EncryptionError, Origin, ServerCertificate, SignerError, Signers, read_authorities,
 };
 pub use subject::CommonNameError;
 

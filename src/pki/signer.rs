@@ -1,18 +1,21 @@
 //! The one place with private keys: the certificate authority and the broker's own certificate, in files.
 //!
 //! Entering: paths, names, the time, prepared certificates. Leaving: signatures over what `prepared.rs` wrote, and files: keys
-//! with mode 0600, each written whole (temporary file, fsync, link or rename). Never: an existing key is replaced, a
+//! with mode 0600, each written whole (temporary file, fsync, link or rename). Never: a key that something was issued with is lost, a
 //! certificate that the operator put there is touched, a private key is shown.
 
 mod encryption;
 mod error;
 mod keys;
+mod rotation;
 mod server;
 
 use std::fs;
 use std::io::Read as _;
 use std::path::Path;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rcgen::{PublicKeyData as _, SigningKey as _};
@@ -24,12 +27,14 @@ pub use encryption::EncryptionError;
 pub use error::SignerError;
 pub use server::ServerCertificate;
 
-use keys::{check_fit, create_key, read_key};
+use keys::{create_key, fits, read_keys};
 
 use super::pem::{self, PemError};
 use super::{
     BACKDATE, ChainError, Crl, IssuedCertificate, IssuerCertificate, PreparedCertificate, PreparedCrl, ProfileError,
-    SerialNumber, Signer, chain, der,
+    SerialNumber, Signer,
+    chain::{self, Placed},
+    der,
 };
 use crate::clock::Duration;
 use crate::files;
@@ -69,20 +74,56 @@ impl<'a> CaFiles<'a> {
     }
 }
 
-/// The broker's certificate authority.
+/// The broker's certificate authority: the CA that issues, and for a time the one before it.
 pub struct CertificateAuthority {
+    current: Ca,
+    /// Still trusted: what it has issued logs in, and is on its revocation list.
+    former: Option<Ca>,
+    /// The roots, PEM: what devices verify the broker with.
+    bundle_pem: String,
+}
+
+/// One issuer with its key.
+struct Ca {
     issuer: IssuerCertificate,
     key: KeyPair,
     /// What stands between an issued certificate and the root, DER, nearest first.
     chain: Vec<Vec<u8>>,
     chain_pem: String,
-    anchors: Vec<Vec<u8>>,
-    bundle_pem: String,
+    root: Vec<u8>,
 }
 
 impl std::fmt::Debug for CertificateAuthority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "CertificateAuthority({})", super::hex(self.issuer.key_identifier()))
+        write!(f, "CertificateAuthority({})", self.current.issuer.id())
+    }
+}
+
+impl Ca {
+    fn new(key: KeyPair, ordered: Vec<Placed>) -> Option<Self> {
+        let end = chain::end(&ordered);
+        // INVARIANT: an ordered chain ends with its root, which is the issuer itself where it stands alone.
+        let root = ordered.last()?.1.der().to_vec();
+        let chain: Vec<Vec<u8>> =
+            ordered.iter().filter(|(_, it)| !it.is_root()).map(|(_, it)| it.der().to_vec()).collect();
+        let (_, mut issuer) = ordered.into_iter().next()?;
+        if let Some(end) = end {
+            issuer.end_by(end);
+        }
+        let chain_pem = chain.iter().map(|der| pem::encode("CERTIFICATE", der)).collect();
+        Some(Self { issuer, key, chain, chain_pem, root })
+    }
+
+    /// Its certificates as a file has them: the issuer first, the root last.
+    fn certificates(&self) -> Vec<Vec<u8>> {
+        let mut all = self.chain.clone();
+        all.push(self.root.clone());
+        all
+    }
+
+    fn sign(&self, prepared: PreparedCertificate) -> Result<IssuedCertificate, SignerError> {
+        let signature = self.key.sign(prepared.tbs()).map_err(|error| sign_error(&error))?;
+        Ok(prepared.redeem(&signature, &self.issuer)?)
     }
 }
 
@@ -98,7 +139,8 @@ impl CertificateAuthority {
     pub fn generate(now: Timestamp) -> Result<Self, SignerError> {
         let key = KeyPair::generate().map_err(|error| sign_error(&error))?;
         let certificate = self_sign(&key, now)?;
-        Self::assemble(Path::new("the new CA"), key, &[certificate], now)
+        let nowhere = Path::new("the new CA");
+        Self::assemble(&CaFiles::plain(nowhere, nowhere), vec![key], &[certificate], now)
     }
 
     /// Loads the CA from its files, or makes one when they are not there. A key without its certificate, as a first start leaves it
@@ -112,64 +154,113 @@ impl CertificateAuthority {
             }
             return Ok((Self::load(files, now)?, Origin::Loaded));
         }
-        let pair = if key_found { read_key(key, passphrase)? } else { create_key(key, passphrase)? };
-        let der = self_sign(&pair, now)?;
-        let ca = Self::assemble(certificate, pair, std::slice::from_ref(&der), now)?;
+        let pairs = if key_found { read_keys(key, passphrase)? } else { vec![create_key(key, passphrase)?] };
+        let pair = pairs.first().ok_or_else(|| SignerError::Key(key.into()))?;
+        let der = self_sign(pair, now)?;
+        let ca = Self::assemble(files, pairs, std::slice::from_ref(&der), now)?;
         write_new(certificate, pem::encode("CERTIFICATE", &der).as_bytes(), 0o644)?;
         Ok((ca, Origin::Created))
     }
 
-    /// Loads the CA: the first certificate of the file must fit the key, and the others lead from it to its root.
+    /// Loads the CA: a key must be there for the first certificate of the file, and others lead from it to its root. What else is there is
+    /// a CA before it, with its key and its chain.
     pub fn load(files: &CaFiles<'_>, now: Timestamp) -> Result<Self, SignerError> {
-        let CaFiles { certificate, key, passphrase } = *files;
-        let pair = read_key(key, passphrase)?;
-        let certificates = read_certificates(certificate)?;
-        let leaf = certificates.first().map(Vec::as_slice).unwrap_or_default();
-        check_fit(leaf, &pair, certificate, key)?;
-        Self::assemble(certificate, pair, &certificates, now)
+        let pairs = read_keys(files.key, files.passphrase)?;
+        let certificates = read_certificates(files.certificate)?;
+        Self::assemble(files, pairs, &certificates, now)
     }
 
-    fn assemble(path: &Path, key: KeyPair, certificates: &[Vec<u8>], now: Timestamp) -> Result<Self, SignerError> {
-        let placed = (1..).zip(authorities(path, certificates)?).collect();
-        let mut ordered =
-            chain::order(placed, now).map_err(|source| SignerError::Chain { path: path.into(), source })?;
-        let end = chain::end(&ordered);
-        // INVARIANT: an ordered chain ends with its root, which is the issuer itself where it stands alone.
-        let root =
-            ordered.last().map(|root| root.der().to_vec()).ok_or_else(|| SignerError::Certificate(path.into()))?;
-        let chain: Vec<Vec<u8>> = ordered.iter().filter(|it| !it.is_root()).map(|it| it.der().to_vec()).collect();
-        let mut issuer = ordered.swap_remove(0);
-        if let Some(end) = end {
-            issuer.end_by(end);
+    fn assemble(
+        files: &CaFiles<'_>,
+        mut keys: Vec<KeyPair>,
+        certificates: &[Vec<u8>],
+        now: Timestamp,
+    ) -> Result<Self, SignerError> {
+        let path = files.certificate;
+        let wrong = |source| SignerError::Chain { path: path.into(), source };
+        let leaf = certificates.first().ok_or_else(|| SignerError::Certificate(path.into()))?;
+        let at = keys.iter().position(|key| fits(leaf, key));
+        let at = at.ok_or_else(|| SignerError::KeyMismatch { certificate: path.into(), key: files.key.into() })?;
+        let key = keys.swap_remove(at);
+        let placed: Vec<Placed> = (1..).zip(authorities(path, certificates)?).collect();
+        let first = placed.first().ok_or_else(|| SignerError::Certificate(path.into()))?;
+        let ordered = chain::order(first, &placed).map_err(wrong)?;
+        let mut used: Vec<usize> = ordered.iter().map(|(position, _)| *position).collect();
+        chain::verify(&ordered, now).map_err(wrong)?;
+        let mut former = None;
+        for key in keys {
+            let Some(issuer) = placed.iter().find(|(_, it)| fits(it.der(), &key)) else {
+                tracing::debug!(
+                    "{} holds a key without a certificate, of a change that was not finished",
+                    files.key.display()
+                );
+                continue;
+            };
+            let ordered = chain::order(issuer, &placed).map_err(wrong)?;
+            used.extend(ordered.iter().map(|(position, _)| *position));
+            match chain::verify(&ordered, now) {
+                Ok(()) => former = Ca::new(key, ordered),
+                // Its end is not that of the one that issues.
+                Err(error) => tracing::warn!("the CA before this one is not trusted any more: {error}"),
+            }
         }
-        let encode = |der: &Vec<u8>| pem::encode("CERTIFICATE", der);
-        Ok(Self {
-            key,
-            chain_pem: chain.iter().map(encode).collect(),
-            chain,
-            // Not the root: it may have other CAs below it, whose certificates are none of ours.
-            anchors: vec![issuer.der().to_vec()],
-            bundle_pem: encode(&root),
-            issuer,
-        })
+        if let Some((position, stray)) = placed.iter().find(|(position, _)| !used.contains(position)) {
+            return Err(wrong(ChainError::Stray { position: *position, name: stray.name() }));
+        }
+        let current = Ca::new(key, ordered).ok_or_else(|| SignerError::Certificate(path.into()))?;
+        Ok(Self::of(current, former))
     }
 
-    /// From now on, what it issues names this place of its revocation list (RFC 5280 4.2.1.13): an ASCII URL.
+    fn of(current: Ca, former: Option<Ca>) -> Self {
+        let mut bundle_pem = pem::encode("CERTIFICATE", &current.root);
+        if let Some(former) = former.as_ref().filter(|former| former.root != current.root) {
+            bundle_pem += &pem::encode("CERTIFICATE", &former.root);
+        }
+        Self { current, former, bundle_pem }
+    }
+
+    /// From now on, what it issues names this place of its revocation list (RFC 5280 4.2.1.13): an ASCII URL, in which `{issuer}` stands
+    /// for the key identifier.
     #[must_use]
-    pub fn with_crl_url(mut self, url: Option<String>) -> Self {
-        self.issuer.set_crl_url(url);
+    pub fn with_crl_url(mut self, url: Option<&str>) -> Self {
+        for ca in [Some(&mut self.current), self.former.as_mut()].into_iter().flatten() {
+            let url = url.map(|url| url.replace("{issuer}", &ca.issuer.id()));
+            ca.issuer.set_crl_url(url);
+        }
         self
     }
 
-    /// Anchors for verifying clients, DER: the issuer, however many certificates are above it.
-    pub fn anchors(&self) -> &[Vec<u8>] {
-        &self.anchors
+    /// Whom certificates of clients are trusted of: the issuer, however many certificates are above it, and the one before it.
+    pub fn issuers(&self) -> Vec<IssuerCertificate> {
+        self.each().map(|ca| ca.issuer.clone()).collect()
+    }
+
+    /// As [`CertificateAuthority::issuers`], DER: anchors for verifying clients.
+    pub fn anchors(&self) -> Vec<Vec<u8>> {
+        self.each().map(|ca| ca.issuer.der().to_vec()).collect()
+    }
+
+    /// The CA before the one that issues, while it is trusted.
+    pub fn former(&self) -> Option<&IssuerCertificate> {
+        self.former.as_ref().map(|former| &former.issuer)
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Ca> {
+        std::iter::once(&self.current).chain(&self.former)
+    }
+
+    /// Who issues the broker's own certificate: the CA before this one, where devices may have no other root to verify it with.
+    fn for_servers(&self) -> &Ca {
+        self.former
+            .as_ref()
+            .filter(|former| former.root != self.current.root && former.issuer.admits_servers())
+            .unwrap_or(&self.current)
     }
 }
 
 impl Signer for CertificateAuthority {
     fn issuer(&self) -> &IssuerCertificate {
-        &self.issuer
+        &self.current.issuer
     }
 
     fn draw_serial(&self) -> Result<SerialNumber, SignerError> {
@@ -179,21 +270,42 @@ impl Signer for CertificateAuthority {
     }
 
     fn sign(&self, prepared: PreparedCertificate) -> Result<IssuedCertificate, SignerError> {
-        let signature = self.key.sign(prepared.tbs()).map_err(|error| sign_error(&error))?;
-        Ok(prepared.redeem(&signature, &self.issuer)?)
+        self.current.sign(prepared)
     }
 
     fn sign_crl(&self, prepared: PreparedCrl) -> Result<Crl, SignerError> {
-        let signature = self.key.sign(prepared.tbs()).map_err(|error| sign_error(&error))?;
-        Ok(prepared.redeem(&signature, &self.issuer)?)
+        let ca = self.each().find(|ca| ca.issuer.id() == prepared.issuer()).unwrap_or(&self.current);
+        let signature = ca.key.sign(prepared.tbs()).map_err(|error| sign_error(&error))?;
+        Ok(prepared.redeem(&signature, &ca.issuer)?)
     }
 
     fn chain_pem(&self) -> &str {
-        &self.chain_pem
+        &self.current.chain_pem
     }
 
     fn bundle_pem(&self) -> &str {
         &self.bundle_pem
+    }
+}
+
+/// The CA in use, which can be exchanged while everything runs: whoever begins something takes the one of that moment.
+#[derive(Debug)]
+pub struct Signers(ArcSwap<CertificateAuthority>);
+
+impl Signers {
+    /// Begins with this one.
+    pub fn new(ca: impl Into<Arc<CertificateAuthority>>) -> Self {
+        Self(ArcSwap::new(ca.into()))
+    }
+
+    /// The one of this moment.
+    pub fn load(&self) -> Arc<CertificateAuthority> {
+        self.0.load_full()
+    }
+
+    /// From now on it is this one.
+    pub fn store(&self, ca: Arc<CertificateAuthority>) {
+        self.0.store(ca);
     }
 }
 

@@ -191,7 +191,7 @@ fn an_issued_certificate_has_the_profile_and_nothing_else_of_the_request() {
 #[test]
 fn a_certificate_names_the_place_of_the_revocation_list_when_there_is_one() {
     let url = "http://broker.example/crl";
-    let ca = CertificateAuthority::generate(now()).unwrap().with_crl_url(Some(url.to_owned()));
+    let ca = CertificateAuthority::generate(now()).unwrap().with_crl_url(Some(url));
     let issued = issue(&ca, now(), hours(1));
     let (_, parsed) = X509Certificate::from_der(issued.der()).unwrap();
     let points = parsed.iter_extensions().find_map(|extension| match extension.parsed_extension() {
@@ -206,15 +206,15 @@ fn a_certificate_names_the_place_of_the_revocation_list_when_there_is_one() {
 fn rustls_admits_what_we_issue_in_its_time_and_from_our_ca_alone() {
     let ca = CertificateAuthority::generate(now()).unwrap();
     let chain = [issue(&ca, now(), hours(1)).der().to_vec()];
-    assert!(rustls_admits(ca.anchors(), &chain, now()));
-    assert!(rustls_admits(ca.anchors(), &chain, now().checked_sub(Duration::from_secs(299)).unwrap()));
-    assert!(!rustls_admits(ca.anchors(), &chain, now().checked_sub(Duration::from_secs(301)).unwrap()));
-    assert!(!rustls_admits(ca.anchors(), &chain, now().checked_add(hours(2)).unwrap()));
+    assert!(rustls_admits(&ca.anchors(), &chain, now()));
+    assert!(rustls_admits(&ca.anchors(), &chain, now().checked_sub(Duration::from_secs(299)).unwrap()));
+    assert!(!rustls_admits(&ca.anchors(), &chain, now().checked_sub(Duration::from_secs(301)).unwrap()));
+    assert!(!rustls_admits(&ca.anchors(), &chain, now().checked_add(hours(2)).unwrap()));
     let other = CertificateAuthority::generate(now()).unwrap();
-    assert!(!rustls_admits(other.anchors(), &chain, now()));
+    assert!(!rustls_admits(&other.anchors(), &chain, now()));
     let files = Files::new();
     let server = files.server(&ca, now()).unwrap();
-    assert!(!rustls_admits(ca.anchors(), server.chain(), now()), "a server certificate is none for a client");
+    assert!(!rustls_admits(&ca.anchors(), server.chain(), now()), "a server certificate is none for a client");
 }
 
 #[test]

@@ -300,7 +300,76 @@ def partners():
     broker.stop()
 
 
+def another_ca():
+    """Rotation, then a CA below an offline root: openssl certifies the request, and everybody verifies everybody meanwhile."""
+    chapter("another CA in place of the one that issues")
+    broker = Broker('\n[ca]\ncrl_url = "http://broker.example/crl/{issuer}"\n')
+    broker.start()
+    broker.cli("registry", "unlock", "--for", "1h")
+    first = broker.directory / "first.pem"
+    first.write_bytes(broker.ca.read_bytes())
+    shows = lambda trust: run("openssl", "s_client", "-connect", f"127.0.0.1:{broker.tls}", "-CAfile", trust, "-verify_return_error", input=b"", expect=None).returncode == 0
+    key, certificate = enrol(broker, "pump-1")
+    before = broker.cli("ca", "show")
+    after = broker.cli("ca", "rotate")
+    check(after["former"]["issuer"] == before["key_identifier"] != after["key_identifier"], "another CA issues, the one before is trusted", after)
+    check(shows(first), "openssl verifies the broker by the old root alone")
+    equal(Client(broker, "pump-1", tls=True, certificate=certificate, key=key, ca=first).connect(), 0, "and a device of the old CA connects")
+    new_key, new_certificate = enrol(broker, "pump-2")
+    roots = x509.load_pem_x509_certificates(broker.ca.read_bytes())
+    x509.load_pem_x509_certificate(new_certificate.read_bytes()).verify_directly_issued_by(roots[0])
+    equal([root.subject == root.issuer for root in roots], [True, True], "the trust bundle holds two roots, the new one first")
+    equal(Client(broker, "pump-2", tls=True, certificate=new_certificate, key=new_key).connect(), 0, "a device of the new CA connects")
+    lists = {}
+    for root, issuer in zip(roots, (after["key_identifier"], before["key_identifier"])):
+        out = broker.directory / f"{issuer}.crl"
+        broker.cli("ca", "crl", "--issuer", issuer, "--out", out)
+        lists[issuer] = x509.load_der_x509_crl(out.read_bytes()).is_signature_valid(root.public_key())
+    equal(list(lists.values()), [True, True], "each has a revocation list, signed by itself")
+    points = x509.load_pem_x509_certificate(new_certificate.read_bytes()).extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    equal([name.value for point in points for name in point.full_name], [f"http://broker.example/crl/{after['key_identifier']}"], "which its certificates name")
+    refused = broker.cli("ca", "retire", before["key_identifier"], expect=1)
+    check(b"1 certificates of 1 users" in refused.stderr + refused.stdout, "it is not retired while somebody lives on it", refused.stderr)
+    equal([item["username"] for item in broker.cli("ca", "living", before["key_identifier"])["items"]], ["pump-1"], "and `ca living` says who")
+    broker.stop()
+    broker.start()
+    equal(broker.cli("ca", "show")["former"]["issuer"], before["key_identifier"], "a restart changes nothing of that")
+    broker.cli("ca", "retire", before["key_identifier"], "--force")
+    check(Client(broker, "pump-1", tls=True, certificate=certificate, key=key).connect() != 0, "with --force it is")
+
+    # Below an offline root.
+    root_key, root = broker.directory / "root.key", broker.directory / "root.pem"
+    openssl("req", "-x509", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384", "-nodes", "-subj", "/O=Corp/CN=Corp Root", "-keyout", root_key, "-out", root, "-days", 365,
+            "-addext", "basicConstraints=critical,CA:TRUE,pathlen:1", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    csr, issued, extensions = (broker.directory / name for name in ("plant.csr", "plant.pem", "plant.ext"))
+    broker.cli("ca", "csr", "--name", "Plant 4", "--out", csr)
+    check(b"verify OK" in run("openssl", "req", "-in", csr, "-noout", "-verify").stderr + openssl("req", "-in", csr, "-noout", "-verify"), "openssl verifies the request")
+    extensions.write_text("basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n")
+    openssl("x509", "-req", "-in", csr, "-days", 100, "-CA", root, "-CAkey", root_key, "-extfile", extensions, "-out", issued)
+    refused = broker.cli("ca", "import", issued, expect=1)
+    check(b"Corp Root" in refused.stderr, "without the root it is refused", refused.stderr)
+    issued.write_text(issued.read_text() + root.read_text())
+    old = broker.directory / "old.pem"
+    old.write_bytes(broker.ca.read_bytes())
+    imported = broker.cli("ca", "import", issued)
+    equal(imported["subject"], "CN=Plant 4", "the imported CA issues")
+    check(shows(old) and not (broker.directory / "certs" / "ca.key.next").exists(), "the broker is verified by the old root, and the waiting key is in its place")
+    broker.cli("registry", "unlock")
+    plant_key, plant_certificate = enrol(broker, "pump-3")
+    untrusted = broker.directory / "plant.only.pem"
+    untrusted.write_bytes(openssl("x509", "-in", issued))
+    openssl("verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", root, "-untrusted", untrusted, plant_certificate)
+    equal(Client(broker, "pump-3", tls=True, certificate=plant_certificate, key=plant_key, ca=old).connect(), 0, "openssl verifies its certificates by the root, and they connect")
+    broker.cli("ca", "retire", imported["former"]["issuer"], "--force")
+    deadline = time.monotonic() + 20
+    while not shows(root) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    check(shows(root) and not shows(old), "after the old one is retired, the new root verifies the broker, and the old one does not")
+    broker.stop()
+
+
 def story():
+    another_ca()
     partners()
     under_a_passphrase()
     below_a_root()

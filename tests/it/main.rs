@@ -39,6 +39,7 @@ mod publish;
 mod quota;
 mod rest;
 mod revocation;
+mod rotation;
 mod session;
 mod start;
 mod subscribe;

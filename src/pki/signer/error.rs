@@ -48,6 +48,38 @@ pub enum SignerError {
     /// The key of the broker's own certificate, with a passphrase.
     #[error("the key in `{}` is encrypted, which only that of the CA may be; store it without a passphrase and with mode 0600", .0.display())]
     EncryptedServerKey(PathBuf),
+    /// More than a CA can have.
+    #[error("`{}` holds more than 8 private keys; leave those of the CA that issues and of the one before it", .0.display())]
+    TooManyKeys(PathBuf),
+    /// One CA before the one that issues is enough.
+    #[error("the CA before this one, `{0}`, is still trusted; end that first: `portcullis ca retire {0}`")]
+    Overlap(String),
+    /// Ours are renewed by us, others by whoever has issued them.
+    #[error(
+        "the CA is not one that the broker has made; get a certificate for a new key instead: `portcullis ca csr`, then `portcullis ca import`"
+    )]
+    NotOurs,
+    /// There is no such former CA.
+    #[error("`{0}` is not the CA before the one that issues; `portcullis ca show` says which there are")]
+    NotFormer(String),
+    /// Nothing was asked for.
+    #[error(
+        "there is no key that waits for a certificate; `portcullis ca csr` makes one, and the request to have it certified"
+    )]
+    NoRequest,
+    /// For another key.
+    #[error(
+        "the certificate is neither for the key of the last `portcullis ca csr` nor for that of the CA that issues; import the one that was issued for the request"
+    )]
+    OtherKey,
+    /// The same key under another name.
+    #[error(
+        "the certificate is for the key of the CA that issues, under another name or key identifier; have it issued with those of the one in use, or make a new key: `portcullis ca csr`"
+    )]
+    OtherName,
+    /// Nothing would change.
+    #[error("this is the certificate of the CA that issues, with its chain, already")]
+    Same,
     /// Not a private key that we can use.
     #[error("`{}` holds no usable private key; expected is PKCS#8, SEC1 or PKCS#1 in PEM, of P-256, P-384, Ed25519 or RSA", .0.display())]
     Key(PathBuf),

@@ -52,8 +52,8 @@ impl CertificateAuthority {
         let found = ServerCertificate::read(certificate, leaf, chain.clone(), &pair, managed(certificate, leaf)?)?;
         let stale = now < found.not_before
             || found.renew_at() <= now
-            || !self.issuer.has_issued(leaf)
-            || chain.get(1..) != Some(&self.chain)
+            || !self.for_servers().issuer.has_issued(leaf)
+            || chain.get(1..) != Some(&self.for_servers().chain)
             || names.iter().any(|name| !found.names.contains(name));
         if found.managed && stale {
             return self.issue_server(certificate, key, &pair, names, now, Origin::Renewed);
@@ -71,15 +71,16 @@ impl CertificateAuthority {
         now: Timestamp,
         origin: Origin,
     ) -> Result<ServerCertificate, SignerError> {
-        if !self.issuer.admits_servers() {
+        let by = self.for_servers();
+        if !by.issuer.admits_servers() {
             return Err(SignerError::ServerPurpose { certificate: certificate.into(), key: key.into() });
         }
         let public = PublicKey::from_spki_der(&pair.subject_public_key_info())
             .map_err(|source| SignerError::KeyKind { path: key.into(), source })?;
         let prepared =
-            PreparedCertificate::server(public, names, &self.issuer, self.draw_serial()?, now, SERVER_VALIDITY)?;
-        let issued = self.sign(prepared)?;
-        let text = format!("{}{}", issued.pem(), self.chain_pem);
+            PreparedCertificate::server(public, names, &by.issuer, self.draw_serial()?, now, SERVER_VALIDITY)?;
+        let issued = by.sign(prepared)?;
+        let text = format!("{}{}", issued.pem(), by.chain_pem);
         let marker = marker(certificate);
         if origin == Origin::Renewed {
             // INVARIANT: whichever certificate is there after a crash, the marker names it.
@@ -92,7 +93,7 @@ impl CertificateAuthority {
             write_new(certificate, text.as_bytes(), 0o644)?;
         }
         replace(&marker, format!("{}\n", issued.fingerprint()).as_bytes(), 0o644)?;
-        let chain = std::iter::once(issued.der().to_vec()).chain(self.chain.iter().cloned()).collect();
+        let chain = std::iter::once(issued.der().to_vec()).chain(by.chain.iter().cloned()).collect();
         let mut made = ServerCertificate::read(certificate, issued.der(), chain, pair, true)?;
         made.origin = origin;
         Ok(made)
@@ -100,7 +101,7 @@ impl CertificateAuthority {
 }
 
 fn server_key(path: &Path) -> Result<KeyPair, SignerError> {
-    read_key(path, None).map_err(|error| match error {
+    read_key(path).map_err(|error| match error {
         SignerError::EncryptedKey { path, .. } => SignerError::EncryptedServerKey(path),
         error => error,
     })
