@@ -28,6 +28,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("config", 3),
     ("directory", 4),
     ("authority", 5),
+    ("import", 5),
     ("crl", 5),
     ("device", 4),
     ("registry", 5),
@@ -67,6 +68,7 @@ const PURE: &[(&str, &[&str])] = &[
             "registry/tokens.rs",
         ],
     ),
+    ("import", &[]),
     ("audit", &["audit/chain.rs", "audit/key.rs", "audit/keeper.rs"]),
     ("clock", &["clock.rs"]),
 ];

@@ -15,6 +15,9 @@ mod explain;
 mod extract;
 mod https;
 mod metrics;
+pub mod openapi;
+#[cfg(test)]
+mod openapi_tests;
 pub mod problem;
 mod registry;
 mod request;

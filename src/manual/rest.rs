@@ -44,6 +44,8 @@
 //!
 //! # Routes
 //!
+//! `GET /api/openapi.json` describes all of them for programs (OpenAPI 3.1).
+//!
 //! | route | methods |
 //! |---|---|
 //! | `/api/users` | GET, POST |
@@ -57,6 +59,7 @@
 //! | `/api/ca/issuers/{issuer}/certificates` | GET, those in force; `after`, `limit` (1 to 1000) |
 //! | `/api/ca/issuers/{issuer}/retire`, `/api/ca/issuers/{issuer}/revoke` | POST |
 //! | `/crl`, `/crl/{issuer}` | GET, DER |
+//! | `/api/openapi.json` | GET |
 //! | `/api/roles` | GET, POST |
 //! | `/api/roles/{name}` | GET, PUT, DELETE (`?version=N`) |
 //! | `/api/client-registry/requests` | GET (`?state=pending`, `granted`, `denied`; `&limit=N&after=ID`) |

@@ -37,6 +37,7 @@ mod identity;
 mod metrics;
 mod publish;
 mod quota;
+mod rehash;
 mod rest;
 mod revocation;
 mod rotation;
