@@ -1,4 +1,4 @@
-//! Which usernames: a pattern with `*`. Pure.
+//! Which usernames: `press-*`. A text enters; a pattern leaves that matches whole names, in time that is bounded.
 
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +55,52 @@ impl TryFrom<String> for UsernamePattern {
             Ok(Self(text))
         } else {
             Err(UsernamePatternError(text))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pattern(text: &str) -> UsernamePattern {
+        text.to_owned().try_into().unwrap()
+    }
+
+    #[test]
+    fn patterns_match_whole_names() {
+        for (text, name, matches) in [
+            ("partner-*", "partner-1", true),
+            ("partner-*", "partner-", true),
+            ("partner-*", "partner", false),
+            ("partner-*", "a-partner-1", false),
+            ("*-1", "partner-1", true),
+            ("p*r-*1", "partner-21", true),
+            ("p*r-*1", "partner-12", false),
+            ("*", "abc", true),
+            ("abc", "abcd", false),
+            ("**a**", "bab", true),
+        ] {
+            assert_eq!(pattern(text).matches(&name.parse().unwrap()), matches, "{text} {name}");
+        }
+        assert!(UsernamePattern::try_from("a b".to_owned()).is_err());
+        assert!(UsernamePattern::try_from(String::new()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn matching_agrees_with_its_definition(text in "[ab*]{1,8}", name in "[ab]{3,10}") {
+            fn defined(pattern: &[u8], name: &[u8]) -> bool {
+                match (pattern, name) {
+                    ([], []) => true,
+                    ([b'*', rest @ ..], _) => (0..=name.len()).any(|n| defined(rest, &name[n..])),
+                    ([p, rest @ ..], [n, after @ ..]) => p == n && defined(rest, after),
+                    _ => false,
+                }
+            }
+            prop_assert_eq!(pattern(&text).matches(&name.parse().unwrap()), defined(text.as_bytes(), name.as_bytes()));
         }
     }
 }

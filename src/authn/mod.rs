@@ -12,6 +12,7 @@
 //!
 //! It decides who somebody is, not what they may do: that is `access`.
 
+mod anchors;
 mod authenticator;
 mod bounded;
 mod certificate;
@@ -27,6 +28,7 @@ mod stored;
 mod testing;
 mod throttle;
 
+pub use anchors::{AnchorError, Anchors, NoAnchor, Trusted};
 pub use authenticator::{Authenticator, AuthenticatorSettings, Credentials, Rehash};
 pub use certificate::{Anchor, ClientCertificate};
 pub use hasher::{Busy, Hasher, HasherSettings, Lane};

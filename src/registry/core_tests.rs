@@ -644,6 +644,9 @@ fn a_denied_request_is_forgotten_while_its_key_takes_another_name() {
         },
         replaces: None,
         token: None,
+        approved: None,
+        rule: None,
+        validity: None,
         remembered: None,
     };
     core.apply(Change::Insert(Box::new(request.clone())));

@@ -36,7 +36,7 @@ mod tokens;
 pub use answer::Answer;
 pub use approval::Approval;
 pub use format::Format;
-pub use invitation::{Invitation, invitation};
+pub use invitation::{Invitation, early_invitation, invitation};
 pub use lock::{MAX_UNLOCK, UnlockTerms};
 pub use message::{MAX_CONTEXT, MAX_ID, MAX_PAYLOAD, MAX_WISHES};
 pub use nonce::{Binding, NONCE_LIFE};

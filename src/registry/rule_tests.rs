@@ -214,7 +214,7 @@ async fn a_rule_with_a_role_that_is_not_there_stops_the_start_and_later_asks_a_p
     let again = Registry::open(
         Arc::clone(&stage.store) as _,
         Arc::clone(&stage.directory),
-        Arc::clone(&stage.ca) as _,
+        Arc::new(crate::pki::Signers::new(Arc::clone(&stage.ca))),
         Arc::clone(&stage.argon2) as _,
         clock,
         Arc::new(Metrics::new()),

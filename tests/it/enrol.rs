@@ -367,7 +367,8 @@ async fn rules_of_the_configuration_grant_and_deny_without_a_person() {
     let user = harness.users().policy().user_named(&"pump-1".parse().unwrap()).cloned().unwrap();
     assert_eq!(user.roles, vec!["observer".parse().unwrap()], "what it asks for is not what it gets");
     let pem = granted.body["certificate"].as_str().unwrap();
-    let der = rustls::pki_types::pem::PemObject::from_pem_slice(pem.as_bytes()).unwrap();
+    let der: rustls::pki_types::CertificateDer<'_> =
+        rustls::pki_types::pem::PemObject::from_pem_slice(pem.as_bytes()).unwrap();
     let tls = tls_client(roots(&harness.broker.started().trust_bundle), ANY_TLS, Some(identity(&der, &key)));
     let mut device = Client::over(Tls::connect(harness.address("mqtts"), tls).await.unwrap(), V5);
     assert_eq!(device.connect(&connect(V5, "c")).await.reason_code, ReasonCode::Success);
