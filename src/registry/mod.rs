@@ -14,6 +14,7 @@ mod commit;
 mod core;
 mod grant;
 mod invitation;
+mod knock;
 mod lock;
 mod message;
 mod nonce;
@@ -29,6 +30,7 @@ mod tokens;
 
 pub use answer::Answer;
 pub use invitation::{Invitation, invitation};
+pub use knock::Knock;
 pub use lock::{MAX_UNLOCK, Network, NetworkError, UnlockTerms};
 pub use message::{MAX_CONTEXT, MAX_ID, MAX_PAYLOAD, MAX_WISHES};
 pub use nonce::{Binding, NONCE_LIFE};

@@ -142,7 +142,7 @@ impl Core {
             Some(Err((id, fault))) => return refuse(changes, Refused::Token(id, fault)),
         };
         let by_lock = replaces.is_none() && token.is_none();
-        if by_lock && !self.lock.admits(ask.source, ask.listener, ask.username, now) {
+        if by_lock && !self.lock.admits(ask.source, ask.listener, ask.username, ask.door, now) {
             return refuse(changes, Refused::Locked);
         }
         let nonce = match self.limits.require_nonce.then(|| self.nonces.check(ask.nonce, ask.binding, now.instant)) {
@@ -205,8 +205,7 @@ impl Core {
             has_password: ask.tag.is_some(),
             password_hash: facts.fresh_hash.clone().filter(|_| ask.tag.is_some()),
             pairing_code: drawn.pairing_code,
-            // Both answer 202 with the code, door 1 at every version of the protocol.
-            pairing_shown: matches!(ask.door, Door::Mqtt | Door::Rest),
+            pairing_shown: ask.door.tells_code(),
             source: ask.source,
             listener: ask.listener.to_owned(),
             door: ask.door,
