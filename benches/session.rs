@@ -1,19 +1,21 @@
-//! The way of a message through two sessions: PUBLISH in, rules, match, mailbox, delivery out; without a quota, within
-//! one, and with the right to answer requests. What nobody uses must not be felt.
+//! The way of messages through two sessions: PUBLISH in, rules, match, mailbox, delivery out, acknowledgements; without a
+//! quota, within one, and with the right to answer requests. What nobody uses must not be felt.
+//!
+//! `--turns COUNT CASE` makes so many turns of one case and ends, for tools that count instructions in [`Bench::turn`].
 #![allow(missing_docs, reason = "criterion makes the entry point")]
 
-use std::{hint::black_box, sync::Arc};
+use std::{env, hint::black_box, sync::Arc};
 
 use bytes::Bytes;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput};
 use portcullis::{
     access::{Authority, Context as Domain, Operation, Permission, Policy, Quota, Rate, User, UserId},
     clock::{Clock, Duration, SystemClock, Timestamp},
     mqtt::{
-        ClientId, Connect, ConnectProperties, Packet, PacketIdentifier, ProtocolVersion, Publish, PublishProperties,
-        QoS, Subscribe, SubscribeFilter, SubscriptionOptions, TopicFilter, TopicName,
+        Acknowledgement, ClientId, Connect, ConnectProperties, Packet, PacketIdentifier, ProtocolVersion, Publish,
+        PublishProperties, QoS, ReasonCode, Subscribe, SubscribeFilter, SubscriptionOptions, TopicFilter, TopicName,
     },
-    router::{Budget, Mailbox, MailboxLimits, Origin, RetainedLimits, RouteMemory, Router},
+    router::{Budget, Mailbox, MailboxLimits, Origin, RetainedLimits, RouteMemory, Routed, Router},
     session::{Context, Output, Owner, Session, SessionKey, SessionNumber, Settings, Terms},
 };
 use uuid::Uuid;
@@ -21,6 +23,9 @@ use uuid::Uuid;
 type Failure = Box<dyn std::error::Error>;
 
 const TOPIC: &str = "plant/hall-3/machine-7/speed";
+
+/// Messages that one read brings.
+const MANY: u16 = 32;
 
 struct Bench {
     publisher: Session,
@@ -73,7 +78,7 @@ impl Bench {
         let cx = Context { authority: &bench.authority, now: SystemClock.instant(), settings: &bench.settings };
         bench.publisher.handle_connect(&connect, &Terms::default(), &cx);
         bench.subscriber.handle_connect(&connect, &Terms::default(), &cx);
-        let options = SubscriptionOptions::default();
+        let options = SubscriptionOptions { qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() };
         let filters = vec![SubscribeFilter { filter: TopicFilter::try_from("plant/#")?, options }];
         let packet_id = PacketIdentifier(1.try_into()?);
         let subscribe = Subscribe { packet_id, filters, subscription_identifier: None, user_properties: Vec::new() };
@@ -87,28 +92,40 @@ impl Bench {
         Ok(bench)
     }
 
-    /// One message, from the decoded packet to the delivery. False: it was lost on the way.
-    fn pass(&mut self, publish: Publish) -> bool {
+    /// What one read brings, from the decoded packets to the deliveries and their acknowledgements: how many were delivered?
+    #[inline(never)]
+    fn turn(&mut self, publish: &Publish, count: u16) -> u16 {
         let cx = Context { authority: &self.authority, now: SystemClock.instant(), settings: &self.settings };
-        self.publisher.handle_packet(Packet::Publish(publish), &cx);
-        while let Some(output) = self.publisher.poll_output() {
-            if let Output::Route { message, .. } = output {
+        for number in 1..=count {
+            let packet_id = PacketIdentifier::new(number).filter(|_| publish.qos > QoS::AtMostOnce);
+            self.publisher.handle_packet(Packet::Publish(Publish { packet_id, ..publish.clone() }), &cx);
+            while let Some(output) = self.publisher.poll_output() {
+                let Output::Route { message, ticket } = black_box(output) else { continue };
                 let origin = Origin { user: self.user, client_id: &self.client_id, quota: self.authority.quota() };
-                black_box(self.router.route(&message, Some(&origin), &mut self.memory)).ok();
+                let routed = self.router.route(&message, Some(&origin), &mut self.memory);
+                if let Some(ticket) = ticket {
+                    self.publisher.handle_accepted(ticket, Routed::outcome(routed), &cx);
+                }
             }
         }
+        self.publisher.handle_pause();
+        let mut delivered = 0;
         while let Some(delivery) = self.mailbox.pop() {
             self.subscriber.handle_delivery(delivery, &cx);
-        }
-        let mut delivered = false;
-        while let Some(output) = self.subscriber.poll_output() {
-            delivered |= matches!(black_box(output), Output::Deliver(_));
+            while let Some(output) = self.subscriber.poll_output() {
+                let Output::Deliver(outgoing) = black_box(output) else { continue };
+                delivered += 1;
+                if let Some(packet_id) = outgoing.packet_id {
+                    let ack = Acknowledgement { packet_id, reason_code: ReasonCode::Success, properties: None };
+                    self.subscriber.handle_packet(Packet::PubAck(ack), &cx);
+                }
+            }
         }
         delivered
     }
 }
 
-fn message(response_topic: Option<&str>) -> Result<Publish, Failure> {
+fn message(qos: QoS, response_topic: Option<&str>) -> Result<Publish, Failure> {
     let response_topic = response_topic.map(TopicName::try_from).transpose()?;
     let properties = response_topic.map(|topic| {
         let correlation_data = Some(Bytes::from_static(b"12345678"));
@@ -116,7 +133,7 @@ fn message(response_topic: Option<&str>) -> Result<Publish, Failure> {
     });
     Ok(Publish {
         dup: false,
-        qos: QoS::AtMostOnce,
+        qos,
         retain: false,
         topic: Some(TopicName::try_from(TOPIC)?),
         packet_id: None,
@@ -125,10 +142,12 @@ fn message(response_topic: Option<&str>) -> Result<Publish, Failure> {
     })
 }
 
-fn messages(criterion: &mut Criterion) -> Result<(), Failure> {
-    let plenty = Some(Rate::new(1_000_000_000, None)?);
+/// A bench, what is published, and how many at a time.
+type Case = (&'static str, Bench, Publish, u16);
+
+fn cases() -> Result<Vec<Case>, Failure> {
     let quota = Quota {
-        publish_messages: plenty,
+        publish_messages: Some(Rate::new(1_000_000_000, None)?),
         publish_bytes: Some(Rate::new(Rate::MOST, None)?),
         subscriptions: Some(100),
         retained_messages: Some(100),
@@ -137,31 +156,50 @@ fn messages(criterion: &mut Criterion) -> Result<(), Failure> {
         ..Quota::default()
     };
     let grants = Some(Duration::from_secs(30));
-    let mut group = criterion.benchmark_group("session/message");
-    group.throughput(Throughput::Elements(1));
-    for (name, quota, grants, request) in [
-        ("no quota", None, None, None),
-        ("within a quota", Some(quota), None, None),
-        ("may answer, no request", None, grants, None),
-        ("may answer, requests", None, grants, Some("plant/answers")),
-    ] {
+    let (zero, one) = (QoS::AtMostOnce, QoS::AtLeastOnce);
+    [
+        ("QoS 0, no quota", None, None, zero, None, MANY),
+        ("QoS 0, within a quota", Some(quota), None, zero, None, MANY),
+        ("QoS 1, no quota", None, None, one, None, MANY),
+        ("QoS 1, within a quota", Some(quota), None, one, None, MANY),
+        ("QoS 0 one by one, no quota", None, None, zero, None, 1),
+        ("QoS 0 one by one, within a quota", Some(quota), None, zero, None, 1),
+        ("may answer, no request", None, grants, zero, None, 1),
+        ("may answer, requests", None, grants, zero, Some("plant/answers"), 1),
+    ]
+    .into_iter()
+    .map(|(name, quota, grants, qos, request, count)| {
         let mut bench = Bench::new(quota, grants)?;
-        let publish = message(request)?;
-        if !bench.pass(publish.clone()) {
-            return Err("the message is lost on its way".into());
+        let publish = message(qos, request)?;
+        let delivered = bench.turn(&publish, count);
+        if delivered != count {
+            return Err(format!("{name}: of {count} messages {delivered} were delivered").into());
         }
-        group.bench_function(name, |bencher| bencher.iter(|| bench.pass(publish.clone())));
+        Ok((name, bench, publish, count))
+    })
+    .collect()
+}
+
+fn main() -> Result<(), Failure> {
+    let mut cases = cases()?;
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if let [turns, count, case, ..] = arguments.as_slice()
+        && turns == "--turns"
+    {
+        let known = cases.iter_mut().find(|(name, ..)| name == case);
+        let (_, bench, publish, many) = known.ok_or_else(|| format!("there is no case `{case}`"))?;
+        for _ in 0..count.parse()? {
+            black_box(bench.turn(publish, *many));
+        }
+        return Ok(());
+    }
+    let mut criterion = Criterion::default().configure_from_args();
+    let mut group = criterion.benchmark_group("session/message");
+    for (name, mut bench, publish, count) in cases {
+        group.throughput(Throughput::Elements(u64::from(count)));
+        group.bench_function(name, |bencher| bencher.iter(|| bench.turn(&publish, count)));
     }
     group.finish();
+    criterion.final_summary();
     Ok(())
 }
-
-#[expect(clippy::panic, reason = "a benchmark that cannot be set up is a bug")]
-fn all(criterion: &mut Criterion) {
-    if let Err(error) = messages(criterion) {
-        panic!("{error}");
-    }
-}
-
-criterion_group!(session, all);
-criterion_main!(session);

@@ -24,9 +24,24 @@ pub(crate) const QUEUE_MESSAGES: u32 = 100_000;
 const QUEUE_BYTES: &str = "256MiB";
 const CONNECTIONS: u32 = 100_000;
 
+/// Of the user table that comes before it: never reached, but there.
+const QUOTA: &str = r#"[user.quota]
+connections = 100000
+sessions = 100000
+subscriptions = 100000
+publish_messages = { per_second = 1000000000 }
+publish_bytes = { per_second = "512GiB" }
+retained_messages = 100000
+retained_bytes = "1GiB"
+queue_messages = 100000
+queue_bytes = "256MiB"
+"#;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
     Portcullis,
+    /// With a quota of every kind for every user, none of which is reached.
+    PortcullisQuotas,
     Mosquitto,
     Rumqttd,
 }
@@ -35,6 +50,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Portcullis => "portcullis",
+            Self::PortcullisQuotas => "portcullis-quotas",
             Self::Mosquitto => "mosquitto",
             Self::Rumqttd => "rumqttd",
         }
@@ -44,6 +60,7 @@ impl Kind {
     pub(crate) fn notes(self) -> &'static str {
         match self {
             Self::Portcullis => "users with argon2id m=64 KiB t=1 p=1, one role, durability \"memory\"",
+            Self::PortcullisQuotas => "the same, with a quota of every kind for every user",
             Self::Mosquitto => {
                 "password_file (PBKDF2-SHA512, 101 rounds), acl_file, persistence false, set_tcp_nodelay true"
             }
@@ -66,7 +83,7 @@ pub(crate) struct Programs {
 impl Programs {
     fn of(&self, kind: Kind) -> &Path {
         match kind {
-            Kind::Portcullis => &self.portcullis,
+            Kind::Portcullis | Kind::PortcullisQuotas => &self.portcullis,
             Kind::Mosquitto => &self.mosquitto,
             Kind::Rumqttd => &self.rumqttd,
         }
@@ -86,8 +103,8 @@ pub(crate) struct Setup {
     directory: tempfile::TempDir,
     programs: Programs,
     users: usize,
-    /// `[[user]]` tables with hashed passwords.
-    user_tables: String,
+    /// A `[[user]]` table for each, with a hashed password.
+    user_tables: Vec<String>,
     pub(crate) tls: Arc<rustls::ClientConfig>,
 }
 
@@ -125,14 +142,15 @@ impl Setup {
 
         let mut plain = String::new();
         let mut rights = String::new();
-        let mut user_tables = String::new();
+        let mut user_tables = Vec::new();
         let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(64, 1, 1, None)?);
         for user in 0..users {
             let (name, password) = login(user);
             writeln!(plain, "{name}:{password}")?;
             writeln!(rights, "user {name}\ntopic readwrite load/#\n")?;
             let hash = hasher.hash_password(password.as_bytes())?;
-            writeln!(user_tables, "[[user]]\nusername = \"{name}\"\npassword_hash = \"{hash}\"\nroles = [\"load\"]\n")?;
+            user_tables
+                .push(format!("[[user]]\nusername = \"{name}\"\npassword_hash = \"{hash}\"\nroles = [\"load\"]\n"));
         }
         fs::write(path.join("users"), &plain)?;
         fs::write(path.join("acl"), rights)?;
@@ -163,8 +181,9 @@ impl Setup {
         let mut command = Command::new(absolute(self.programs.of(kind)));
         let configuration = directory.path().join("configuration");
         match kind {
-            Kind::Portcullis => {
-                fs::write(&configuration, self.portcullis(&ports, directory.path()))?;
+            Kind::Portcullis | Kind::PortcullisQuotas => {
+                let quotas = kind == Kind::PortcullisQuotas;
+                fs::write(&configuration, self.portcullis(&ports, directory.path(), quotas))?;
                 command.arg("serve").arg("--config").arg(&configuration);
             }
             Kind::Mosquitto => {
@@ -186,7 +205,9 @@ impl Setup {
     }
 
     /// broker.toml for this broker.
-    fn portcullis(&self, ports: &Ports, directory: &Path) -> String {
+    fn portcullis(&self, ports: &Ports, directory: &Path, quotas: bool) -> String {
+        let users =
+            self.user_tables.iter().fold(String::new(), |text, user| text + user + if quotas { QUOTA } else { "" });
         let own = self.directory.path().display();
         let Ports { plain, tls, metrics } = ports;
         format!(
@@ -235,7 +256,6 @@ permissions = [{{ context = "mqtt", operation = "read_write", resource = "load/#
 
 {users}"#,
             data = directory.join("data").display(),
-            users = self.user_tables,
         )
     }
 

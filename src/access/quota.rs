@@ -137,12 +137,6 @@ impl Rate {
     pub fn burst(self) -> u64 {
         self.burst.get()
     }
-
-    /// Nanoseconds in which it gives so much, rounded up.
-    pub fn nanoseconds_for(self, amount: u64) -> u64 {
-        let nanoseconds = (u128::from(amount) * 1_000_000_000).div_ceil(u128::from(self.per_second.get()));
-        u64::try_from(nanoseconds).unwrap_or(u64::MAX)
-    }
 }
 
 impl TryFrom<WrittenRate> for Rate {
@@ -184,13 +178,5 @@ mod tests {
             assert!(serde_json::from_str::<Quota>(wrong).is_err(), "{wrong}");
         }
         assert!(Quota::default().is_empty() && !quota.is_empty());
-    }
-
-    #[test]
-    fn times_are_never_in_the_users_favour_and_never_wrap() {
-        let third = Rate::new(3, Some(2)).unwrap();
-        assert_eq!((third.nanoseconds_for(1), third.nanoseconds_for(third.burst())), (333_333_334, 666_666_667));
-        let slow = Rate::new(1, Some(Rate::MOST)).unwrap();
-        assert_eq!(slow.nanoseconds_for(u64::MAX), u64::MAX);
     }
 }

@@ -62,6 +62,7 @@ use crate::access::{
     Auth, CertificateRecord, ManagedBy, Permission, Quota, RevocationReason, RoleName, User, UserId, Username,
 };
 pub use crate::audit::{Entry, Hash, Record, Report, Statement, Tip};
+use crate::authn::Source;
 pub use crate::directory::{Deletion, Document, End, HistoryEntry, NotRestored, RoleDocument, UserDocument};
 pub use crate::directory::{ObjectAction, ObjectChange, ObjectKind, SessionEffect, Standing, SubscriptionEffect};
 pub use crate::registry::{
@@ -163,6 +164,9 @@ pub struct UserView {
     /// When it last connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen_at: Option<Timestamp>,
+    /// From where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen_from: Option<Source>,
     /// For the next write.
     pub version: u64,
 }
@@ -186,6 +190,7 @@ impl From<&User> for UserView {
             managed_by: user.managed_by,
             created_at: user.created_at,
             last_seen_at: user.last_seen_at,
+            last_seen_from: None,
             version: user.version,
         }
     }

@@ -17,7 +17,7 @@ use super::State;
 use super::https::Peer;
 use super::problem::Problem;
 use super::routes::no_method;
-use crate::registry::{Answer, Binding, Door, MAX_PAYLOAD, Origin};
+use crate::registry::{Answer, Binding, Door, Format, MAX_PAYLOAD, Origin};
 
 /// RFC 8555 9.1.
 const PEM_CHAIN: &str = "application/pem-certificate-chain";
@@ -46,12 +46,13 @@ async fn register(
         Err(rejection) => return Problem::from(rejection).into_response(),
     };
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    told(&state.registry.register(&body, content_type, &origin(&peer)).await)
+    let answer = state.registry.register(&body, content_type, &origin(&peer)).await;
+    told(&answer, Format::of(content_type).unwrap_or_default())
 }
 
 /// A nonce for the address that asks.
 async fn challenge(Extract(state): Extract<Arc<State>>, Extension(peer): Extension<Peer>) -> Response {
-    told(&state.registry.challenge(&[], None, &origin(&peer)))
+    told(&state.registry.challenge(&[], None, &origin(&peer)), Format::Json)
 }
 
 /// The trust bundle.
@@ -59,7 +60,7 @@ async fn ca(Extract(state): Extract<Arc<State>>, Extension(peer): Extension<Peer
     let answer = state.registry.ca(&[], None, &origin(&peer));
     match &answer.ca {
         Some(bundle) => ([(CONTENT_TYPE, PEM_CHAIN)], bundle.clone()).into_response(),
-        None => told(&answer),
+        None => told(&answer, Format::Json),
     }
 }
 
@@ -75,9 +76,9 @@ fn origin(peer: &Peer) -> Origin {
     }
 }
 
-fn told(answer: &Answer) -> Response {
+fn told(answer: &Answer, format: Format) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = (status, [(CONTENT_TYPE, "application/json")], answer.to_json()).into_response();
+    let mut response = (status, [(CONTENT_TYPE, format.media_type())], answer.encode(format)).into_response();
     if let Some(seconds) = answer.retry_after {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }

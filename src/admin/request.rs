@@ -23,6 +23,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
 use super::problem::{Kind, Problem};
+use crate::registry::Format;
 
 /// From the first look at a body to its end.
 const BODY_TIME: Duration = Duration::from_mins(1);
@@ -133,8 +134,8 @@ fn same_site(headers: &HeaderMap, host: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// JSON, which no page can send to another site without asking first: and the answer to that question is no. A form can,
-/// but says that it is one.
+/// JSON or CBOR, which no page can send to another site without asking first: and the answer to that question is no. A form can,
+/// but says that it is one. Which of them an operation takes is its own affair.
 fn media_type(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
     if matches!(*method, Method::GET | Method::HEAD) {
         return Ok(());
@@ -142,7 +143,7 @@ fn media_type(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
     let has_body = headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
     let fits = match headers.get(CONTENT_TYPE) {
         None => !has_body,
-        Some(text) => text.to_str().is_ok_and(is_json),
+        Some(text) => text.to_str().is_ok_and(|text| is_json(text) || Format::of(Some(text)) == Some(Format::Cbor)),
     };
     if fits { Ok(()) } else { Err(super::extract::not_json()) }
 }

@@ -466,11 +466,12 @@ async fn users_are_shown_with_the_time_of_their_last_login() {
     let made = broker.ok("POST", "/api/users", historian()).await;
     assert_eq!(made["last_seen_at"], Value::Null);
     let user = broker.directory.policy().user_named(&"historian".parse().unwrap()).unwrap().id;
-    broker.directory.seen(user);
+    broker.directory.seen(user, "192.0.2.1".parse().unwrap());
     let seen = json!(broker.directory.last_seen(user));
     assert!(seen.is_string());
     let shown = broker.ok("GET", "/api/users/historian", Value::Null).await;
     assert_eq!((&shown["last_seen_at"], &shown["version"]), (&seen, &made["version"]));
+    assert_eq!((&made["last_seen_from"], &shown["last_seen_from"]), (&Value::Null, &json!("192.0.2.1")));
     let list = broker.ok("GET", "/api/users", Value::Null).await;
     assert_eq!(list["items"][0]["last_seen_at"], seen);
     let change = json!({ "version": made["version"], "description": "x" });

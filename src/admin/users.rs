@@ -217,7 +217,12 @@ pub(super) async fn update(
 
 /// The user as it is shown, with what is no part of the policy.
 fn view(state: &State, user: &User) -> UserView {
-    UserView { last_seen_at: state.directory.last_seen(user.id), ..UserView::from(user) }
+    let directory = &state.directory;
+    UserView {
+        last_seen_at: directory.last_seen(user.id),
+        last_seen_from: directory.last_source(user.id),
+        ..UserView::from(user)
+    }
 }
 
 pub(super) fn find(state: &State, name: &Username) -> Answer<Arc<User>> {

@@ -137,6 +137,15 @@ impl Authenticator {
         proven.map(|proven| proven.identity)
     }
 
+    /// These names were at home at these sources before the broker started: the failures of others do not count against
+    /// them there. The last ones are kept when there are more than the settings have room for.
+    pub fn spare(&self, homes: impl IntoIterator<Item = (Username, Source)>) {
+        let mut throttle = self.throttle.lock();
+        for (name, source) in homes {
+            throttle.succeeded(source, name.as_str());
+        }
+    }
+
     /// Forgets the remembered password of a user that is no more. (After any other change it no longer counts anyway.)
     pub fn forget(&self, user: UserId) {
         self.proofs.forget(user);

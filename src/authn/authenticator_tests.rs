@@ -124,14 +124,16 @@ async fn who_hangs_up_when_argon2_has_begun_is_charged() {
     let hasher = world.authenticator.hasher();
     for number in 0..10 {
         let stalled = hasher.stall();
-        let attempt = world.waiting(Source::V6(100 + number), "wrong").await;
+        let attempt = world.waiting(Source::V6(100 + number % 4), "wrong").await;
         drop(stalled);
         // There is one thread, and one queue for both: it is done with the attempt when it has done this.
         assert_eq!(hasher.verify(Lane::Login, Source::Local, b"x", None).await, Ok(false));
         drop(attempt);
     }
-    let refused = world.login_from(Source::V6(200), "device", "wrong").await.unwrap_err();
-    assert_eq!(refused, Refusal::Busy(Cause::Throttled));
+    for number in 100..102 {
+        let refused = world.login_from(Source::V6(number), "device", "wrong").await.unwrap_err();
+        assert_eq!(refused, Refusal::Busy(Cause::Throttled));
+    }
 }
 
 fn bad(cause: Cause) -> Refusal {
@@ -285,16 +287,31 @@ async fn guessing_slows_down_for_known_and_unknown_users_alike_and_locks_nobody_
     world.login("device", "right").await.unwrap();
     for name in ["device", "gone"] {
         let mut checked = 0;
-        for source in 100..130 {
-            let refused = world.login_from(Source::V6(source), name, "guess").await.unwrap_err();
+        for guess in 0..30 {
+            let refused = world.login_from(Source::V6(100 + guess % 3), name, "guess").await.unwrap_err();
             checked += usize::from(refused != Refusal::Busy(Cause::Throttled));
         }
         assert_eq!(checked, 10, "{name}");
     }
     // Even if its proof is forgotten, where it is at home it is heard; and the right guess is not told from a wrong one.
     world.directory.change("device", |user| user.description = "changed".into());
-    let guessed = world.login_from(Source::V6(130), "device", "right").await;
+    let guessed = world.login_from(Source::V6(100), "device", "right").await;
     assert_eq!(guessed.unwrap_err(), Refusal::Busy(Cause::Throttled));
+    assert!(world.login("device", "right").await.is_ok());
+    // Where it never was, and nobody guessed from, it is heard as well.
+    world.directory.change("device", |user| user.description = "changed again".into());
+    assert!(world.login_from(Source::V6(130), "device", "right").await.is_ok());
+}
+
+#[tokio::test]
+async fn who_was_at_home_before_a_restart_is_heard_after_it_however_much_is_guessed_from_there() {
+    let world = World::new(Auth::Password);
+    let device: Username = "device".parse().unwrap();
+    world.authenticator.spare([(device, HOME)]);
+    for guess in 0..30 {
+        world.login(&format!("nobody-{guess}"), "guess").await.unwrap_err();
+    }
+    assert_eq!(world.login("gone", "guess").await.unwrap_err(), Refusal::Busy(Cause::Throttled));
     assert!(world.login("device", "right").await.is_ok());
 }
 

@@ -6,6 +6,9 @@
 //!
 //! Nobody can lock out somebody else. A source that has once proven to be a user is *spared* for that user: the failures
 //! of others, from elsewhere or for other names, do not count against it; it has a bucket of its own for that user.
+//! A source that has not is heard a few times for each name, however many others fail in that name: whoever guesses from
+//! a thousand addresses gets a thousand times that little, and keeps nobody out. What is left to an attacker is to share
+//! the very address of a user that never logged in from there.
 //! A remembered password (the proof cache) and a certificate are let in before this file is asked at all.
 //!
 //! The buckets are of the GCRA kind: one instant each, the time at which the bucket will be full again.
@@ -33,16 +36,28 @@ pub struct ThrottleSettings {
     pub source: FailureRate,
     /// Of one name, from sources that are not spared. Default 10, then one in 30 seconds.
     pub user: FailureRate,
+    /// Of one name from one source that is not spared for it, when the others have used up `user`. Default 3, then one
+    /// an hour.
+    pub stranger: FailureRate,
     /// Of one name from one source that is spared for it. Default 10, then one in 6 seconds.
     pub spared: FailureRate,
-    /// Entries of each of the four tables. Default 65,536, together about 10 MiB when all are full.
+    /// Sources, names, and pairs of both, whose failures are remembered. Default 65,536 of each, together about 8 MiB.
     pub entries: usize,
+    /// Pairs of a name and a source that are spared. Default 262,144, about 16 MiB; the last half of them at least.
+    pub spared_entries: usize,
 }
 
 impl Default for ThrottleSettings {
     fn default() -> Self {
         let rate = |burst, seconds| FailureRate { burst, every: Duration::from_secs(seconds) };
-        Self { source: rate(20, 6), user: rate(10, 30), spared: rate(10, 6), entries: 65_536 }
+        Self {
+            source: rate(20, 6),
+            user: rate(10, 30),
+            stranger: rate(3, 3600),
+            spared: rate(10, 6),
+            entries: 65_536,
+            spared_entries: 262_144,
+        }
     }
 }
 
@@ -52,6 +67,7 @@ pub struct Throttle {
     names: RandomState,
     sources: Bounded<Source, Instant>,
     users: Bounded<Name, Instant>,
+    /// At the rate `spared` for a pair that is spared, at `stranger` for any other.
     pairs: Bounded<(Name, Source), Instant>,
     /// Where each user has proven itself.
     spared: Bounded<(Name, Source), ()>,
@@ -69,7 +85,7 @@ impl Throttle {
             sources: Bounded::new(settings.entries),
             users: Bounded::new(settings.entries),
             pairs: Bounded::new(settings.entries),
-            spared: Bounded::new(settings.entries),
+            spared: Bounded::new(settings.spared_entries),
         }
     }
 
@@ -80,11 +96,13 @@ impl Throttle {
     pub fn admit(&self, source: Source, name: &str, now: Instant) -> Result<(), Duration> {
         let name = self.names.hash_one(name);
         let pair = (name, source);
-        let ThrottleSettings { source: by_source, user: by_user, spared: by_pair, .. } = self.settings;
+        let limits = &self.settings;
+        let of_pair = self.pairs.get(&pair);
         let wait = if self.spared.get(&pair).is_some() {
-            by_pair.wait(self.pairs.get(&pair), now)
+            limits.spared.wait(of_pair, now)
         } else {
-            by_source.wait(self.sources.get(&source), now).max(by_user.wait(self.users.get(&name), now))
+            let of_name = limits.user.wait(self.users.get(&name), now).min(limits.stranger.wait(of_pair, now));
+            limits.source.wait(self.sources.get(&source), now).max(of_name)
         };
         if wait.is_zero() { Ok(()) } else { Err(wait) }
     }
@@ -100,21 +118,27 @@ impl Throttle {
     pub fn failed(&mut self, source: Source, name: &str, now: Instant) {
         let name = self.names.hash_one(name);
         let pair = (name, source);
-        let ThrottleSettings { source: by_source, user: by_user, spared: by_pair, .. } = self.settings;
-        if self.spared.get(&pair).is_some() {
-            let full = by_pair.charge(self.pairs.get(&pair), now);
-            self.pairs.insert(pair, full);
-        } else {
-            let full = by_source.charge(self.sources.get(&source), now);
+        let limits = &self.settings;
+        let spared = self.spared.get(&pair).is_some();
+        let of_pair = if spared { limits.spared } else { limits.stranger };
+        let full = of_pair.charge(self.pairs.get(&pair), now);
+        self.pairs.insert(pair, full);
+        if !spared {
+            let full = limits.source.charge(self.sources.get(&source), now);
             self.sources.insert(source, full);
-            let full = by_user.charge(self.users.get(&name), now);
+            let full = limits.user.charge(self.users.get(&name), now);
             self.users.insert(name, full);
         }
     }
 
     /// The password was right: this source is spared for this user from now on.
     pub fn succeeded(&mut self, source: Source, name: &str) {
-        self.spared.insert((self.names.hash_one(name), source), ());
+        let pair = (self.names.hash_one(name), source);
+        if self.spared.get(&pair).is_none() {
+            // What it owes as a stranger is counted in hours, which would keep it out as one that is at home.
+            self.pairs.remove(&pair);
+        }
+        self.spared.insert(pair, ());
     }
 }
 
@@ -163,27 +187,58 @@ mod tests {
     }
 
     #[test]
-    fn guesses_for_one_user_are_limited_whatever_sources_they_come_from() {
+    fn guesses_for_one_user_are_limited_by_how_many_addresses_the_attacker_has() {
         let (mut throttle, now) = (Throttle::new(ThrottleSettings::default()), Instant::now());
-        assert_eq!((0..1000).filter(|n| guess(&mut throttle, Source::V6(*n), "admin", now)).count(), 10);
-        let hour = 3600;
-        let mut guesses = 0;
-        for at in 1..=hour {
-            guesses +=
-                (0..10).filter(|n| guess(&mut throttle, Source::V6(at * 10 + n), "admin", now + second(at))).count();
+        let mut round = |at: u64, addresses: u64| {
+            (0..addresses * 10)
+                .filter(|n| guess(&mut throttle, Source::V6(n % addresses), "admin", now + second(at)))
+                .count()
+        };
+        assert_eq!(round(0, 5), 5 * 3, "three of each address, the first ten of all among them");
+        assert_eq!(round(0, 1000), 995 * 3);
+        let hour = (1..360).map(|at| round(at * 10, 20)).sum::<usize>();
+        assert!(hour <= 120, "what the name has, one in 30 seconds, and nothing more: {hour}");
+        let next = round(3600, 1000);
+        assert!((980..=1001).contains(&next), "one an hour of each address that had used up its own: {next}");
+    }
+
+    #[test]
+    fn one_address_alone_has_what_the_name_has() {
+        let (mut throttle, now) = (Throttle::new(ThrottleSettings::default()), Instant::now());
+        assert_eq!((0..1000).filter(|_| guess(&mut throttle, HOME, "admin", now)).count(), 10);
+        let hour = (1..=3600).filter(|at| guess(&mut throttle, HOME, "admin", now + second(*at))).count();
+        assert_eq!(hour, 120, "one in 30 seconds");
+    }
+
+    #[test]
+    fn a_distributed_attack_on_a_user_does_not_lock_it_out_where_it_never_was() {
+        let (mut throttle, now) = (Throttle::new(ThrottleSettings::default()), Instant::now());
+        for at in 0..600 {
+            for n in 100..200 {
+                guess(&mut throttle, Source::V6(n), "device", now + second(at));
+            }
         }
-        assert_eq!(guesses, 120, "one in 30 seconds");
+        let now = now + second(600);
+        assert!(throttle.admit(Source::V6(100), "device", now).is_err());
+        // Whoever mistypes twice, and then is at home: as if nobody had guessed.
+        assert!(guess(&mut throttle, ELSEWHERE, "device", now) && guess(&mut throttle, ELSEWHERE, "device", now));
+        assert_eq!(throttle.admit(ELSEWHERE, "device", now), Ok(()));
+        throttle.succeeded(ELSEWHERE, "device");
+        assert_eq!((0..1000).filter(|_| guess(&mut throttle, ELSEWHERE, "device", now)).count(), 10);
     }
 
     #[test]
     fn a_distributed_attack_on_a_user_does_not_lock_out_where_it_is_at_home() {
         let (mut throttle, now) = (Throttle::new(ThrottleSettings::default()), Instant::now());
         throttle.succeeded(HOME, "device");
-        for n in 100..10_000 {
-            guess(&mut throttle, Source::V6(n), "device", now);
+        for _ in 0..10 {
+            for n in 100..10_000 {
+                guess(&mut throttle, Source::V6(n), "device", now);
+            }
+            while guess(&mut throttle, ELSEWHERE, "device", now) {}
         }
         assert!(throttle.admit(ELSEWHERE, "device", now).is_err());
-        assert_eq!(throttle.admit(HOME, "device", now), Ok(()));
+        assert_eq!((0..1000).filter(|_| guess(&mut throttle, HOME, "device", now)).count(), 10, "of its own");
     }
 
     #[test]
@@ -207,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_a_million_sources_leaves_memory_bounded() {
-        let settings = ThrottleSettings { entries: 1000, ..ThrottleSettings::default() };
+        let settings = ThrottleSettings { entries: 1000, spared_entries: 1000, ..ThrottleSettings::default() };
         let (mut throttle, now) = (Throttle::new(settings), Instant::now());
         for n in 0..1_000_000 {
             throttle.failed(Source::V6(n), if n % 2 == 0 { "a" } else { "b" }, now);

@@ -119,7 +119,7 @@ impl BrokerHandle {
         });
         if let Some(Origin { user, quota: Some(quota), .. }) = origin {
             let usage = self.server.sessions.usage(Owner::User(user));
-            let weight = || Message::weight(&topic, &payload, None);
+            let weight = Message::weight(&topic, &payload, None);
             if let Err(kind) = usage.publish(quota, weight, self.server.clock.instant()) {
                 self.server.metrics.quota_exceeded.inc(kind);
                 return Err(NotPublished::OverQuota);

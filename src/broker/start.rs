@@ -28,7 +28,8 @@ use crate::{
     files,
     metrics::Metrics,
     net::{
-        Admission, ClientCertificate, Inside, Listener, Server, ServerKey, Sessions, TlsAcceptor, TlsSettings, Workers,
+        Admission, ClientCertificate, Departures, Inside, Listener, Server, ServerKey, Sessions, TlsAcceptor,
+        TlsSettings, Workers,
     },
     pki::{CertificateAuthority, Origin, ServerName, Signer},
     priority::Priority,
@@ -89,6 +90,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         Arc::clone(&metrics),
     )
     .map_err(no_random)?;
+    authenticator.spare(directory.last_sources());
     reconcile(&config, &directory, &hasher, &password_policy).await?;
     let first_admin = first_admin(&config, &directory, &hasher, &password_policy, show_password).await?;
     let registry = Registry::open(
@@ -134,9 +136,12 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         first_admin,
     };
     let mailbox = settings::mailbox(&config);
+    let acceptors =
+        Workers::start("acceptor", workers, Some(Priority::Connecting)).map_err(system("start a thread"))?;
     let server = Arc::new(Server {
         workers: Workers::start("worker", workers, None).map_err(system("start a thread"))?,
-        acceptors: Workers::start("acceptor", workers, Some(Priority::Connecting)).map_err(system("start a thread"))?,
+        departures: Departures::new(&acceptors),
+        acceptors,
         admission: Admission::new(config.limits.connections, config.limits.connections_per_address),
         registrations: Admission::new(REGISTRATION_SESSIONS.0, REGISTRATION_SESSIONS.1),
         sessions: Sessions::new(mailbox.clone(), config.limits.sessions),

@@ -111,6 +111,8 @@ pub(super) fn run(parts: Parts<'_>) {
     }));
     control.spawn(Arc::clone(server).look_after_sessions(shutdown.subscribe()));
     control.spawn(expire_rules(Arc::clone(server), expiry, shutdown.subscribe()));
+    let events = server.registry.watch();
+    control.spawn(net::publish_registry_events(Arc::clone(server), events, shutdown.subscribe()));
     control.spawn(tick_registry(Arc::clone(server), shutdown.subscribe()));
     control.spawn(keep_audit(Arc::clone(&parts.keeper), shutdown.subscribe()));
     control.spawn(Arc::clone(&parts.crl).run(shutdown.subscribe()));

@@ -157,7 +157,8 @@ fn show_user(user: &UserView) -> String {
     fields.add("expires", output::time_or(user.expires_at, ""));
     fields.add("owner", output::managed_by(user.managed_by));
     fields.add("created", output::time(user.created_at));
-    fields.add("last seen", output::time_or(user.last_seen_at, ""));
+    let from = user.last_seen_from.map(|from| format!(" from {from}")).unwrap_or_default();
+    fields.add("last seen", output::time_or(user.last_seen_at, "") + &from);
     fields.add("version", user.version.to_string());
     let mut text = fields.to_string() + &rules(&user.permissions);
     if !user.certificates.is_empty() {

@@ -147,7 +147,7 @@ fn user() -> Value {
             "queue_messages": 70, "queue_bytes": 80000
         },
         "publish_prefix": "site1/", "client_id": "${username}-*", "expires_at": "2030-01-01T00:00:00Z",
-        "managed_by": "api", "created_at": "2026-01-01T10:11:12.5Z", "last_seen_at": "2026-02-03T04:05:06Z", "version": 7
+        "managed_by": "api", "created_at": "2026-01-01T10:11:12.5Z", "last_seen_at": "2026-02-03T04:05:06Z", "last_seen_from": "192.0.2.1", "version": 7
     })
 }
 

@@ -18,6 +18,7 @@ use super::state::State;
 use super::{Actor, Change, DirectoryError, ErrorKind, Expected, NewUser, ObjectChange, Subject, Transaction};
 use crate::access::{Auth, ManagedBy, Policy, PolicyVersion, Role, RoleName, User, UserId, Username};
 use crate::audit::{self, Chain, Event, Note};
+use crate::authn::Source;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::store::{Batch, Store};
@@ -197,14 +198,24 @@ impl Directory {
     }
 
     /// This user has just connected. Cheap: nothing is written, and no snapshot changes.
-    pub fn seen(&self, user: UserId) {
-        self.last_seen.record(user, self.clock.timestamp());
+    pub fn seen(&self, user: UserId, from: Source) {
+        self.last_seen.record(user, from, self.clock.timestamp());
     }
 
     /// When this user last connected; `None`: never, or before a crash that came sooner than the next
     /// [`Directory::save_last_seen`].
     pub fn last_seen(&self, user: UserId) -> Option<Timestamp> {
-        self.last_seen.get(user)
+        self.last_seen.get(user).map(|(at, _)| at)
+    }
+
+    /// From where this user last connected, as far as [`Directory::last_seen`] knows.
+    pub fn last_source(&self, user: UserId) -> Option<Source> {
+        self.last_seen.get(user).and_then(|(_, from)| from)
+    }
+
+    /// From where each user last connected, the latest login at the end. Costs what there are users.
+    pub fn last_sources(&self) -> Vec<(Username, Source)> {
+        self.last_seen.homes(&self.policy())
     }
 
     /// Writes the times of [`Directory::seen`] that are new to the store. To be called once an hour, and at the end.

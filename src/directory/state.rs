@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::delegation;
 use super::history::{HISTORY, History};
-use super::last_seen::LAST_SEEN;
+use super::last_seen::{LAST_SEEN, LAST_SOURCE};
 use super::revocation::{self, REVOKED, REVOKED_ISSUERS, RevokedIssuer};
 use super::{Actor, Affected, Change, DirectoryError, Expected, ObjectAction, ObjectChange, ObjectKind};
 use super::{Subject, Transaction};
@@ -265,8 +265,9 @@ fn touched(kind: ObjectKind, name: Option<String>, was: bool, version: Option<u6
 
 /// The tables that no other module may write to.
 fn is_ours(table: &[u8]) -> bool {
-    let own = [USERS.name(), ROLES.name(), LAST_SEEN.name(), HISTORY.name(), REVOKED.name(), REVOKED_ISSUERS.name()];
-    own.iter().any(|own| table == own.as_bytes()) || audit::is_ours(table)
+    let seen = [LAST_SEEN.name(), LAST_SOURCE.name()];
+    let own = [USERS.name(), ROLES.name(), HISTORY.name(), REVOKED.name(), REVOKED_ISSUERS.name()];
+    own.iter().chain(&seen).any(|own| table == own.as_bytes()) || audit::is_ours(table)
 }
 
 /// What the audit log says of a user before and after a transaction.

@@ -18,6 +18,7 @@
 //! | `expires_at` | end of the user |
 //! | `managed_by` | `config` (broker.toml), `api` (command line, REST, embedder) or `registry` |
 //! | `last_seen_at` | when it last logged in over MQTT; saved once an hour and at shutdown, so a crash loses up to an hour of it |
+//! | `last_seen_from` | from where it did: an IPv4 address or a /64 of IPv6. There it stays at home after a restart, whoever guesses in its name |
 //! | `version` | counts its changes; a write names the version that it read and gets 409 when it lost the race |
 //!
 //! A **role** is a named set of permissions. Two are built in and cannot be changed: `admin` (everything) and `observer`
@@ -51,8 +52,8 @@
 //!    another; such a policy is refused when it is made.
 //! 6. With a `publish_prefix` the topic of a PUBLISH or Will is prefix and topic together, before the rules are asked.
 //! 7. No client may publish to a topic that begins with `$`, whatever the rules say, but for the operations of the
-//!    [registry](super::registry). `$registry/admin/...` and `$registry/events/...` are not available in this version: nothing can
-//!    be published to the former, and nothing is sent on the latter.
+//!    [registry](super::registry). Those of `$registry/admin/...` are not available in this version: nothing can
+//!    be published there. On `$registry/events/...` the registry tells what happens, to whom a rule lets read it.
 //! 8. Too high a QoS, and RETAIN without the right to it, are refused on PUBLISH; on SUBSCRIBE the QoS is lowered. To clear a
 //!    retained message needs the same right as to set it.
 //!
@@ -152,7 +153,9 @@
 //! Each is optional; a user has what `[limits]` admit where it has no quota, and the smaller bound where it has one. All
 //! sessions of a user share its rates: over any stretch of `t` seconds it publishes at most `per_second * t + burst`. Nobody begins
 //! anew by connecting anew. A message larger than the burst of `publish_bytes` is never taken. A message that the rules refuse,
-//! and a QoS 2 message that is sent again, count for nothing; a Will is always published, and takes what is there.
+//! and a QoS 2 message that is sent again, count for nothing; a Will is always published, and takes what is there. While one
+//! connection of a user is in the middle of many messages, it holds up to a sixteenth of what is left; what it does not use of that is there
+//! again when they are handled.
 //!
 //! A changed quota holds from the next packet on. It takes nothing away: whoever has more than a lower quota admits keeps it and
 //! gets no more. What is refused is counted by kind, as `portcullis_quota_exceeded_total`.

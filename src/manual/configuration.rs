@@ -53,7 +53,9 @@
 //! | requests over HTTPS | [rest](super::rest) lists their bounds |
 //! | denied requests | kept for 24 hours, at most 4 for each name |
 //! | failed passwords of one source address | 20 at once, then one in 6 seconds |
-//! | failed passwords for one user name, from sources that never proved to be that user | 10 at once, then one in 30 seconds |
+//! | failed passwords for one user name, from sources that never proved to be that user | 10 at once, then one in 30 seconds; from each source 3 at once, then one an hour, when the others have used that up |
+//! | failed passwords for one user name, from a source that proved to be that user | 10 at once, then one in 6 seconds |
+//! | sources that are remembered to have proved to be a user | 262,144; over a restart the last one of each user |
 //! | users whose verified password is remembered in memory | 200,000 |
 //! | reason of a denial, comment of a grant | 1,024 bytes |
 //! | a nonce of the registry | 5 minutes, once; 131,072 spent ones are remembered, with more no request with a nonce is taken |

@@ -53,7 +53,9 @@
 //!
 //! # Operations
 //!
-//! Publish JSON to `$registry/<operation>`, with any QoS.
+//! Publish JSON to `$registry/<operation>`, with any QoS; or, in MQTT 5 and over HTTPS, CBOR (RFC 8949) with the Content Type `application/cbor`.
+//! The answer, also one that is pushed later, is in the form of its question, and says so in its Content Type. In CBOR the fields have the same names
+//! and kinds: text where JSON has a string, PEM included. The invitation to renew is JSON.
 //!
 //! | operation | message | answer |
 //! |---|---|---|
@@ -74,7 +76,7 @@
 //! | `username` | required; as in [access](super::access), not a reserved one |
 //! | `csr` | a certification request, PEM |
 //! | `password` | text that meets the `[password]` policy |
-//! | `context` | any JSON of at most 4 KiB, shown to the operator |
+//! | `context` | anything that JSON can hold, at most 4 KiB of it, shown to the operator |
 //! | `roles`, `permissions` | what it would like; shown to the operator, granted only if the operator says so |
 //! | `token` | a [claim token](#claim-tokens) |
 //! | `id` | echoed |
@@ -202,8 +204,11 @@
 //! | `registry grant ID [--role R]... [--permission JSON]... [--publish-prefix P/] [--expires TIME] [--comment TEXT]` | makes the user, its rights and its certificate in one transaction |
 //! | `registry deny ID --reason TEXT [--comment TEXT]` | the device is told the reason, not the comment |
 //! | `registry replace USERNAME [--for 24h] [--source CIDR]... [--cancel]`, `registry replacements` | lets a new key take the name of a user, see [Replacing](#replacing) |
-//!
 //! | `registry token create [--role R]... [--permission JSON]... [--publish-prefix P/] [--expires TIME] [--uses N] [--for 24h] [--username PATTERN] [--source CIDR]... [--comment TEXT]`, `registry token list`, `show ID`, `revoke ID` | see [Claim tokens](#claim-tokens) |
+//!
+//! `registry watch` tells what happens; over MQTT a message on `$registry/events/<event>` does (`requested`, `granted`, `denied`, `expired`, `displaced`,
+//! `unlocked`, `locked`; QoS 1, JSON, not retained), to every session whose rules let it read that topic: `mqtt read $registry/events/#` for all of
+//! them. When more than 256 happen faster than they can be told, `$registry/events/missed` says how many were left out.
 //!
 //! A comment of a grant, a denial or a token stays with it and goes into the [audit log](super::audit): write no secrets into it.
 //!

@@ -44,9 +44,9 @@
 //! | guessing passwords | failures limited by source and by name; argon2id | `guessing_is_slowed_down`, `guessing_slows_down_for_known_and_unknown_users_alike_and_locks_nobody_out` |
 //! | finding out which users exist | same answer, same work for unknown users | `a_wrong_password_and_an_unknown_user_look_the_same` |
 //! | finding out which users exist by enrolling with a plain CONNECT | the same answer, the same work, a code that looks like one; that door is shut unless an operator opens it | `a_name_that_somebody_has_is_told_what_a_free_one_is`, `a_code_outlives_a_restart_whether_there_is_a_request_or_not` |
-//! | locking somebody out by failing in their name | sources that proved to be the user before are spared | `an_attacker_behind_the_same_address_does_not_lock_out_a_user_at_home_there`, `a_flood_of_a_million_sources_leaves_memory_bounded` |
+//! | locking somebody out by failing in their name | sources that proved to be the user before are spared, after a restart as well; every other source is heard a few times, whoever else fails in that name | `a_distributed_attack_on_a_user_does_not_lock_it_out_where_it_never_was`, `who_was_at_home_before_a_restart_is_heard_after_it_however_much_is_guessed_from_there`, `an_attacker_behind_the_same_address_does_not_lock_out_a_user_at_home_there`, `a_flood_of_a_million_sources_leaves_memory_bounded` |
 //! | burning the processor with logins | argon2 on threads of its own, bounded queue, "server busy"; who hangs up gets no more of it, and is charged for what it got | `a_full_queue_tells_known_and_unknown_users_alike_that_it_is_busy`, `who_hangs_up_before_argon2_begins_costs_nothing_and_is_not_charged`, `who_hangs_up_when_argon2_has_begun_is_charged`, `a_login_whose_client_has_hung_up_is_dropped` |
-//! | holding up messages by a storm of connections | accept, handshake, CONNECT, login and the end of a connection on threads of their own, which have the lower priority (Linux) | `only_the_thread_that_asks_is_lowered_and_never_raised`; what it does is measured by the scenario "storm" of benches/live |
+//! | holding up messages by a storm of connections | accept, handshake, CONNECT, login and the end of a connection on threads of their own, which have the lower priority (Linux); ends are worked off a few at a time | `only_the_thread_that_asks_is_lowered_and_never_raised`, `others_on_the_thread_get_their_turns_in_between`; what it does is measured by the scenario "storm" of benches/live |
 //! | passwords compared byte by byte until one differs | constant time | `secrets_are_compared_in_constant_time` |
 //! | names that look like somebody's, or like a topic | a user name has few characters; all others are nobody's | `an_odd_user_name_is_nobodys` |
 //! | a certificate used for another name, revoked, expired, or of a deleted user | checked against the user at every CONNECT | `a_certificate_speaks_for_no_other_name`, `a_certificate_without_a_user_off_record_revoked_or_expired_is_refused`, `a_revoked_certificate_ends_its_sessions` |
@@ -180,7 +180,9 @@
 //!   and buffers of each connection. Lower `limits.queue_total_bytes`, `limits.sessions`, `limits.connections` and `limits.retained_bytes` to what yours has.
 //! - The metrics endpoint asks for no credentials.
 //! - The plaintext listener on loopback trusts the machine: other users of it can try passwords there, and root can read along.
-//! - A client that logs in for the first time, or from an address that it never came from, while its very name is guessed at from many addresses, waits: one wrong
-//!   password in 30 seconds is all that such a name has for strangers. Where it has logged in before, it is spared; with a certificate it is not concerned.
+//! - Whoever guesses from the very address that a user comes from (behind the same NAT) delays its first login there: one wrong password in 6 seconds is
+//!   all that such an address has for names that never logged in from it. Those that did are spared; a certificate is not concerned.
+//! - Whoever has a thousand addresses has three guesses for a name from each at once, and one an hour from then on: that is the price of locking nobody
+//!   out. The argon2 threads bound them all together, about 55 a second for each worker. Passwords that are drawn, not thought of, do not mind.
 //! - After a restart every password login costs one argon2 hash, about 55 a second for each worker with the defaults. Use certificates for fleets.
 //! - While the registry is open, whoever reaches the listener can put a request on record under any free name.

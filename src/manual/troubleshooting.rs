@@ -54,6 +54,7 @@
 //! | CONNACK 0x85 or 2 | `+` or `#` in the client identifier | another one |
 //! | PUBACK 0x87, or a 3.1.1 connection that closes after a PUBLISH | not permitted | `explain USER publish TOPIC` |
 //! | SUBACK 0x87 or 0x80 | not permitted, or only in part | `explain USER subscribe FILTER`; perhaps `access.partial_subscription = "filter"` |
+//! | connecting takes long while messages pass as ever | other programs take all cores: connections are brought in at a lower priority (on Linux nice 5, passwords nice 10), so that a storm of them yields to messages | give the broker more weight than those, as with `CPUWeight=` or `Nice=-5` in its systemd unit |
 //! | DISCONNECT 0x8E | somebody connected as the same user with the same client identifier | different client identifiers |
 //! | DISCONNECT 0x87, or a reset connection | the user was changed: disabled, deleted, another password; or its certificate or itself has expired | `user show` |
 //! | DISCONNECT 0x93 | more unacknowledged messages than Receive Maximum | a fault of the client |

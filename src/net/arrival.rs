@@ -259,7 +259,7 @@ pub(super) async fn finish(transport: &mut Transport, output: &mut OutputBuffer)
             match transport.try_read(&mut rest) {
                 Ok(0) => return Ok::<_, io::Error>(()),
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => transport.readable().await?,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => drop(transport.readable().await?),
                 Err(error) => return Err(error),
             }
         }

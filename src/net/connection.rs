@@ -3,7 +3,8 @@
 //! Enters: a socket and whom it was admitted as. Leaves: nothing; the session lives on in the table if it is to. Everything
 //! that decides or writes happens in [`Connection::turn`], under the session's gate, by the rules of that moment;
 //! everything that waits happens outside of it. A connection never waits for another one. It lives on a worker; when its
-//! peer is gone it ends on an acceptor, so that ten thousand that end at once keep nobody waiting who goes on.
+//! peer is gone the worker does no more than hand it over, and it ends on an acceptor: ten thousand that end at once keep
+//! nobody waiting who goes on.
 
 use std::{
     future,
@@ -27,12 +28,13 @@ use tokio::{
 use super::{
     Server,
     arrival::{Arrival, Counted, finish},
+    departures::{self, Depart},
     link::{self, HIGH_WATER, Link},
     listener::Listener,
     login::{Admitted, Standing},
     registry::{self, Mouth},
     sessions::{Gate, SessionCell, UserPlace},
-    transport::Transport,
+    transport::{Readable, Transport},
     workers::Worker,
 };
 use crate::{
@@ -76,6 +78,15 @@ pub(super) struct Connection {
     wake: Arc<Notify>,
     open_requests: Arc<AtomicUsize>,
     _counted: Counted,
+}
+
+/// Connections whose workers are done with them.
+pub(crate) type Departures = departures::Departures<Departing>;
+
+/// A connection that ends, or of which nothing is left to do but what its peer left behind.
+pub(crate) struct Departing {
+    connection: Box<Connection>,
+    shutdown: watch::Receiver<bool>,
 }
 
 /// Why a connection that was admitted serves no session after all.
@@ -193,7 +204,7 @@ impl Connection {
         };
         drop(gate);
         if let Owner::User(user) = key.owner {
-            server.directory.seen(user);
+            server.directory.seen(user, peer.ip().into());
             registry::confirm(&server, &admitted, user);
         }
         Ok(Box::new(Self {
@@ -230,19 +241,14 @@ impl Connection {
             return self.farewell().await;
         }
         let server = Arc::clone(&self.server);
-        server.acceptors.spawn(async move {
-            if self.link.closing.is_none() {
-                self.serve(Stage::Leaving, &mut shutdown).await;
-            }
-            self.farewell().await;
-        });
+        server.departures.push(self.number, Departing { connection: self, shutdown });
     }
 
     async fn serve(&mut self, stage: Stage, shutdown: &mut watch::Receiver<bool>) {
         let mut timer = Box::pin(time::sleep(Duration::from_secs(0)));
         let mut armed: Option<Instant> = None;
         let mut stopping = false;
-        let mut try_read = stage == Stage::Live;
+        let mut try_read = true;
         // Nothing is left in the socket or in the TLS session that readiness would not announce.
         let mut drained = true;
         loop {
@@ -286,7 +292,9 @@ impl Connection {
             tokio::select! {
                 biased;
                 ready = self.transport.readable(), if next.read => match ready {
-                    Ok(()) => try_read = true,
+                    // Not even looked at here: what it sent last is read where it departs.
+                    Ok(Readable::ToTheEnd) if stage == Stage::Live => return,
+                    Ok(_) => try_read = true,
                     Err(_) => self.end(EndCause::ConnectionLost),
                 },
                 ready = self.transport.writable(), if next.write => {
@@ -370,6 +378,7 @@ impl Connection {
         let mut more_input = false;
         if gate.ended.is_none_or(|cause| cause == EndCause::ConnectionLost) {
             more_input = handle_input(&server, &cell, &mut gate, &cx, link, &mut self.decoder, &mut self.input);
+            gate.session.handle_pause();
         }
         // After the input: a packet that came in time counts, however late a busy machine looks at it.
         if link.closing.is_none() && gate.ended.is_none() && gate.session.poll_timeout().is_some_and(|at| at <= cx.now)
@@ -517,6 +526,16 @@ impl Connection {
             }
             _ => finish(&mut self.transport, &mut self.link.output).await,
         }
+    }
+}
+
+impl Depart for Departing {
+    async fn depart(self) {
+        let Self { mut connection, mut shutdown } = self;
+        if connection.link.closing.is_none() {
+            connection.serve(Stage::Leaving, &mut shutdown).await;
+        }
+        connection.farewell().await;
     }
 }
 

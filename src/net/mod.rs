@@ -11,7 +11,9 @@ mod admission;
 mod arrival;
 mod backlog;
 mod connection;
+mod departures;
 mod effects;
+mod events;
 mod https;
 mod link;
 mod listener;
@@ -30,6 +32,8 @@ use tokio::sync::watch;
 pub use self::tls::TlsError;
 pub(crate) use self::{
     admission::Admission,
+    connection::Departures,
+    events::publish_registry_events,
     https::{HttpsListener, HttpsPeer, Times, run as serve_https},
     listener::{Listener, run as listen},
     sessions::{SessionCell, Sessions},
@@ -86,6 +90,8 @@ pub(crate) struct Server {
     pub(crate) workers: Workers,
     /// Bring connections in and see them out.
     pub(crate) acceptors: Workers,
+    /// Connections that wait for that.
+    pub(crate) departures: Departures,
     pub(crate) admission: Arc<Admission>,
     /// Places for registration sessions.
     pub(crate) registrations: Arc<Admission>,

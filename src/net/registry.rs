@@ -18,7 +18,7 @@ use super::{
 use crate::{
     access::UserId,
     mqtt::TopicName,
-    registry::{Answer, AnswerSink, Binding, Caller, Door, Invitation, Origin, ReturnPath},
+    registry::{Answer, AnswerSink, Binding, Caller, Door, Format, Invitation, Origin, ReturnPath},
     session::{RegistryAnswer, RegistryOperation, RegistryRequest},
 };
 
@@ -50,7 +50,8 @@ impl AnswerSink for Mouth {
         gate.answers.push_back(RegistryAnswer {
             response_topic: path.response_topic.clone(),
             correlation_data: path.correlation_data.clone(),
-            payload: Bytes::from(answer.to_json()),
+            payload: Bytes::from(answer.encode(path.format)),
+            content_type: path.format.media_type(),
         });
         drop(gate);
         cell.mailbox.call();
@@ -78,7 +79,12 @@ pub(super) fn invitation(server: &Server, gate: &Gate, topic: TopicName) -> Opti
     let record = records.iter().find(|record| record.fingerprint == *fingerprint)?;
     server.metrics.registry_invitations.inc();
     let invitation = Invitation { serial: &record.serial, not_after: record.not_after };
-    Some(RegistryAnswer { response_topic: topic, correlation_data: None, payload: Bytes::from(invitation.to_json()) })
+    Some(RegistryAnswer {
+        response_topic: topic,
+        correlation_data: None,
+        payload: Bytes::from(invitation.to_json()),
+        content_type: Format::Json.media_type(),
+    })
 }
 
 /// Whoever asks.
@@ -96,7 +102,12 @@ impl Asker {
     /// Asks, and answers.
     pub(super) async fn ask(&self, request: RegistryRequest, busy: bool) {
         let registry = &self.server.registry;
-        let path = ReturnPath { response_topic: request.response_topic, correlation_data: request.correlation_data };
+        let (payload, content_type) = (&request.payload, request.content_type.as_deref());
+        let path = ReturnPath {
+            response_topic: request.response_topic,
+            correlation_data: request.correlation_data,
+            format: Format::of(content_type).unwrap_or_default(),
+        };
         let sink: Arc<dyn AnswerSink> = Arc::clone(&self.mouth) as _;
         let origin = Origin {
             source: self.source,
@@ -105,7 +116,6 @@ impl Asker {
             binding: Binding::Connection(self.connection),
             sink: Some((Arc::downgrade(&sink), path.clone())),
         };
-        let (payload, content_type) = (&request.payload, request.content_type.as_deref());
         let answer = match request.operation {
             _ if busy => registry.busy(payload, content_type),
             RegistryOperation::Register => registry.register(payload, content_type, &origin).await,

@@ -6,7 +6,7 @@ use std::io;
 
 use bytes::BytesMut;
 use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::{io::Interest, net::TcpStream};
 
 use super::{tls::TlsStream, workers::Worker};
 
@@ -14,6 +14,14 @@ use super::{tls::TlsStream, workers::Worker};
 pub(super) enum Transport {
     Plain(TcpStream),
     Tls(TlsStream),
+}
+
+/// What there is to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readable {
+    Bytes,
+    /// Whatever there is, it is the last: the peer has ended the stream, or broken it.
+    ToTheEnd,
 }
 
 impl Transport {
@@ -41,8 +49,9 @@ impl Transport {
         }
     }
 
-    pub(super) async fn readable(&self) -> io::Result<()> {
-        self.tcp().readable().await
+    pub(super) async fn readable(&self) -> io::Result<Readable> {
+        let ready = self.tcp().ready(Interest::READABLE).await?;
+        Ok(if ready.is_read_closed() { Readable::ToTheEnd } else { Readable::Bytes })
     }
 
     pub(super) async fn writable(&self) -> io::Result<()> {

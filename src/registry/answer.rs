@@ -1,4 +1,4 @@
-//! What the registry says: one JSON object for every operation, state and error.
+//! What the registry says: one object, in JSON or CBOR, for every operation, state and error.
 //!
 //! Entering: verdicts. Leaving: [`Answer`], whose `status` is HTTP's at every door. Never: a private key, a password, a hash.
 
@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::format::Format;
 use super::message::MessageError;
 use crate::access::{Auth, Permission, RoleName, Username};
 use crate::clock::Duration;
@@ -111,10 +112,9 @@ impl Answer {
         )
     }
 
-    /// The JSON.
-    pub fn to_json(&self) -> Vec<u8> {
-        // INVARIANT: strings, numbers and lists only: serializing cannot fail.
-        serde_json::to_vec(self).unwrap_or_default()
+    /// As it is sent.
+    pub fn encode(&self, format: Format) -> Vec<u8> {
+        format.write(self)
     }
 }
 

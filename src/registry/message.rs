@@ -1,12 +1,14 @@
-//! What a device says: the JSON of `register`, checked field by field.
+//! What a device says: the JSON or CBOR of `register`, checked field by field.
 //!
 //! Entering: bytes of anybody, at most 16 KiB. Leaving: a [`RegisterMessage`] whose parts are all of their types, or a
 //! [`MessageError`] with a stable word and a sentence. Never: a secret or a whole payload in an error.
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::format::Format;
 use super::token::TokenDigest;
 use crate::access::{Permission, RoleName, Username};
 use crate::pki::{CsrError, PeerCertificate, VerifiedCsr, base64};
@@ -127,8 +129,8 @@ impl RenewMessage {
 pub(super) enum MessageError {
     #[error("the message has {0} bytes; send at most 16384")]
     TooLarge(usize),
-    #[error("the message is not the JSON of this operation: {0}")]
-    Json(String),
+    #[error("the message is not the {0} of this operation: {1}")]
+    Malformed(Format, String),
     #[error("`id` must be a string or a number of at most 128 bytes")]
     Id,
     #[error("`username` is no username: {0}")]
@@ -153,7 +155,7 @@ pub(super) enum MessageError {
     Context(usize),
     #[error("`{0}` has more than 32 entries; ask for less")]
     Wishes(&'static str),
-    #[error("the content type `{0}` is not available in this version; send JSON")]
+    #[error("the content type `{0}` is not known here; send `application/json` or `application/cbor`")]
     ContentType(String),
 }
 
@@ -170,7 +172,7 @@ impl MessageError {
     pub(super) fn word(&self) -> &'static str {
         match self {
             Self::TooLarge(_) | Self::Context(_) => "too_large",
-            Self::Json(_) | Self::Id | Self::Wishes(_) => "malformed",
+            Self::Malformed(..) | Self::Id | Self::Wishes(_) => "malformed",
             Self::Username(_) => "username",
             Self::Reserved(_) => "username_reserved",
             Self::NoProof | Self::HalfProof => "no_proof",
@@ -280,23 +282,17 @@ pub(super) fn parse_question(
     echo(parse::<Question>(payload, content_type)?.id).map_err(|error| (error, None))
 }
 
-fn parse<'a, T: Deserialize<'a>>(
-    payload: &'a [u8],
-    content_type: Option<&str>,
-) -> Result<T, (MessageError, Option<Value>)> {
+fn parse<T: DeserializeOwned>(payload: &[u8], content_type: Option<&str>) -> Result<T, (MessageError, Option<Value>)> {
     if payload.len() > MAX_PAYLOAD {
         return Err((MessageError::TooLarge(payload.len()), None));
     }
-    if let Some(content_type) = content_type {
-        let essence = content_type.split(';').next().unwrap_or_default().trim();
-        if !essence.is_empty() && !essence.eq_ignore_ascii_case("application/json") {
-            return Err((MessageError::ContentType(essence.chars().take(80).collect()), find_id(payload)));
-        }
-    }
-    serde_json::from_slice(payload).map_err(|error| {
-        // The message may quote what was sent: not all of it is needed.
-        let text = error.to_string().chars().take(200).collect();
-        (MessageError::Json(text), find_id(payload))
+    let Some(format) = Format::of(content_type) else {
+        let text = content_type.unwrap_or_default().chars().take(80).collect();
+        return Err((MessageError::ContentType(text), find_id(payload, Format::Json)));
+    };
+    format.read(payload).map_err(|why| {
+        // It may quote what was sent: not all of it is needed.
+        (MessageError::Malformed(format, why.chars().take(200).collect()), find_id(payload, format))
     })
 }
 
@@ -309,8 +305,8 @@ fn echo(id: Option<Value>) -> Result<Option<Value>, MessageError> {
 }
 
 /// The `id` of a message that is otherwise wrong, so that its sender knows which one was refused.
-fn find_id(payload: &[u8]) -> Option<Value> {
-    let value: Value = serde_json::from_slice(payload).ok()?;
+fn find_id(payload: &[u8], format: Format) -> Option<Value> {
+    let value: Value = format.read(payload).ok()?;
     echo(value.get("id").cloned()).ok().flatten()
 }
 
@@ -376,16 +372,51 @@ mod tests {
         assert_eq!(refusal(&json!([])).word(), "malformed");
         let twice = br#"{"username": "press-7", "username": "press-8", "password": "x"}"#;
         assert!(RegisterMessage::parse(twice, None).is_err());
+        let other = RegisterMessage::parse(br#"{"id": 7}"#, Some("text/xml")).err().unwrap();
+        assert_eq!((other.0.status(), other.0.word(), other.1), (400, "unsupported", Some(json!(7))));
         let cbor = RegisterMessage::parse(b"{}", Some("application/cbor")).err().unwrap().0;
-        assert_eq!((cbor.status(), cbor.word()), (400, "unsupported"));
+        assert!(cbor.to_string().starts_with("the message is not the CBOR of this operation: "), "{cbor}");
+        assert_eq!((cbor.status(), cbor.word()), (400, "malformed"));
+    }
+
+    #[test]
+    fn cbor_is_held_to_the_same_fields() {
+        let read = |message: &[u8]| RegisterMessage::parse(message, Some("application/cbor"));
+        let message = json!({
+            "username": "press-7", "csr": CSR, "password": "long enough it is", "context": {"line": 3},
+            "roles": ["sensor"], "permissions": [{"context": "mqtt", "operation": "readWrite", "resource": "a/#"}],
+            "id": 17,
+        });
+        let Ok(whole) = read(&Format::Cbor.write(&message)) else { panic!("refused") };
+        assert_eq!((whole.username.as_str(), whole.id, whole.roles.len()), ("press-7", Some(json!(17)), 1));
+        assert!(whole.csr.is_some() && whole.password.is_some() && whole.context == Some(json!({"line": 3})));
+        let odd = Format::Cbor.write(&json!({"username": "press-7", "csr": CSR, "usrname": 1, "id": "a"}));
+        let Err((error, id)) = read(&odd) else { panic!("admitted") };
+        assert!(error.to_string().contains("`usrname`"), "{error}");
+        assert_eq!((error.word(), id), ("malformed", Some(json!("a"))));
+        let twice = b"\xa3\x68username\x67press-7\x68username\x67press-8\x68password\x61x";
+        assert!(read(twice).is_err());
     }
 
     proptest! {
         #[test]
+        fn broken_cbor_never_panics(at in 0_usize..60, byte in any::<u8>(), cut in 0_usize..80) {
+            let message = json!({"username": "press-7", "password": "x", "context": [1, {"a": [null, 0.5]}], "id": "a"});
+            let mut bytes = Format::Cbor.write(&message);
+            if let Some(it) = bytes.get_mut(at) {
+                *it = byte;
+            }
+            bytes.truncate(cut);
+            let _ = RegisterMessage::parse(&bytes, Some("application/cbor"));
+        }
+
+        #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = RegisterMessage::parse(&bytes, None);
-            let _ = RenewMessage::parse(&bytes, None);
-            let _ = parse_question(&bytes, None);
+            for content_type in [None, Some("application/cbor")] {
+                let _ = RegisterMessage::parse(&bytes, content_type);
+                let _ = RenewMessage::parse(&bytes, content_type);
+                let _ = parse_question(&bytes, content_type);
+            }
         }
     }
 }

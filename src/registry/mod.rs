@@ -12,6 +12,7 @@
 mod answer;
 mod commit;
 mod core;
+mod format;
 mod grant;
 mod invitation;
 mod knock;
@@ -29,6 +30,7 @@ mod token;
 mod tokens;
 
 pub use answer::Answer;
+pub use format::Format;
 pub use invitation::{Invitation, invitation};
 pub use knock::Knock;
 pub use lock::{MAX_UNLOCK, Network, NetworkError, UnlockTerms};

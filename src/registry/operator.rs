@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::core::Undecidable;
+use super::format::Format;
 use super::lock::UnlockTerms;
 use super::request::{RequestId, RequestView};
 use super::token::TokenId;
@@ -130,6 +131,28 @@ pub enum EventKind {
     Unlocked,
     /// The door was shut, or shut by itself.
     Locked,
+}
+
+impl Event {
+    /// As it is sent.
+    pub fn encode(&self, format: Format) -> Vec<u8> {
+        format.write(self)
+    }
+}
+
+impl EventKind {
+    /// The word for it, as in JSON and in the topic.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Granted => "granted",
+            Self::Denied => "denied",
+            Self::Expired => "expired",
+            Self::Displaced => "displaced",
+            Self::Unlocked => "unlocked",
+            Self::Locked => "locked",
+        }
+    }
 }
 
 /// Why an operator's request is refused.

@@ -21,7 +21,7 @@ use crate::access::{Auth, Context, Effect, ManagedBy, Operation, Permission, Rol
 use crate::clock::ManualClock;
 use crate::directory::{Expected, NewUser};
 use crate::pki::{CertificateAuthority, PeerCertificate};
-use crate::registry::{AnswerSink, Binding, Door, Hashing, RateLimit, RegistryErrorKind, ReturnPath};
+use crate::registry::{AnswerSink, Binding, Door, Format, Hashing, RateLimit, RegistryErrorKind, ReturnPath};
 use crate::store::{Fault, FaultyStore};
 
 const CSR: &str = include_str!("../pki/testdata/p256.csr.pem");
@@ -155,6 +155,7 @@ fn origin(sink: Option<&Arc<Inbox>>) -> Origin {
     let path = ReturnPath {
         response_topic: "$registry/register/response".parse().unwrap(),
         correlation_data: Some("17".into()),
+        format: Format::Json,
     };
     let sink = sink.map(|inbox| (Arc::downgrade(&(Arc::clone(inbox) as Arc<dyn AnswerSink>)), path));
     Origin {
@@ -564,7 +565,7 @@ async fn who_has_no_identity_is_told_so() {
     let stage = Stage::new();
     let unknown = stage.registry.whoami(b"", None, None, &origin(None));
     assert_eq!((unknown.status, unknown.error), (401, Some("not_authenticated")));
-    let json: Value = serde_json::from_slice(&unknown.to_json()).unwrap();
+    let json: Value = serde_json::from_slice(&unknown.encode(Format::Json)).unwrap();
     assert_eq!(
         json,
         json!({

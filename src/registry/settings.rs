@@ -9,6 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::answer::Answer;
+use super::format::Format;
 use super::nonce::Binding;
 use super::rates::RateLimit;
 use super::request::Door;
@@ -113,6 +114,8 @@ pub struct ReturnPath {
     pub response_topic: TopicName,
     /// To echo.
     pub correlation_data: Option<Bytes>,
+    /// That of the request.
+    pub format: Format,
 }
 
 /// Where a message came from.

@@ -128,7 +128,7 @@ impl Session {
         let properties = v5.then(|| {
             Box::new(PublishProperties {
                 correlation_data: answer.correlation_data,
-                content_type: Some(ByteString::from_static("application/json")),
+                content_type: Some(ByteString::from_static(answer.content_type)),
                 ..PublishProperties::default()
             })
         });

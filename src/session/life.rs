@@ -160,6 +160,7 @@ impl Session {
         }
         self.inbound.detach();
         self.outbound.detach();
+        self.ahead.give_back(&self.usage);
         // An absent session costs no more than what it must keep.
         self.publish_cache = TopicCache::new();
         self.receive_cache = TopicCache::new();
@@ -213,7 +214,7 @@ impl Session {
             Ok(topic) => {
                 if let Some(quota) = cx.authority.quota() {
                     // It cannot be sent again, and is too rare to flood anybody with: published, and counted.
-                    let weight = || Message::weight(&topic, &will.payload, Some(&will.properties));
+                    let weight = Message::weight(&topic, &will.payload, Some(&will.properties));
                     self.usage.publish_anyway(quota, weight, cx.now);
                 }
                 let properties =

@@ -10,6 +10,7 @@ use super::inbound::Inbound;
 use super::outbound::Outbound;
 use super::permit::Permit;
 use super::subscriptions::Subscriptions;
+use super::usage::Ahead;
 use super::{
     Action, CloseReason, Context, Outgoing, Output, Refusal, RefusalCause, SessionNumber, SubscriptionNumber, Usage,
 };
@@ -94,6 +95,7 @@ pub struct Session {
     pub(super) receive_cache: TopicCache<Option<QoS>>,
     /// Of the owner, shared with its other sessions.
     pub(super) usage: Arc<Usage>,
+    pub(super) ahead: Ahead,
     pub(super) grants: ResponseGrants,
 }
 
@@ -170,6 +172,7 @@ impl Session {
             publish_cache: TopicCache::new(),
             receive_cache: TopicCache::new(),
             usage,
+            ahead: Ahead::default(),
             grants: ResponseGrants::default(),
         }
     }
@@ -274,10 +277,16 @@ impl Session {
         }
     }
 
+    /// There is no further packet at this moment: what was taken ahead of the user's rates goes back, for its other sessions.
+    pub fn handle_pause(&mut self) {
+        self.ahead.give_back(&self.usage);
+    }
+
     /// The rules have changed: every subscription is judged anew. What the rules forbid is withheld, not removed;
     /// it lives again when they admit it. Messages in flight are judged when they would be sent again.
     pub fn handle_policy(&mut self, cx: &Context<'_>) {
         self.policy = cx.authority.version();
+        self.ahead.give_back(&self.usage);
         self.grants.retain(|asked_on| cx.authority.may_receive(asked_on).is_some());
         for filter in self.subscriptions.judge(cx.authority) {
             self.outputs.push_back(Output::Refused(Refusal {

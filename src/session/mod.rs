@@ -41,6 +41,7 @@
 //! assert!(session.poll_output().is_none());
 //! ```
 
+mod bucket;
 mod cache;
 mod deliver;
 mod grants;

@@ -141,8 +141,10 @@ pub struct RegistryAnswer {
     pub response_topic: TopicName,
     /// Of the request.
     pub correlation_data: Option<Bytes>,
-    /// JSON.
+    /// In the form of the content type.
     pub payload: Bytes,
+    /// Content Type.
+    pub content_type: &'static str,
 }
 
 /// Something that a client may not do.

@@ -54,12 +54,14 @@ impl Session {
                 None => return self.refuse_publish(why, publish.qos, publish.packet_id, cx),
             },
         };
-        if let Some(quota) = cx.authority.quota() {
-            let weight = || Message::weight(&topic, &publish.payload, publish.properties.as_deref());
-            if let Err(kind) = self.usage.publish(quota, weight, cx.now) {
-                let why = (topic, RefusalCause::Quota(kind), ReasonCode::QuotaExceeded);
-                return self.refuse_publish(why, publish.qos, publish.packet_id, cx);
-            }
+        let weight = || Message::weight(&topic, &publish.payload, publish.properties.as_deref());
+        let covered = self.ahead.is_for(cx.now) && self.ahead.covers(weight());
+        if !covered
+            && let Some(quota) = cx.authority.quota()
+            && let Err(kind) = self.ahead.publish(&self.usage, quota, weight(), cx.now)
+        {
+            let why = (topic, RefusalCause::Quota(kind), ReasonCode::QuotaExceeded);
+            return self.refuse_publish(why, publish.qos, publish.packet_id, cx);
         }
         let ticket = publish.packet_id.map(|packet_id| self.inbound.take(packet_id, publish.qos, None));
         let message = Arc::new(self.message(topic, publish, cx));

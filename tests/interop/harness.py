@@ -269,9 +269,9 @@ class Client:
         self._until(lambda: mid in self.subscribed or self.ended)
         return self.subscribed.get(mid, [None])[0]
 
-    def publish(self, topic, payload, qos=1, retain=False, wait=True):
+    def publish(self, topic, payload, qos=1, retain=False, wait=True, properties=None):
         """The code of PUBACK or PUBREC; None when the connection ended instead. 0 for QoS 0."""
-        mid = self.paho.publish(topic, payload, qos=qos, retain=retain).mid
+        mid = self.paho.publish(topic, payload, qos=qos, retain=retain, properties=properties).mid
         if wait:
             self._until(lambda: mid in self.acknowledged or self.ended)
         return self.acknowledged.get(mid)

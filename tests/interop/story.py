@@ -15,6 +15,10 @@ import signal
 import ssl
 import subprocess
 
+import cbor2
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
 from harness import (V311, V5, VERSION_NAMES, Broker, Client, binary, chapter, check, equal, main, openssl, run, spawn)
 
 STRONG = "correct horse battery staple"
@@ -309,6 +313,30 @@ def other_requests(broker, device, directory):
     client.close()
 
 
+def in_cbor(broker, directory):
+    chapter("a device that speaks CBOR")
+    client = enrolling(broker, "small")
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.ContentType = "application/cbor"
+
+    def told():
+        message = client.message()
+        check(message and getattr(message.properties, "ContentType", None) == "application/cbor", "the answer is CBOR, and says so", message)
+        return cbor2.loads(message.payload) if message else {}
+
+    device = Device(directory, "small-1")
+    client.publish("$registry/register", cbor2.dumps({"username": device.name, "csr": device.csr.read_text(), "id": 3}), properties=properties)
+    answer = told()
+    equal((answer.get("status"), answer.get("id"), answer.get("pairing_code")), (202, 3, device.pairing_code()), "a request in CBOR waits for its decision")
+    broker.cli("registry", "grant", request_id(broker, device.name))
+    answer = told()
+    equal((answer.get("status"), answer.get("id")), (201, 3), "the decision is pushed")
+    check(str(answer.get("certificate")).startswith("-----BEGIN CERTIFICATE-----"), "with the certificate", answer)
+    client.publish("$registry/register", b"\xa1\x61", properties=properties)
+    equal((told().get("status")), 400, "half a map is refused")
+    client.close()
+
+
 def restart(broker, directory):
     chapter("what waits survives a restart")
     waiting = Device(directory, "station-9", ("RSA", "-pkeyopt", "rsa_keygen_bits:2048"))
@@ -557,6 +585,7 @@ def story():
     impostors(broker, device, directory)
     over_https(broker, directory)
     other_requests(broker, device, directory)
+    in_cbor(broker, directory)
     renewal(broker, device, directory)
     signatures(broker, directory)
     replacing(broker, device, directory)

@@ -8,7 +8,7 @@ use tokio::time::{Duration, Instant, sleep};
 
 use crate::{
     certificates::{ANY_TLS, roots, tls_client},
-    client::{BOTH, Client, PATIENCE, Q0, Q1, Q2, Received, Tls, V5, V311},
+    client::{BOTH, Client, PATIENCE, Q0, Q1, Q2, Received, Tls, V5, V311, text_of, topic_of, will},
     harness::{Harness, TESTER, as_user, lasting},
 };
 
@@ -399,4 +399,52 @@ async fn a_dropped_broker_leaves_nothing_running() {
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
     // A handle that is still there is of no use, and does no harm.
     let _ = handle.publish("t".try_into().unwrap(), "x", Q1, false);
+}
+
+/// Cut off in one moment, and two of three back in the next: whoever comes finds its session, though nobody may have ended its
+/// old connection yet; no late end meets the new one; each Will is published once. What the others sent last still counts.
+#[tokio::test]
+async fn a_fleet_that_is_cut_off_and_back_at_once_finds_everything_in_order() {
+    const FLEET: usize = 240;
+    let harness = Harness::start("").await;
+    let mut watcher = harness.client(V5, "watcher").await;
+    watcher.subscribe("fleet/#", Q1).await;
+    let connects: Vec<_> = (0..FLEET)
+        .map(|number| {
+            let mut connect = lasting(if number % 2 == 0 { V5 } else { V311 }, &format!("ship-{number}"));
+            connect.will = Some(will(&format!("fleet/{number}"), "gone", Q1));
+            connect
+        })
+        .collect();
+    let mut fleet = Vec::new();
+    for connect in &connects {
+        fleet.push(harness.login(connect).await);
+    }
+    for (number, mut ship) in fleet.into_iter().enumerate() {
+        match number % 3 {
+            0 => ship.cut(),
+            1 => drop(ship),
+            _ => ship.publish_at_once(&format!("fleet/{number}"), "last").await,
+        }
+    }
+    let mut back = Vec::new();
+    for (_, connect) in connects.iter().enumerate().filter(|(number, _)| number % 3 < 2) {
+        let ship = harness.login(connect).await;
+        assert!(ship.connack.as_ref().unwrap().session_present);
+        back.push(ship);
+    }
+    let mut heard = vec![Vec::new(); FLEET];
+    for _ in 0..FLEET + FLEET / 3 {
+        let publish = watcher.receive().await;
+        let number: usize = topic_of(&publish).strip_prefix("fleet/").unwrap().parse().unwrap();
+        heard[number].push(text_of(&publish).to_owned());
+    }
+    for (number, heard) in heard.iter().enumerate() {
+        let expected: &[&str] = if number % 3 < 2 { &["gone"] } else { &["last", "gone"] };
+        assert_eq!(heard, expected, "of ship {number}");
+    }
+    for ship in &mut back {
+        ship.ping().await;
+    }
+    watcher.expect_silence().await;
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use portcullis::{
     access::Auth,
     directory::Actor,
-    mqtt::{ConnAck, Connect, ProtocolVersion, ReasonCode},
+    mqtt::{ConnAck, Connect, ProtocolVersion, Publish, PublishProperties, ReasonCode},
     pki::{PairingCode, VerifiedCsr},
     registry::{Door, GrantTerms, RequestId, StateFilter, UnlockTerms},
 };
@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use crate::{
     certificates::{ANY_TLS, identity, request, roots, tls_client},
-    client::{Client, Q1, Tls, V5, V311, connect, text_of},
-    harness::{Harness, PASSWORD, as_user},
+    client::{Client, Q1, Tls, V5, V311, connect, publish, text_of, topic_of},
+    harness::{Harness, PASSWORD, allow_read, as_user},
     https::{Https, Reply, api, basic, config},
 };
 
@@ -148,6 +148,60 @@ async fn a_request_of_door_1_is_polled_at_door_3_and_nobody_takes_it_over() {
     let denied = register(&mut https, &message).await;
     assert_eq!((denied.status.as_u16(), &denied.body["reason"]), (403, &json!("not ordered")));
     assert_eq!(over_mqtt(&harness, &message).await["status"], 403);
+}
+
+/// Every operation, and the decision that is pushed: in the form of the question.
+#[tokio::test]
+async fn a_device_that_speaks_cbor_is_answered_in_cbor() {
+    let harness = start("").await;
+    unlock(&harness, UnlockTerms::default()).await;
+    let tls = Tls::connect(harness.address("mqtts"), config(&harness, None)).await.unwrap();
+    let mut device = Client::over(tls, V5);
+    assert_eq!(device.connect(&connect(V5, "")).await.reason_code, ReasonCode::Success);
+    device.subscribe("$registry/+/response", Q1).await;
+    let message = json!({ "username": "pump-7", "csr": request("pump-7").1, "id": 7 });
+    let question = json!({ "id": 7 });
+    let [nothing, id] = [Value::Null, json!(7)];
+    for (operation, message, state) in [
+        ("challenge", &question, "ok"),
+        ("whoami", &question, "refused"),
+        ("ca", &question, "ok"),
+        ("renew", &message, "invalid"),
+        ("register", &message, "pending"),
+    ] {
+        let answer = ask_in_cbor(&mut device, operation, message).await;
+        assert_eq!((&answer["state"], &answer["id"]), (&json!(state), &id), "{operation}: {answer}");
+    }
+    let broken = ask_in_cbor(&mut device, "register", &json!({ "username": "pump-7", "usrname": 1 })).await;
+    assert_eq!((&broken["error"], &broken["id"]), (&json!("malformed"), &nothing));
+    grant(&harness, pending(&harness).await).await;
+    let granted = read_cbor(&device.receive().await);
+    assert_eq!((&granted["state"], &granted["username"], &granted["id"]), (&json!("granted"), &json!("pump-7"), &id));
+    assert!(granted["certificate"].as_str().unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
+
+    let mut https = to(&harness, harness.address("enrol")).await;
+    let body = cbor(&message);
+    let reply = https.send("POST", REGISTER, &[("content-type", "application/cbor")], body).await;
+    assert_eq!((reply.status.as_u16(), reply.header("content-type")), (201, "application/cbor"));
+}
+
+fn cbor(value: &Value) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(value, &mut bytes).unwrap();
+    bytes
+}
+
+fn read_cbor(publish: &Publish) -> Value {
+    assert_eq!(publish.properties.as_ref().unwrap().content_type.as_deref(), Some("application/cbor"));
+    ciborium::from_reader(&*publish.payload).unwrap()
+}
+
+async fn ask_in_cbor(device: &mut Client, operation: &str, question: &Value) -> Value {
+    let properties = PublishProperties { content_type: Some("application/cbor".into()), ..Default::default() };
+    let packet = publish(&format!("$registry/{operation}"), "", Q1);
+    let packet = Publish { payload: cbor(question).into(), properties: Some(Box::new(properties)), ..packet };
+    assert!(!device.publish_packet(packet).await.is_error());
+    read_cbor(&device.receive().await)
 }
 
 #[tokio::test]
@@ -332,4 +386,51 @@ async fn a_client_that_can_only_connect_enrols_by_connecting() {
     assert_eq!(plain_connect(&harness, V311, "lamp-3", secret).await.reason_code, ReasonCode::NotAuthorized);
     let last = harness.handle().registry().list(Some(StateFilter::Pending)).await.unwrap().pop().unwrap();
     assert_eq!((last.username.as_str(), last.door, last.pairing_shown), ("lamp-3", Door::ImplicitWithoutCode, false));
+}
+
+/// The same events as `registry watch`, for whoever has a rule for the topic, and for nobody else.
+#[tokio::test]
+async fn what_happens_in_the_registry_is_told_over_mqtt_to_who_may_read_it() {
+    let harness = start("").await;
+    let id = harness.user("watcher", vec![allow_read("$registry/events/#")]);
+    harness.user("narrow", vec![allow_read("$registry/events/granted")]);
+    harness.user("stranger", vec![allow_read("#")]);
+    let login = async |name: &str| {
+        let tls = Tls::connect(harness.address("mqtts"), config(&harness, None)).await.unwrap();
+        let mut client = Client::over(tls, V5);
+        assert_eq!(client.connect(&as_user(V5, name, name)).await.reason_code, ReasonCode::Success);
+        client
+    };
+    let (mut watcher, mut narrow, mut stranger) =
+        (login("watcher").await, login("narrow").await, login("stranger").await);
+    watcher.subscribe("$registry/events/#", Q1).await;
+    narrow.subscribe("$registry/events/granted", Q1).await;
+    for filter in ["$registry/events/#", "$registry/events/requested"] {
+        assert_eq!(stranger.try_subscribe(filter, Q1).await, ReasonCode::NotAuthorized);
+        assert_eq!(narrow.try_subscribe(filter, Q1).await, ReasonCode::NotAuthorized);
+    }
+    stranger.subscribe("#", Q1).await;
+
+    unlock(&harness, UnlockTerms::default()).await;
+    let mut https = to(&harness, harness.address("enrol")).await;
+    let message = json!({ "username": "pump-7", "csr": request("pump-7").1 });
+    let code = register(&mut https, &message).await.body["pairing_code"].clone();
+    grant(&harness, pending(&harness).await).await;
+    for event in ["unlocked", "requested", "granted"] {
+        let told = watcher.receive().await;
+        assert_eq!(topic_of(&told), format!("$registry/events/{event}"));
+        let told: Value = serde_json::from_str(text_of(&told)).unwrap();
+        assert_eq!(told["event"], event);
+        if event != "unlocked" {
+            assert_eq!((&told["request"]["username"], &told["request"]["pairing_code"]), (&json!("pump-7"), &code));
+        }
+    }
+    assert_eq!(topic_of(&narrow.receive().await), "$registry/events/granted");
+    narrow.expect_silence().await;
+    stranger.expect_silence().await;
+    // The right goes, and with it the events.
+    harness.permit(id, Vec::new());
+    harness.handle().registry().lock(Actor::System).await.unwrap();
+    watcher.expect_silence().await;
+    assert_eq!(watcher.try_publish("$registry/events/granted", "{}", Q1).await, ReasonCode::NotAuthorized);
 }

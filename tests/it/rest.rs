@@ -538,29 +538,48 @@ async fn plaintext_is_not_answered_and_only_http_is_spoken() {
     }
 }
 
-/// Events of a stream, as far as they are data.
-async fn next_event(body: &mut Incoming) -> Option<Value> {
-    loop {
-        let frame = timeout(PATIENCE, body.frame()).await.expect("an event, or the end")?.unwrap();
-        let data = frame.into_data().unwrap();
-        if let Some(json) = data.strip_prefix(b"data: ") {
-            return Some(serde_json::from_slice(json).unwrap());
+/// A stream of events, and what of it has arrived: a frame can hold half an event, or two.
+struct Events {
+    body: Incoming,
+    text: String,
+}
+
+impl Events {
+    /// What stands before the next empty line; `None`: the stream has ended.
+    async fn next_part(&mut self) -> Option<String> {
+        loop {
+            if let Some((part, rest)) = self.text.split_once("\n\n") {
+                let (part, rest) = (part.to_owned(), rest.to_owned());
+                self.text = rest;
+                return Some(part);
+            }
+            let frame = timeout(PATIENCE, self.body.frame()).await.expect("an event, or the end")?.ok()?;
+            self.text += str::from_utf8(&frame.into_data().unwrap()).unwrap();
+        }
+    }
+
+    /// The next event that has data.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            let part = self.next_part().await?;
+            if let Some(json) = part.strip_prefix("data: ") {
+                return Some(serde_json::from_str(json).unwrap());
+            }
         }
     }
 }
 
-async fn stream(harness: &Harness, user: &str, path: &str) -> Incoming {
+async fn stream(harness: &Harness, user: &str, path: &str) -> Events {
     let mut https = Https::to(harness).await;
     let response = https.response("GET", path, &[("authorization", &basic(user, PASSWORD))], "").await;
     assert_eq!(
         (response.status().as_u16(), &response.headers()["content-type"]),
         (200, &"text/event-stream".parse().unwrap())
     );
-    let mut body = response.into_body();
-    let first = timeout(PATIENCE, body.frame()).await.unwrap().unwrap().unwrap();
-    assert_eq!(first.into_data().unwrap(), ": listening\n\n");
     // The connection lives as long as the body.
-    body
+    let mut events = Events { body: response.into_body(), text: String::new() };
+    assert_eq!(events.next_part().await.unwrap(), ": listening");
+    events
 }
 
 #[tokio::test]
@@ -582,7 +601,7 @@ async fn a_stream_ends_with_the_right_to_it() {
                 // What happens now is not for those ears.
                 harness.role("line", vec![]);
             }
-            while let Some(event) = next_event(&mut events).await {
+            while let Some(event) = events.next().await {
                 // The change itself may have been told before it was made known; nothing after it is.
                 assert!(!event.to_string().contains("line"), "{path} {change}: {event}");
                 let kind = event["record"]["event"]["kind"].as_str().unwrap_or_default();
@@ -603,12 +622,12 @@ async fn events_come_over_https_and_a_shutdown_ends_them() {
     let mut registry = stream(&harness, "reader", "/api/client-registry/events").await;
     let mut https = Https::to(&harness).await;
     assert_eq!(https.call(OPERATOR, "POST", "/api/client-registry/unlock", &json!({})).await.status, 200);
-    assert_eq!(next_event(&mut registry).await.unwrap()["event"], "unlocked");
-    assert_eq!(next_event(&mut audit).await.unwrap()["record"]["event"]["kind"], "registry_unlocked");
+    assert_eq!(registry.next().await.unwrap()["event"], "unlocked");
+    assert_eq!(audit.next().await.unwrap()["record"]["event"]["kind"], "registry_unlocked");
     let Harness { broker, directory: _home } = harness;
     broker.shutdown().await;
-    for mut body in [audit, registry] {
-        while let Some(Ok(_)) = timeout(PATIENCE, body.frame()).await.expect("it ends") {}
+    for mut events in [audit, registry] {
+        while events.next_part().await.is_some() {}
     }
 }
 

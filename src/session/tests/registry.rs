@@ -18,6 +18,7 @@ fn answer(bench: &mut Bench, response_topic: &str) -> (Disposition, Vec<Outgoing
         response_topic: topic(response_topic),
         correlation_data: Some(Bytes::from_static(b"17")),
         payload: Bytes::from_static(b"{}"),
+        content_type: "application/json",
     };
     let (disposition, outputs) = bench.give(|session, cx| session.handle_registry_answer(answer, cx));
     (disposition, deliveries(&outputs))
