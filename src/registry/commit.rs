@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
 
 use aws_lc_rs::hmac;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use tokio::sync::{Semaphore, broadcast};
@@ -58,9 +58,11 @@ pub(super) struct Asker {
 
 /// What all handles of a registry share.
 pub(super) struct Inner {
-    // Lock order: `state`, then whatever the store and the directory lock. Held across their commits, so that what is in
-    // memory and what is on disk go the same way; only threads that may block take it.
+    // Lock order: `state`, then whatever the store and the directory lock; only threads that may block take it. What is read of the
+    // directory's policy together with the core is read under it: a decision is in both, or its name is held.
     pub(super) state: Mutex<Shared>,
+    /// Something that was held is not any more.
+    pub(super) landed: Condvar,
     pub(super) mint: Mint,
     pub(super) rates: Mutex<Rates<Source>>,
     /// Messages of users.
@@ -148,16 +150,29 @@ impl Inner {
         Ok(DETAILS.get(&*self.store, &id.0)?.unwrap_or_default())
     }
 
-    /// Makes all of the plan, durably, in one transaction: in the store and the directory first, then in memory. Gives the requests that
-    /// operators were told of, in the order of the steps. Once it is made nothing can fail any more.
+    /// Holds all that the plan touches, none of which may be in flight, and makes it as [`Inner::make`] does.
     pub(super) fn carry_out(
         &self,
-        state: &mut Shared,
+        state: &mut MutexGuard<'_, Shared>,
         plan: impl Into<Plan>,
         actor: &Actor,
         now: Now,
     ) -> Result<Vec<RequestView>, RegistryError> {
-        let Plan { steps, users, details, mut note } = plan.into();
+        let plan = plan.into();
+        let claims = state.core.claims(&plan.steps);
+        self.hold(state, claims, |state| self.make(state, plan, actor, now))
+    }
+
+    /// Makes all of the plan, durably, in one transaction: in the store and the directory first, then in memory; what it touches
+    /// is held. Gives the requests that operators were told of, in the order of the steps. Once it is made nothing can fail any more.
+    pub(super) fn make(
+        &self,
+        state: &mut MutexGuard<'_, Shared>,
+        plan: Plan,
+        actor: &Actor,
+        now: Now,
+    ) -> Result<Vec<RequestView>, RegistryError> {
+        let Plan { steps, users, details, mut note } = plan;
         let mut batch = Batch::new();
         let (mut told, mut events) = (Vec::new(), Vec::new());
         for step in &steps {
@@ -226,7 +241,7 @@ impl Inner {
         if !batch.is_empty() {
             // Through the directory, which orders the audit log and shares its flush. A listener of it must not call us.
             let transaction = Transaction { changes: users, records: batch };
-            self.directory.commit_noted(transaction, actor, note)?;
+            MutexGuard::unlocked(state, || self.directory.commit_noted(transaction, actor, note))?;
         }
         self.apply(state, steps);
         for (event, view) in &told {
@@ -298,7 +313,7 @@ impl Inner {
     }
 
     /// Tells the decision to everybody who is connected and waits for it.
-    pub(super) fn push(&self, mut state: parking_lot::MutexGuard<'_, Shared>, id: RequestId, now: Now) {
+    pub(super) fn push(&self, mut state: MutexGuard<'_, Shared>, id: RequestId, now: Now) {
         let askers = state.askers.remove(&id).unwrap_or_default();
         let answer = if askers.is_empty() {
             None

@@ -8,6 +8,7 @@
 
 mod claim;
 mod examine;
+mod flight;
 mod renew;
 mod replace;
 
@@ -20,6 +21,8 @@ use jiff::Timestamp;
 pub(super) use claim::{Granting, Grantor};
 use examine::standing;
 pub(super) use examine::{Ask, Drawn, Facts, Step, is_orphan};
+use flight::Flights;
+pub(super) use flight::{Claims, Flight};
 pub(super) use renew::{Claim, MAX_ON_RECORD, RenewAsk, RenewRefused, RenewVerdict, Renewal, confirmed};
 use replace::waits_for_nobody;
 
@@ -176,6 +179,7 @@ pub(super) struct Core {
     tokens: BTreeMap<TokenId, Token>,
     /// INVARIANT: exactly the tokens, by their hashes.
     token_of: HashMap<TokenDigest, TokenId>,
+    flights: Flights,
 }
 
 impl Core {
@@ -197,6 +201,7 @@ impl Core {
             openings: HashMap::new(),
             tokens: BTreeMap::new(),
             token_of: HashMap::new(),
+            flights: Flights::default(),
         }
     }
 
@@ -321,7 +326,8 @@ impl Core {
                 self.renewals.remove(&user);
             }
             Change::Spend { nonce, at } => self.nonces.spend(nonce, at),
-            Change::Admitted => self.lock.spend(),
+            // Counted when it took off.
+            Change::Admitted => {}
             Change::PutToken(token) => self.put_token(*token),
             Change::EndToken { id, .. } => self.end_token(id),
         }
@@ -343,11 +349,13 @@ impl Core {
     pub(super) fn unlock(&mut self, terms: UnlockTerms, default: Duration, now: Now) -> bool {
         let Some(open) = Lock::open(terms, default, now) else { return false };
         self.lock = open;
+        self.flights.door_moved();
         true
     }
 
     /// Shuts the door. Was it open?
     pub(super) fn lock_now(&mut self) -> bool {
+        self.flights.door_moved();
         matches!(std::mem::take(&mut self.lock), Lock::Open { .. })
     }
 

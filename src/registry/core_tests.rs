@@ -216,6 +216,8 @@ impl Simulation {
                 _ => {}
             }
         }
+        let flight = self.core.take_off(self.core.claims(&changes));
+        self.core.land(&flight, true);
         for change in changes {
             if let Change::Remove { id, .. } = &change {
                 self.waiting.remove(id);

@@ -4,11 +4,12 @@
 //! rights, certificate, decision and the use of a token are one transaction. Never: a signature before the log knows of it, nor
 //! more than the one who grants holds at that time.
 
+use parking_lot::MutexGuard;
 use uuid::Uuid;
 
 use super::Now;
 use super::commit::{Inner, Plan, Shared};
-use super::core::{Change, Granting, Grantor, Refused, Verdict, replaced_user};
+use super::core::{Change, Claims, Granting, Grantor, Refused, Verdict, replaced_user};
 use super::operator::{DenyTerms, GrantTerms, RegistryError};
 use super::request::{Details, Request, RequestId, RequestView, State, issued as issued_event};
 use super::token::TokenFault;
@@ -30,14 +31,20 @@ impl Inner {
         }
         short_enough(terms.comment.as_deref())?;
         let mut state = self.state.lock();
+        self.settle_request(&mut state, id);
         let request = state.core.grantable(id, terms.unpaired, now);
         let request = request.map_err(|why| RegistryError::undecidable(id, why))?.clone();
-        let plan = if request.replaces.is_some() {
-            self.replacement_plan(&state, request, terms, actor, now)?
-        } else {
-            self.user_plan(request, None, terms, actor, now)?
-        };
-        let told = self.carry_out(&mut state, plan, actor, now)?;
+        let claims = Claims::default().and_request(&request);
+        let told = self.hold(&mut state, claims, |state| {
+            let plan = MutexGuard::unlocked(state, || {
+                if request.replaces.is_some() {
+                    self.replacement_plan(request, terms, actor, now)
+                } else {
+                    self.user_plan(request, None, terms, actor, now)
+                }
+            })?;
+            self.make(state, plan, actor, now)
+        })?;
         self.metrics.registry_decisions.inc(RegistryDecision::Granted);
         self.decided(state, told, id, now)
     }
@@ -50,6 +57,7 @@ impl Inner {
         short_enough(terms.comment.as_deref())?;
         let now = self.now();
         let mut state = self.state.lock();
+        self.settle_request(&mut state, id);
         let changes = state.core.deny(id, terms, actor.to_string(), now);
         let changes = changes.map_err(|why| RegistryError::undecidable(id, why))?;
         let told = self.carry_out(&mut state, changes, actor, now)?;
@@ -60,7 +68,7 @@ impl Inner {
     /// Tells a decision to everybody who waits for it.
     fn decided(
         &self,
-        state: parking_lot::MutexGuard<'_, Shared>,
+        state: MutexGuard<'_, Shared>,
         told: Vec<RequestView>,
         id: RequestId,
         now: Now,
@@ -74,7 +82,7 @@ impl Inner {
     /// Grants a new request that no person has looked at, with no more than the one who speaks for it holds now.
     pub(super) fn grant_unseen(
         &self,
-        state: &mut Shared,
+        state: &mut MutexGuard<'_, Shared>,
         steps: Vec<Change>,
         granting: Granting,
         details: Details,
@@ -90,14 +98,18 @@ impl Inner {
                 (Actor::Token { token: token.0, author: Box::new(author) }, RegistryDecision::GrantedByToken)
             }
         };
-        let mut plan = self.user_plan(request, Some(details), terms, &actor, now)?;
-        // It is on record and granted in one step.
-        let granted = plan.steps.drain(..).map(|step| match step {
-            Change::Put(request) => Change::Insert(request),
-            step => step,
-        });
-        plan.steps = steps.into_iter().chain(granted).collect();
-        self.carry_out(state, plan, &actor, now)?;
+        let claims = state.core.claims(&steps).and_request(&request);
+        self.hold(state, claims, |state| {
+            let plan = || self.user_plan(request, Some(details), terms, &actor, now);
+            let mut plan = MutexGuard::unlocked(state, plan)?;
+            // It is on record and granted in one step.
+            let granted = plan.steps.drain(..).map(|step| match step {
+                Change::Put(request) => Change::Insert(request),
+                step => step,
+            });
+            plan.steps = steps.into_iter().chain(granted).collect();
+            self.make(state, plan, &actor, now)
+        })?;
         self.metrics.registry_decisions.inc(decision);
         tracing::info!("request {id} was granted by {actor}");
         Ok(())
@@ -106,7 +118,7 @@ impl Inner {
     /// As [`Inner::grant_unseen`]; what its author no longer holds is a fault of the token.
     pub(super) fn unseen(
         &self,
-        state: &mut Shared,
+        state: &mut MutexGuard<'_, Shared>,
         steps: Vec<Change>,
         granting: Granting,
         details: Details,
@@ -188,7 +200,6 @@ impl Inner {
     /// everything else.
     fn replacement_plan(
         &self,
-        state: &Shared,
         mut request: Request,
         terms: GrantTerms,
         actor: &Actor,
@@ -204,12 +215,12 @@ impl Inner {
             replaced_user(&request, &*policy).ok_or_else(|| RegistryError::UserUnknown(request.username.clone()))?;
         let expected = Expected::Version(user.version);
         let put = |user| directory::Change::PutUser { user: Box::new(user), expected };
-        let draft = state.core.replacement(user, &request, None, now.wall);
+        let draft = self.state.lock().core.replacement(user, &request, None, now.wall);
         self.directory.preview(|_| Ok(put(draft).into()), actor)?;
         let mut details = self.details(request.id)?;
         let issued = self.issue(&request, &details, actor, now)?;
         let record = issued.as_ref().map(IssuedCertificate::record);
-        let changed = state.core.replacement(user, &request, record.clone(), now.wall);
+        let changed = self.state.lock().core.replacement(user, &request, record.clone(), now.wall);
         request.password_hash = None;
         request.state = State::Granted {
             user: user.id,
@@ -220,7 +231,7 @@ impl Inner {
         };
         details.certificate = issued.map(|issued| issued.pem().to_owned());
         let note = issuance(user, record.as_ref());
-        let mut steps = state.core.replaced(&request, user.id);
+        let mut steps = self.state.lock().core.replaced(&request, user.id);
         steps.push(Change::Put(Box::new(request)));
         Ok(Plan { steps, users: vec![put(changed)], details: Some(details), note })
     }

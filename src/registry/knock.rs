@@ -46,8 +46,13 @@ impl Registry {
     /// admits registrations.
     pub async fn knock(&self, username: &Username, password: &[u8], origin: &Origin) -> Knock {
         let inner = self.inner();
-        let now = inner.now();
-        if !inner.state.lock().core.lock().admits(origin.source, &origin.listener, username, origin.door, now) {
+        let (name, asked) = (username.clone(), origin.clone());
+        let admits = move |inner: &Inner| {
+            let Origin { source, listener, door, .. } = &asked;
+            Ok(inner.state.lock().core.lock().admits(*source, listener, &name, *door, inner.now()))
+        };
+        // An order of the operator may hold the table for as long as a commit takes.
+        if !self.blocking(admits).await.unwrap_or(false) {
             return Knock::Shut;
         }
         let Ok(text) = str::from_utf8(password) else {

@@ -157,6 +157,13 @@ impl Lock {
         }
     }
 
+    /// It could not be recorded.
+    pub(super) fn give_back(&mut self) {
+        if let Self::Open { remaining: Some(left), .. } = self {
+            *left = left.saturating_add(1);
+        }
+    }
+
     /// Is its time over, or its count spent?
     pub(super) fn is_over(&self, now: Now) -> bool {
         match self {

@@ -16,11 +16,14 @@ mod format;
 mod grant;
 mod invitation;
 mod knock;
+mod landing;
 mod lock;
 mod message;
 mod nonce;
 mod operator;
 mod rates;
+#[cfg(test)]
+mod reference;
 mod renewal;
 mod replacement;
 mod request;

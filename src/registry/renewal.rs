@@ -6,11 +6,12 @@
 
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
 use uuid::Uuid;
 
 use super::answer::Answer;
 use super::commit::{Inner, Shared, nonce_fault};
-use super::core::{Change, Claim, MAX_ON_RECORD, RenewAsk, RenewRefused, RenewVerdict, Renewal, confirmed};
+use super::core::{Change, Claim, Claims, MAX_ON_RECORD, RenewAsk, RenewRefused, RenewVerdict, Renewal, confirmed};
 use super::message::RenewMessage;
 use super::nonce::NonceId;
 use super::operator::RegistryError;
@@ -112,9 +113,17 @@ impl Inner {
         };
         let (key, csr) = (message.csr.key().fingerprint(), hex(message.csr.digest()));
         let ask = RenewAsk { claim, username: message.csr.username(), key: &key, csr: &csr };
-        let policy = self.directory.policy();
         let mut state = self.state.lock();
-        match state.core.renew(&ask, &*policy, now) {
+        let claims = || Claims::on(ask.username, Some(ask.key));
+        let verdict = loop {
+            self.settle(&mut state, |_| claims());
+            let policy = self.directory.policy();
+            let verdict = state.core.renew(&ask, &*policy, now);
+            if self.settle(&mut state, |_| claims().and_nonce(verdict.nonce())) {
+                break verdict;
+            }
+        };
+        match verdict {
             RenewVerdict::Refused(why) => Ok(refused(why)),
             RenewVerdict::Same { user, record, nonce } => {
                 let pem = CERTIFICATES.get(&*self.store, &user.id.0)?;
@@ -129,7 +138,8 @@ impl Inner {
                     return Ok(Answer::error(429, "refused", "rate", sentence).retry_after(after));
                 }
                 let in_grace = message.lapsed.is_some();
-                let answer = self.reissue(&mut state, message, &user, &replaces, csr, now)?;
+                let claims = claims().and_nonce(nonce);
+                let answer = self.reissue(&mut state, claims, message, (&user, &replaces), csr, now)?;
                 self.spend(&mut state, nonce, now);
                 let outcome = if in_grace { RenewalOutcome::InGrace } else { RenewalOutcome::Issued };
                 self.metrics.registry_renewals.inc(outcome);
@@ -140,37 +150,40 @@ impl Inner {
 
     fn reissue(
         &self,
-        state: &mut Shared,
+        state: &mut MutexGuard<'_, Shared>,
+        claims: Claims,
         message: &RenewMessage,
-        user: &User,
-        replaces: &str,
+        (user, replaces): (&User, &str),
         csr: String,
         now: Now,
     ) -> Result<Answer, RegistryError> {
-        let issued = self.certify(&message.csr, None, &Actor::Registry, now)?;
-        let record = issued.record();
-        let changed = state.core.renewed(user, record.clone(), replaces, now.wall);
-        let named = UserRef { id: user.id, username: user.username.clone() };
-        let note = Note {
-            place: None,
-            events: vec![
-                audit::Event::CertificateRenewed {
-                    user: named.clone(),
-                    serial: Word::name(&record.serial),
-                    replaces: Word::name(replaces),
-                    in_grace: message.lapsed.is_some(),
-                },
-                request::issued(named, &record),
-            ],
-        };
-        let renewal = Renewal { serial: record.serial.clone(), csr };
-        let mut records = Batch::new();
-        records.put(&RENEWALS, &user.id.0, &renewal)?;
-        records.put(&CERTIFICATES, &user.id.0, &issued.pem().to_owned())?;
-        let expected = Expected::Version(user.version);
-        let changes = vec![directory::Change::PutUser { user: Box::new(changed), expected }];
-        // INVARIANT: what the user holds and what a lost answer is repeated from are one transaction.
-        self.directory.commit_noted(Transaction { changes, records }, &Actor::Registry, note)?;
+        let (issued, record, renewal) = self.write(state, claims, || {
+            let issued = self.certify(&message.csr, None, &Actor::Registry, now)?;
+            let record = issued.record();
+            let changed = self.state.lock().core.renewed(user, record.clone(), replaces, now.wall);
+            let named = UserRef { id: user.id, username: user.username.clone() };
+            let note = Note {
+                place: None,
+                events: vec![
+                    audit::Event::CertificateRenewed {
+                        user: named.clone(),
+                        serial: Word::name(&record.serial),
+                        replaces: Word::name(replaces),
+                        in_grace: message.lapsed.is_some(),
+                    },
+                    request::issued(named, &record),
+                ],
+            };
+            let renewal = Renewal { serial: record.serial.clone(), csr };
+            let mut records = Batch::new();
+            records.put(&RENEWALS, &user.id.0, &renewal)?;
+            records.put(&CERTIFICATES, &user.id.0, &issued.pem().to_owned())?;
+            let expected = Expected::Version(user.version);
+            let changes = vec![directory::Change::PutUser { user: Box::new(changed), expected }];
+            // INVARIANT: what the user holds and what a lost answer is repeated from are one transaction.
+            self.directory.commit_noted(Transaction { changes, records }, &Actor::Registry, note)?;
+            Ok((issued, record, renewal))
+        })?;
         self.apply(state, vec![Change::Renewed { user: user.id, renewal }]);
         tracing::info!("certificate {replaces} of `{}` is renewed by {}", user.username, record.serial);
         Ok(self.collected(user, record, issued.pem().to_owned()))

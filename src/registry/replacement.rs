@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::commit::Inner;
-use super::core::{Change, Opening};
+use super::core::{Change, Claims, Opening};
 use super::lock::Network;
 use super::operator::RegistryError;
 use super::request::RequestId;
@@ -79,6 +79,7 @@ impl Registry {
             inner.may_decide(&actor, &["replacements", username.as_str()])?;
             let now = inner.now();
             let mut state = inner.state.lock();
+            inner.settle(&mut state, |_| Claims::on(&username, None));
             let changes = state.core.cancel(&username);
             let changes = changes.ok_or_else(|| RegistryError::NotOpen(username.clone()))?;
             inner.carry_out(&mut state, changes, &actor, now)?;
@@ -118,6 +119,7 @@ impl Inner {
         let until = now.wall.checked_add(duration);
         let until = until.map_err(|_| RegistryError::Invalid("a name can be open for 1 second to 7 days"))?;
         let mut state = self.state.lock();
+        self.settle(&mut state, |_| Claims::on(username, None));
         let policy = self.directory.policy();
         let user = policy.user_named(username).ok_or_else(|| RegistryError::UserUnknown(username.clone()))?;
         // Whoever may not put this user as it is, may not give its name away.

@@ -96,6 +96,30 @@ async fn only_a_new_key_from_where_it_is_open_is_admitted() {
     assert_eq!(stage.send(other).await.status, 423, "and no other name");
 }
 
+/// Its certificate is off the record in time, the request that it came by is not: of two requests with one key, a restart would
+/// make a damaged store.
+#[tokio::test]
+async fn the_key_of_the_first_request_is_no_new_one_when_its_certificate_is_long_gone() {
+    let mut stage = Stage::new();
+    let (id, first) = granted(&stage).await;
+    for days in [60, 32] {
+        stage.clock.advance(Duration::from_hours(days * 24));
+        let newest = user(&stage).certificates.last().cloned().unwrap();
+        let caller = Caller { user: id, certificate: Some((newest.serial, newest.not_after)) };
+        let renewal = json!({"csr": csr(NAME, &new_key(), &[])}).to_string();
+        let renewed = stage.registry.renew(renewal.as_bytes(), None, Some(&caller), &origin(None)).await;
+        stage.registry.confirm(id, renewed.serial.unwrap()).await.unwrap();
+    }
+    let fingerprint = VerifiedCsr::from_pem(csr(NAME, &first, &[]).as_bytes()).unwrap().key().fingerprint();
+    assert!(stage.directory.policy().user_with_key(&fingerprint).is_none(), "it is off the record");
+    open(&stage, ReplaceTerms::default()).await;
+    let both = json!({"username": NAME, "csr": csr(NAME, &first, &[]), "password": "a good password"});
+    let answer = stage.send(both).await;
+    assert_eq!((answer.status, answer.error), (409, Some("key_in_use")));
+    stage.restart();
+    assert_eq!(stage.send(message(&new_key())).await.status, 202);
+}
+
 #[tokio::test]
 async fn an_opening_ends_by_itself_and_can_be_cancelled_with_what_came_in() {
     let stage = Stage::new();

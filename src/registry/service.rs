@@ -7,14 +7,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
 
 use aws_lc_rs::hmac;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::{Semaphore, broadcast};
 use uuid::Uuid;
 
 use super::answer::Answer;
 use super::commit::{Asker, Inner, POLL, Plan, REQUESTS, Shared};
-use super::core::{Ask, Core, Drawn, Facts, Limits, Refused, Step, Verdict, is_orphan};
+use super::core::{Ask, Claims, Core, Drawn, Facts, Limits, Refused, Step, Verdict, is_orphan};
 use super::knock;
 use super::lock::{Lock, UnlockTerms};
 use super::message::{RegisterMessage, parse_question};
@@ -108,6 +108,7 @@ impl Registry {
         }
         let registry = Self(Arc::new(Inner {
             state: Mutex::new(Shared { core, askers: HashMap::new(), swept: None }),
+            landed: Condvar::new(),
             mint,
             rates: Mutex::new(Rates::new(settings.rate, SOURCES)),
             user_rates: Mutex::new(Rates::new(settings.rate, USERS)),
@@ -279,7 +280,6 @@ impl Registry {
     /// One question to the core; its changes are made, durably, before the answer leaves. Blocks.
     fn step(&self, message: &RegisterMessage, facts: &Facts, origin: &Origin) -> Outcome {
         let inner = &*self.0;
-        let now = inner.now();
         let csr = message.csr.as_ref().map(|(_, csr)| csr);
         let key = csr.map(|csr| csr.key().fingerprint());
         let implicit = message.password.as_ref().filter(|_| origin.door.is_implicit());
@@ -302,12 +302,25 @@ impl Registry {
             binding: origin.binding,
             token: message.token.as_ref(),
         };
-        let policy = inner.directory.policy();
         let mut state = inner.state.lock();
-        let askers = &state.askers;
-        let waiting =
-            |id| askers.get(&id).is_some_and(|them: &Vec<Asker>| them.iter().any(|it| it.sink.strong_count() > 0));
-        let step = state.core.examine(&ask, facts, drawn, &*policy, &waiting, now);
+        let (step, now) = loop {
+            inner.settle(&mut state, |_| Claims::on(&message.username, key.as_deref()));
+            let now = inner.now();
+            let askers = &state.askers;
+            let waiting =
+                |id| askers.get(&id).is_some_and(|them: &Vec<Asker>| them.iter().any(|it| it.sink.strong_count() > 0));
+            let policy = inner.directory.policy();
+            let step = state.core.examine(&ask, facts, drawn, &*policy, &waiting, now);
+            let settled = match &step {
+                Step::Answer(changes, _) | Step::Grant(changes, _) => {
+                    inner.settle(&mut state, |core| core.claims(changes))
+                }
+                Step::Verify(_) | Step::Hash => true,
+            };
+            if settled {
+                break (step, now);
+            }
+        };
         let details = Details {
             csr: message.csr.as_ref().map(|(text, _)| text.clone()),
             context: message.context.clone(),
@@ -522,6 +535,8 @@ impl Registry {
             state.forget_gone();
             let mut changes = state.core.expire(now);
             changes.extend(inner.orphans(&mut state, now));
+            // What somebody is deciding about is looked at again in a second.
+            changes.retain(|change| !state.core.is_in_flight(&state.core.claims(std::slice::from_ref(change))));
             inner.carry_out(&mut state, changes, &Actor::Registry, now).map(drop)
         })
         .await

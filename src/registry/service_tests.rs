@@ -5,8 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+#[path = "flight_tests.rs"]
+mod flight;
 #[path = "knock_tests.rs"]
 mod knock;
+#[path = "model_tests.rs"]
+mod model;
 #[path = "nonce_tests.rs"]
 mod nonce;
 #[path = "renewal_tests.rs"]
@@ -17,7 +21,7 @@ mod replacement;
 mod tokens;
 
 use super::*;
-use crate::access::{Auth, Context, Effect, ManagedBy, Operation, Permission, Role, User};
+use crate::access::{Auth, Context, ManagedBy, Operation, Permission, Role, User};
 use crate::clock::ManualClock;
 use crate::directory::{Expected, NewUser};
 use crate::pki::{CertificateAuthority, PeerCertificate};
@@ -79,34 +83,24 @@ impl Stage {
     }
 
     fn with(settings: Settings) -> Self {
+        Self::on(FaultyStore::new(), settings)
+    }
+
+    fn on(store: FaultyStore, settings: Settings) -> Self {
         let clock = ManualClock::new("2026-03-01T12:00:00Z".parse().unwrap());
         let ca = Arc::new(CertificateAuthority::generate(clock.timestamp()).unwrap());
-        let store = Arc::new(FaultyStore::new());
+        let store = Arc::new(store);
         let argon2 = Arc::new(Argon2::default());
-        let (registry, directory) = open(&store, &ca, &argon2, &clock, &settings);
-        let sensor = Role {
-            name: "sensor".parse().unwrap(),
-            description: String::new(),
-            permissions: vec![Permission {
-                context: Context::Mqtt,
-                operation: Operation::Write,
-                resource: "plant/${username}/#".into(),
-                effect: Effect::Allow,
-                max_qos: None,
-                retain: None,
-                not_after: None,
-            }],
-            managed_by: ManagedBy::Api,
-            version: 0,
-        };
-        directory.put_role(sensor, Expected::Absent, &Actor::System).unwrap();
+        let (registry, directory) = open(Arc::clone(&store) as _, &ca, &argon2, &clock, &settings);
+        directory.put_role(sensor(), Expected::Absent, &Actor::System).unwrap();
         Self { registry, directory, store, ca, argon2, clock, settings }
     }
 
     /// The same disk under new processes.
     fn restart(&mut self) {
         self.store = Arc::new(self.store.crash(usize::MAX));
-        (self.registry, self.directory) = open(&self.store, &self.ca, &self.argon2, &self.clock, &self.settings);
+        let store = Arc::clone(&self.store) as _;
+        (self.registry, self.directory) = open(store, &self.ca, &self.argon2, &self.clock, &self.settings);
     }
 
     async fn unlock(&self) {
@@ -129,17 +123,27 @@ impl Stage {
     }
 }
 
+fn sensor() -> Role {
+    Role {
+        name: "sensor".parse().unwrap(),
+        description: String::new(),
+        permissions: vec![Permission::allow(Context::Mqtt, Operation::Write, "plant/${username}/#")],
+        managed_by: ManagedBy::Api,
+        version: 0,
+    }
+}
+
 fn open(
-    store: &Arc<FaultyStore>,
+    store: Arc<dyn Store>,
     ca: &Arc<CertificateAuthority>,
     argon2: &Arc<Argon2>,
     clock: &ManualClock,
     settings: &Settings,
 ) -> (Registry, Arc<Directory>) {
     let clock: Arc<dyn Clock> = Arc::new(clock.clone());
-    let directory = Arc::new(Directory::open(Arc::clone(store) as _, Arc::clone(&clock)).unwrap());
+    let directory = Arc::new(Directory::open(Arc::clone(&store), Arc::clone(&clock)).unwrap());
     let registry = Registry::open(
-        Arc::clone(store) as _,
+        store,
         Arc::clone(&directory),
         Arc::clone(ca) as _,
         Arc::clone(argon2) as _,

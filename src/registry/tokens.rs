@@ -8,7 +8,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::commit::Inner;
-use super::core::Change;
+use super::core::{Change, Claims};
 use super::grant::short_enough;
 use super::operator::RegistryError;
 use super::service::Registry;
@@ -69,6 +69,7 @@ impl Registry {
         self.blocking(move |inner| {
             inner.may_decide(&actor, &["tokens", &id.to_string()])?;
             let mut state = inner.state.lock();
+            inner.settle(&mut state, |_| Claims::on_token(id));
             if state.core.token(id).is_none() {
                 return Err(RegistryError::NoToken(id));
             }

@@ -28,14 +28,16 @@ struct State {
     unsynced: VecDeque<Batch>,
     operations: u64,
     fault: Option<(u64, Fault)>,
+    /// For the next commit to a table whose name begins so.
+    commit_fault: Option<(&'static str, Fault)>,
     failed: bool,
+    delay: Duration,
 }
 
 /// A store in memory with faults.
 #[derive(Default)]
 pub(crate) struct FaultyStore {
     state: Mutex<State>,
-    delay: Duration,
     lazy: bool,
     commits: AtomicU64,
 }
@@ -48,7 +50,7 @@ impl FaultyStore {
 
     /// Every commit takes this long.
     pub(crate) fn slow(delay: Duration) -> Self {
-        Self { delay, ..Self::default() }
+        Self { state: Mutex::new(State { delay, ..State::default() }), ..Self::default() }
     }
 
     /// Commits are durable only after [`Store::sync`].
@@ -60,6 +62,22 @@ impl FaultyStore {
     pub(crate) fn fail_at(&self, n: u64, fault: Fault) {
         let mut state = self.state.lock();
         state.fault = Some((state.operations + n, fault));
+    }
+
+    /// Lets the next commit fail that writes to a table whose name begins so.
+    pub(crate) fn fail_commit_to(&self, table: &'static str, fault: Fault) {
+        self.state.lock().commit_fault = Some((table, fault));
+    }
+
+    /// Lets nothing fail that has not failed yet.
+    pub(crate) fn heal(&self) {
+        let mut state = self.state.lock();
+        (state.fault, state.commit_fault) = (None, None);
+    }
+
+    /// From now on every commit takes this long.
+    pub(crate) fn take(&self, delay: Duration) {
+        self.state.lock().delay = delay;
     }
 
     /// Reads, scans, commits and syncs so far.
@@ -124,9 +142,17 @@ impl Store for FaultyStore {
     }
 
     fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        std::thread::sleep(self.delay);
+        let delay = self.state.lock().delay;
+        std::thread::sleep(delay);
         let mut state = self.state.lock();
-        let fault = Self::step(&mut state)?;
+        let mut fault = Self::step(&mut state)?;
+        let concerned = |table: &str| batch.tables().any(|name| name.starts_with(table.as_bytes()));
+        if let Some((_, of_commit)) = state.commit_fault.take_if(|(table, _)| concerned(table)) {
+            if of_commit == Fault::Refused {
+                return Err(refused());
+            }
+            fault = Some(of_commit);
+        }
         memory::apply(&mut state.applied, batch.clone());
         if fault == Some(Fault::NotSynced) {
             state.unsynced.push_back(batch);

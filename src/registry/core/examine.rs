@@ -156,9 +156,10 @@ impl Core {
         if replaces.is_none() && users.named(ask.username).is_some() {
             return refuse(changes, Refused::NameTaken);
         }
+        // That of the name's own granted request is no new key either.
         if let Some((key, _)) = &ask.key
             && let Some(other) = self.keys.get(*key).and_then(|id| self.requests.get(id))
-            && other.username != *ask.username
+            && !changes.iter().any(|change| matches!(change, Change::Remove { id, .. } if *id == other.id))
         {
             match stale(other, users, now) {
                 Some(why) => changes.push(Change::Remove { id: other.id, why }),
@@ -181,7 +182,8 @@ impl Core {
         let left = leaving.iter().filter(|id| self.get(**id).is_some_and(|it| it.state == State::Pending)).count();
         let source = Source::from(ask.source);
         let of_source = self.by_source.get(&source).map_or(0, |ids| ids.iter().filter(stays).count());
-        let full = self.pending.saturating_sub(left) >= self.limits.max_pending;
+        let of_source = of_source + self.flights.inserts_of(source);
+        let full = self.pending.saturating_sub(left) + self.flights.inserts() >= self.limits.max_pending;
         // What is granted at once takes no place among those that wait.
         if token.is_none() && (full || of_source >= self.limits.max_pending_per_source) {
             match self.yielding(source, &leaving, is_waited_for, now) {

@@ -70,6 +70,16 @@ pub(in crate::registry) enum RenewVerdict {
     Refused(RenewRefused),
 }
 
+impl RenewVerdict {
+    /// What it would spend.
+    pub(in crate::registry) fn nonce(&self) -> Option<NonceId> {
+        match self {
+            Self::Same { nonce, .. } | Self::Issue { nonce, .. } => *nonce,
+            Self::Refused(_) => None,
+        }
+    }
+}
+
 /// Why there is no new certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::registry) enum RenewRefused {
