@@ -33,7 +33,7 @@
 //!
 //! `mqtt`, `session`, `access`, `pki` (but for its signer) and the core of `registry` are pure: bytes, values and the time
 //! go in, values come out. Dependencies point one way: `clock`, `mqtt` <- `access`, `pki` <- `authn`, `session`, `store`,
-//! `config` <- `directory` <- `registry`, `router`, `crl` <- `net`, `admin` <- `broker`.
+//! `config` <- `directory` <- `import`, `registry`, `router`, `crl` <- `net`, `admin` <- `broker`.
 //!
 //! # The public interface is:
 //!
@@ -45,6 +45,7 @@
 //! | [`directory::Directory`] | users, roles, permissions: read the snapshot, commit changes |
 //! | [`registry::Registry`] | who asks for an identity: list, grant, deny, lock, unlock, watch |
 //! | [`device`] | the other side: a device that enrols and renews |
+//! | [`import`] | users and rights of mosquitto, as a set of changes |
 //! | [`access`] | the words of the rules, and the engine that decides: [`access::Policy`], [`access::Authority`] |
 //! | [`mqtt`] | topic names, filters, packets, and the codec |
 //! | [`admin::api`], [`admin::problem`] | the JSON of the routes on the admin socket |
@@ -84,6 +85,7 @@ pub mod crl;
 pub mod device;
 pub mod directory;
 pub mod files;
+pub mod import;
 pub mod manual;
 pub mod metrics;
 pub mod mqtt;

@@ -27,6 +27,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("journal", 3),
     ("config", 3),
     ("directory", 4),
+    ("import", 5),
     ("crl", 5),
     ("device", 4),
     ("registry", 5),
@@ -57,6 +58,7 @@ const PURE: &[(&str, &[&str])] = &[
             "registry/tokens.rs",
         ],
     ),
+    ("import", &[]),
     ("audit", &["audit/chain.rs", "audit/key.rs", "audit/keeper.rs"]),
     ("clock", &["clock.rs"]),
 ];

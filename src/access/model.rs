@@ -333,6 +333,9 @@ pub struct CertificateRecord {
     pub replaces: Option<String>,
 }
 
+/// What the PHC string of a PBKDF2-HMAC-SHA512 hash begins with; its iterations follow.
+pub const PBKDF2_PREFIX: &str = "$pbkdf2-sha512$i=";
+
 /// One identity: a person, a program or a device.
 ///
 /// The password is not here but in `password_hash`, which no API answer carries.
@@ -350,9 +353,14 @@ pub struct User {
     /// Which proof it must give.
     #[serde(default)]
     pub auth: Auth,
-    /// argon2id PHC string; a secret, left out of every answer.
+    /// PHC string of argon2id, or of PBKDF2 until the first login of a user who came from another broker; a secret, left
+    /// out of every answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_hash: Option<String>,
+    /// SHA-256 of the hash that the present one has replaced without a change of the password: who has proven that password
+    /// since the broker started has proven this one. The directory sets it, and no store keeps it.
+    #[serde(skip)]
+    pub rehashed_from: Option<[u8; 32]>,
     /// Issued and pinned certificates.
     #[serde(default)]
     pub certificates: Vec<CertificateRecord>,
@@ -397,6 +405,7 @@ impl User {
             enabled: true,
             auth: Auth::default(),
             password_hash: None,
+            rehashed_from: None,
             certificates: Vec::new(),
             roles: Vec::new(),
             permissions: Vec::new(),
@@ -409,6 +418,11 @@ impl User {
             last_seen_at: None,
             version: 0,
         }
+    }
+
+    /// The iterations of its password hash, where that is one of PBKDF2.
+    pub fn pbkdf2_iterations(&self) -> Option<u32> {
+        self.password_hash.as_deref()?.strip_prefix(PBKDF2_PREFIX)?.split('$').next()?.parse().ok()
     }
 }
 

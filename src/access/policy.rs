@@ -40,6 +40,8 @@ pub struct Policy {
     roles: OrdMap<RoleName, Arc<RoleEntry>>,
     holders: OrdMap<RoleName, Holders>,
     expiries: OrdSet<(Timestamp, Subject)>,
+    /// How many users have a password hash of PBKDF2, by its iterations.
+    pbkdf2: OrdMap<u32, usize>,
     groups: Arc<Groups>,
     /// Key identifiers of issuers none of whose certificates is good any more.
     revoked_issuers: Arc<BTreeSet<String>>,
@@ -211,6 +213,11 @@ impl Policy {
         self.keys.get(key).and_then(|id| self.user(*id))
     }
 
+    /// The most iterations of a password hash of PBKDF2; 0: there is none.
+    pub fn costliest_pbkdf2(&self) -> u32 {
+        self.pbkdf2.get_max().map_or(0, |(iterations, _)| *iterations)
+    }
+
     /// The role with this name.
     pub fn role(&self, name: &RoleName) -> Option<&Arc<Role>> {
         self.roles.get(name).map(|entry| &entry.role)
@@ -373,6 +380,12 @@ impl Policy {
         for key in before.user.certificates.iter().filter_map(|certificate| certificate.key.as_deref()) {
             self.keys.remove(key);
         }
+        if let Some(iterations) = before.user.pbkdf2_iterations() {
+            match self.pbkdf2.get(&iterations).copied() {
+                Some(count) if count > 1 => self.pbkdf2.insert(iterations, count - 1),
+                _ => self.pbkdf2.remove(&iterations),
+            };
+        }
         self.forget_expiry(before.expires_at(), Subject::User(id));
         claims.0.extend(before.own.clone());
         for name in &before.user.roles {
@@ -415,6 +428,9 @@ impl Policy {
             if self.keys.insert(key.into(), user.id).is_some_and(|other| other != user.id) {
                 return Err(PolicyError::KeyInUse(user.username.clone()));
             }
+        }
+        if let Some(iterations) = user.pbkdf2_iterations() {
+            *self.pbkdf2.entry(iterations).or_insert(0) += 1;
         }
         self.expect_expiry(entry.expires_at(), Subject::User(user.id));
         claims.1.extend(entry.own.clone());
@@ -546,6 +562,7 @@ impl Default for Policy {
             roles: roles.collect(),
             holders: OrdMap::new(),
             expiries: OrdSet::new(),
+            pbkdf2: OrdMap::new(),
             groups: Arc::default(),
             revoked_issuers: Arc::default(),
         }

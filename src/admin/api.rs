@@ -44,6 +44,7 @@
 //! | `POST /api/apply` | [`Document`] | [`Applied`] |
 //! | `GET /api/history` | [`HistoryQuestion`] (query) | [`Page`] of [`HistoryEntry`], the last commit first |
 //! | `POST /api/rollback` | [`RollbackTerms`] | [`Applied`] |
+//! | `GET /api/openapi.json` | | [all of this](super::openapi::DESCRIPTION) as OpenAPI 3.1 |
 //!
 //! Every change of users and roles, `apply` and `rollback` included, takes `?dry_run=true`: then nothing is changed, and the answer is
 //! 200 with [`Applied`].
@@ -136,6 +137,9 @@ pub struct UserView {
     pub auth: Auth,
     /// Has it a password?
     pub has_password: bool,
+    /// Is that still on record as the hash of the broker that it came from? Its next login changes that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub password_imported: bool,
     /// Issued and pinned certificates.
     #[serde(default)]
     pub certificates: Vec<CertificateRecord>,
@@ -180,6 +184,7 @@ impl From<&User> for UserView {
             enabled: user.enabled,
             auth: user.auth,
             has_password: user.password_hash.is_some(),
+            password_imported: user.pbkdf2_iterations().is_some(),
             certificates: user.certificates.clone(),
             roles: user.roles.clone(),
             permissions: user.permissions.clone(),

@@ -14,6 +14,9 @@ mod explain;
 mod extract;
 mod https;
 mod metrics;
+pub mod openapi;
+#[cfg(test)]
+mod openapi_tests;
 pub mod problem;
 mod registry;
 mod request;

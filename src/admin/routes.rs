@@ -7,7 +7,7 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::routing::{get, post, put};
 
 use super::problem::{Kind, Problem};
-use super::{State, api, apply, audit, certificates, explain, registry, roles, users, who_can};
+use super::{State, api, apply, audit, certificates, explain, openapi, registry, roles, users, who_can};
 
 /// The API. Whoever serves it puts an entrance before it, fallbacks included.
 pub(super) fn api(state: Arc<State>) -> Router {
@@ -43,6 +43,7 @@ pub(super) fn api(state: Arc<State>) -> Router {
         .route("/api/history", get(apply::history))
         .route("/api/rollback", post(apply::rollback))
         .route("/api/who-can", get(who_can::who_can))
+        .route("/api/openapi.json", get(openapi::show))
         .route("/api/apply", post(apply::apply).layer(DefaultBodyLimit::max(api::MAX_DOCUMENT)))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)

@@ -24,7 +24,7 @@ use crate::pki::CertificateAuthority;
 use crate::registry::{self, Door, Origin};
 use crate::store::MemoryStore;
 
-struct Fixture {
+pub(super) struct Fixture {
     _home: tempfile::TempDir,
     socket: PathBuf,
     directory: Arc<Directory>,
@@ -56,14 +56,14 @@ impl LiveSessions for OneSession {
     }
 }
 
-struct Reply {
-    status: StatusCode,
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
     headers: hyper::HeaderMap,
-    body: Value,
+    pub(super) body: Value,
 }
 
 impl Fixture {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let home = tempfile::tempdir().unwrap();
         let socket = home.path().join("admin.sock");
         let parameters = Argon2Parameters::new(8, 1, 1).unwrap();
@@ -143,17 +143,19 @@ impl Fixture {
         Reply { status, headers, body }
     }
 
-    async fn call(&self, method: &str, path: &str, body: Value) -> Reply {
+    pub(super) async fn call(&self, method: &str, path: &str, body: Value) -> Reply {
         let request = Request::builder()
             .method(Method::from_bytes(method.as_bytes()).unwrap())
             .uri(path)
             .header("host", "localhost")
             .header("content-type", "application/json");
-        let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
-        self.raw(request.body(Full::new(body)).unwrap()).await
+        let bytes = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+        let reply = self.raw(request.body(Full::new(bytes)).unwrap()).await;
+        super::openapi_tests::check(method, path, &body, (reply.status, &reply.body));
+        reply
     }
 
-    async fn ok(&self, method: &str, path: &str, body: Value) -> Value {
+    pub(super) async fn ok(&self, method: &str, path: &str, body: Value) -> Value {
         let reply = self.call(method, path, body).await;
         assert!(reply.status.is_success(), "{method} {path}: {} {}", reply.status, reply.body);
         reply.body

@@ -52,6 +52,8 @@ pub fn user_change(old: Option<&User>, new: &User) -> UserChange {
         certificates => Certificates, publish_prefix => PublishPrefix, client_id => ClientId, expires_at => ExpiresAt,
         quota => Quota
     );
+    // It goes with the password.
+    rest.rehashed_from = new.rehashed_from;
     rest.version = new.version;
     rest.managed_by = new.managed_by;
     rest.created_at = new.created_at;

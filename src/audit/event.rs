@@ -384,6 +384,8 @@ pub enum Event {
     UserCreated { user: UserRef, managed_by: ManagedBy, new: u64, change: UserChange },
     /// A user was changed: the name is the old one.
     UserChanged { user: UserRef, old: u64, new: u64, change: UserChange },
+    /// The password of a user who came from another broker is on record as argon2id from now on: its first login has shown it.
+    PasswordRehashed { user: UserRef },
     /// A user was deleted.
     UserDeleted { user: UserRef, old: u64 },
     /// A role was created.
@@ -520,6 +522,7 @@ impl Event {
             Self::Pruned { .. } => "pruned",
             Self::UserCreated { .. } => "user_created",
             Self::UserChanged { .. } => "user_changed",
+            Self::PasswordRehashed { .. } => "password_rehashed",
             Self::UserDeleted { .. } => "user_deleted",
             Self::RoleCreated { .. } => "role_created",
             Self::RoleChanged { .. } => "role_changed",

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use super::hasher::{Busy, Hasher, Lane};
-use super::phc::MAX_PASSWORD_BYTES;
+use super::hasher::{Busy, Hasher, Lane, Verdict};
+use super::phc::{MAX_PASSWORD_BYTES, PasswordHash};
 use super::proofs::ProofCache;
 use super::throttle::{Throttle, ThrottleSettings};
 use super::{Cause, ClientCertificate, Identity, Proof, Refusal, Source, Users};
@@ -48,8 +48,16 @@ pub struct Credentials<'a> {
     pub source: Source,
 }
 
+/// Who puts a better hash of a password on record.
+pub trait Rehash: Send + Sync + 'static {
+    /// `hash` is of the password that has just been verified against the PHC string `verified` of this user, and is to take its
+    /// place, unless there is another one by now. Must not block: nobody waits for it.
+    fn rehash(&self, user: UserId, verified: String, hash: PasswordHash);
+}
+
 /// Checks credentials. One for the whole broker.
 pub struct Authenticator {
+    rehash: Option<Arc<dyn Rehash>>,
     hasher: Arc<Hasher>,
     proofs: Arc<ProofCache>,
     throttle: Mutex<Throttle>,
@@ -84,6 +92,16 @@ impl Drop for Attempt<'_> {
 struct Proven {
     identity: Identity,
     remembered: bool,
+    /// The hash that the password was verified against, and the one that is to take its place.
+    fresh: Option<(String, PasswordHash)>,
+}
+
+/// What became of a password.
+struct Checked {
+    matches: bool,
+    /// argon2 was spared.
+    remembered: bool,
+    fresh: Option<PasswordHash>,
 }
 
 impl Authenticator {
@@ -98,7 +116,15 @@ impl Authenticator {
         metrics: Arc<Metrics>,
     ) -> Result<Self, getrandom::Error> {
         let proofs = Arc::new(ProofCache::new(settings.remembered_proofs)?);
-        Ok(Self { hasher, proofs, throttle: Mutex::new(Throttle::new(settings.throttle)), clock, metrics })
+        let throttle = Mutex::new(Throttle::new(settings.throttle));
+        Ok(Self { rehash: None, hasher, proofs, throttle, clock, metrics })
+    }
+
+    /// Hashes of PBKDF2 whose user has logged in are replaced there; without it they stay.
+    #[must_use]
+    pub fn with_rehash(mut self, rehash: Arc<dyn Rehash>) -> Self {
+        self.rehash = Some(rehash);
+        self
     }
 
     /// Who is it? `users` is asked for the newest users before and after the password is checked.
@@ -134,7 +160,11 @@ impl Authenticator {
             Err(Refusal::Busy(Cause::Throttled)) => AuthenticationOutcome::Throttled,
             Err(Refusal::Busy(_)) => AuthenticationOutcome::Busy,
         });
-        proven.map(|proven| proven.identity)
+        let Proven { identity, fresh, .. } = proven?;
+        if let (Some((verified, hash)), Some(rehash)) = (fresh, &self.rehash) {
+            rehash.rehash(identity.user(), verified, hash);
+        }
+        Ok(identity)
     }
 
     /// These names were at home at these sources before the broker started: the failures of others do not count against
@@ -174,7 +204,8 @@ impl Authenticator {
         if let (Some(user), Some(Ok(certificate))) = (user, certificate)
             && matches!(user.auth, Auth::Certificate | Auth::Either)
         {
-            return Ok(Proven { identity: Identity::new(user, false, Some(certificate)), remembered: false });
+            let identity = Identity::new(user, false, Some(certificate));
+            return Ok(Proven { identity, remembered: false, fresh: None });
         }
         let Some(password) = credentials.password else {
             return Err(match (certificate, auth) {
@@ -199,9 +230,14 @@ impl Authenticator {
             // It holds the key of this user's certificate: the failures of others are not its own.
             self.throttle.lock().succeeded(credentials.source, name.as_str());
         }
-        let (matches, remembered) = self.check_password(&name, admitted, password, credentials.source).await?;
+        let floor = users.costliest_pbkdf2();
+        let checked = self.check_password(&name, (admitted, floor), password, credentials.source).await?;
         match admitted {
-            Some(user) if matches => Ok(Proven { identity: Identity::new(user, true, second), remembered }),
+            Some(user) if checked.matches => Ok(Proven {
+                identity: Identity::new(user, true, second),
+                remembered: checked.remembered,
+                fresh: user.password_hash.clone().zip(checked.fresh),
+            }),
             Some(User { password_hash: None, .. }) => Err(Cause::NoPassword),
             Some(_) => Err(Cause::WrongPassword),
             None if user.is_none() => Err(Cause::UnknownUser),
@@ -209,20 +245,20 @@ impl Authenticator {
         }
     }
 
-    /// Is this the password (first), and was it remembered (second)? `user` is `None` for everyone who cannot log in by
-    /// password.
+    /// Is this the password? The user is `None` for everyone who cannot log in by password; beside it, the iterations of
+    /// PBKDF2 that the check costs at least.
     async fn check_password(
         &self,
         name: &Username,
-        user: Option<&User>,
+        (user, floor): (Option<&User>, u32),
         password: &[u8],
         source: Source,
-    ) -> Result<(bool, bool), Cause> {
+    ) -> Result<Checked, Cause> {
         let proof = self.proofs.proof(user, password);
         if self.proofs.remembers(&proof) {
             // Known here from now on, should the proof have to be given again while others guess.
             self.throttle.lock().succeeded(source, name.as_str());
-            return Ok((true, true));
+            return Ok(Checked { matches: true, remembered: true, fresh: None });
         }
         let lane = {
             let throttle = self.throttle.lock();
@@ -239,9 +275,9 @@ impl Authenticator {
             begun.store(!remembered, Ordering::Release);
             remembered
         };
-        let verified = self.hasher.verify_unless(lane, source, password, hash, begin).await;
+        let verified = self.hasher.verify_unless(lane, source, password, (hash, floor), begin).await;
         attempt.settle();
-        let matches = verified.map_err(|Busy| Cause::QueueFull)?;
+        let Verdict { matches, fresh } = verified.map_err(|Busy| Cause::QueueFull)?;
         let mut throttle = self.throttle.lock();
         if matches {
             throttle.succeeded(source, name.as_str());
@@ -249,7 +285,7 @@ impl Authenticator {
         } else {
             throttle.failed(source, name.as_str(), self.clock.instant());
         }
-        Ok((matches, false))
+        Ok(Checked { matches, remembered: false, fresh })
     }
 }
 

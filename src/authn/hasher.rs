@@ -2,7 +2,8 @@
 //!
 //! Enters: a password, and the hash that it should match. Leaves: yes, no, or "busy". It never runs on an I/O thread,
 //! never holds more jobs than its queues, never lets one source or one kind of work keep out the others, and never tells
-//! by its timing whether there was a hash to match.
+//! by its timing whether there was a hash to match, nor of which kind it was: while hashes of PBKDF2 are on record, every
+//! check costs argon2id and as many iterations as the costliest of those has.
 //! Its threads have the lowest priority of the process, so that a storm of logins yields to messages.
 
 use std::num::NonZeroUsize;
@@ -17,6 +18,7 @@ use tokio::sync::oneshot;
 use super::Source;
 use super::phc::{Argon2Parameters, HashError, MAX_PASSWORD_BYTES, Memory, PasswordHash};
 use super::queue::{FairQueue, Full};
+use super::stored::{self, StoredHash};
 use crate::metrics::Metrics;
 use crate::priority::Priority;
 
@@ -114,9 +116,24 @@ struct Verify {
     hash: Arc<str>,
     /// False for the decoy: whatever comes out, the answer is no.
     known: bool,
+    /// The iterations of PBKDF2 that the check costs at least, whatever the hash is.
+    floor: u32,
     /// Its turn has come. Has the same proof been verified since it was queued?
     begin: Box<dyn FnOnce() -> bool + Send>,
-    answer: oneshot::Sender<bool>,
+    answer: oneshot::Sender<Verdict>,
+}
+
+/// What came out of a check.
+pub(super) struct Verdict {
+    pub(super) matches: bool,
+    /// The same password by argon2id, where it matches a hash of PBKDF2.
+    pub(super) fresh: Option<PasswordHash>,
+}
+
+impl From<bool> for Verdict {
+    fn from(matches: bool) -> Self {
+        Self { matches, fresh: None }
+    }
 }
 
 impl Job {
@@ -168,20 +185,21 @@ impl Hasher {
     /// # Errors
     /// [`Busy`] when the queue is full and this source has its share of it.
     pub async fn verify(&self, lane: Lane, source: Source, password: &[u8], hash: Option<&str>) -> Result<bool, Busy> {
-        self.verify_unless(lane, source, password, hash, || false).await
+        Ok(self.verify_unless(lane, source, password, (hash, 0), || false).await?.matches)
     }
 
     /// [`Hasher::verify`], but when its turn comes, `begin` is told, and may say that the work has been done meanwhile.
+    /// Beside the hash: the iterations of PBKDF2 that this costs at least, hash or no hash.
     pub(super) async fn verify_unless(
         &self,
         lane: Lane,
         source: Source,
         password: &[u8],
-        hash: Option<&str>,
+        (hash, floor): (Option<&str>, u32),
         begin: impl FnOnce() -> bool + Send + 'static,
-    ) -> Result<bool, Busy> {
+    ) -> Result<Verdict, Busy> {
         if password.len() > MAX_PASSWORD_BYTES {
-            return Ok(false); // says nothing but what the client knows
+            return Ok(false.into()); // says nothing but what the client knows
         }
         let (answer, verdict) = oneshot::channel();
         self.push(
@@ -191,6 +209,7 @@ impl Hasher {
                 password: password.to_vec().into(),
                 hash: hash.unwrap_or(self.shared.decoy.as_str()).into(),
                 known: hash.is_some(),
+                floor,
                 begin: Box::new(begin),
                 answer,
             }),
@@ -310,16 +329,16 @@ impl Shared {
         match job {
             job if !job.is_wanted() => {}
             Job::Verify(job) => {
-                let Verify { password, hash, known, begin, answer } = job;
+                let Verify { password, hash, known, floor, begin, answer } = job;
                 // Asked for everybody alike.
                 let remembered = begin();
-                let matches = if known && remembered {
-                    Ok(true)
+                let verdict = if known && remembered {
+                    Ok(true.into())
                 } else {
-                    self.verify(password.expose_secret(), &hash, known, memory)
+                    self.verify(password.expose_secret(), (&hash, known), floor, memory)
                 };
-                match matches {
-                    Ok(matches) => drop(answer.send(matches)),
+                match verdict {
+                    Ok(verdict) => drop(answer.send(verdict)),
                     Err(error) => tracing::error!(%error, "a password could not be checked"), // the caller sees "busy"
                 }
             }
@@ -329,16 +348,35 @@ impl Shared {
         }
     }
 
-    /// The one path for known and unknown users.
-    fn verify(&self, password: &[u8], hash: &str, known: bool, memory: &mut Memory) -> Result<bool, HashError> {
-        let (hash, known) = match PasswordHash::try_from(hash) {
+    /// The one path for known and unknown users: argon2id once, and `floor` iterations of PBKDF2.
+    fn verify(
+        &self,
+        password: &[u8],
+        (hash, known): (&str, bool),
+        floor: u32,
+        memory: &mut Memory,
+    ) -> Result<Verdict, HashError> {
+        let (hash, known) = match StoredHash::try_from(hash) {
             Ok(hash) => (hash, known),
             Err(error) => {
                 tracing::error!(%error, "a stored password hash cannot be read: its user cannot log in");
-                (self.decoy.clone(), false)
+                (StoredHash::Argon2id(self.decoy.clone()), false)
             }
         };
-        Ok(hash.verify(password, memory)? & known)
+        Ok(match hash {
+            StoredHash::Argon2id(hash) => {
+                let matches = hash.verify(password, memory)? & known;
+                stored::burn(floor, password);
+                matches.into()
+            }
+            StoredHash::Pbkdf2(hash) => {
+                let matches = hash.verify(password) & known;
+                stored::burn(floor.saturating_sub(hash.iterations()), password);
+                // Made of every password, right or wrong: it is the work that argon2id is for everybody else.
+                let fresh = PasswordHash::create(password, self.parameters, memory)?;
+                Verdict { matches, fresh: matches.then_some(fresh) }
+            }
+        })
     }
 }
 
@@ -362,7 +400,8 @@ impl Hasher {
             true
         });
         let (password, hash) = (Vec::new().into(), Arc::from(""));
-        self.push(Lane::Login, Source::Local, Job::Verify(Verify { password, hash, known: true, begin, answer }));
+        let job = Verify { password, hash, known: true, floor: 0, begin, answer };
+        self.push(Lane::Login, Source::Local, Job::Verify(job));
         running.recv().unwrap();
         Release(Some(release))
     }
@@ -391,6 +430,30 @@ mod tests {
         assert_eq!(verify(b"right", None).await, Ok(false));
         assert_eq!(verify(b"right", Some("garbage in the store")).await, Ok(false));
         assert_eq!(verify(b"right", Some(hash.as_str())).await, Ok(true), "and the thread lives on");
+    }
+
+    /// Whatever the user, the hash and the password: what is on record decides what a check costs, and nothing else.
+    #[tokio::test]
+    async fn a_right_password_of_pbkdf2_comes_with_its_argon2id_and_a_wrong_one_with_nothing() {
+        const OLD: &str = stored::tests::OF_MOSQUITTO;
+        async fn verify(pool: &Hasher, password: &[u8], hash: Option<&str>, floor: u32) -> Verdict {
+            pool.verify_unless(Lane::Login, Source::Local, password, (hash, floor), || false).await.unwrap()
+        }
+        let pool = pool(settings());
+        for floor in [0, 100, 101, 5_000] {
+            let right = verify(&pool, b"correct horse", Some(OLD), floor).await;
+            assert!(right.matches);
+            let fresh = right.fresh.unwrap();
+            assert_eq!(fresh.parameters(), pool.parameters());
+            let again = verify(&pool, b"correct horse", Some(fresh.as_str()), floor).await;
+            assert!(again.matches && again.fresh.is_none(), "once");
+            for (password, hash) in [(&b"wrong"[..], Some(OLD)), (b"correct horse", None), (b"x", Some(fresh.as_str()))]
+            {
+                let verdict = verify(&pool, password, hash, floor).await;
+                assert!(!verdict.matches && verdict.fresh.is_none());
+            }
+        }
+        assert!(pool.verify(Lane::Registration, Source::Local, b"correct horse", Some(OLD)).await.unwrap());
     }
 
     #[tokio::test]
@@ -434,7 +497,7 @@ mod tests {
         let stalled = pool.stall();
         let asked = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&asked);
-        let gone = pool.verify_unless(Lane::Login, Source::Local, b"x", Some("x"), move || {
+        let gone = pool.verify_unless(Lane::Login, Source::Local, b"x", (Some("x"), 0), move || {
             seen.store(true, Ordering::Release);
             true
         });

@@ -26,6 +26,10 @@ pub trait Users {
     }
     /// The user who has a certificate with this public key on record, revoked or not.
     fn by_key(&self, key: &str) -> Option<&Arc<User>>;
+    /// The most iterations of a PBKDF2 hash on record; 0: there is none.
+    fn costliest_pbkdf2(&self) -> u32 {
+        0
+    }
 }
 
 impl Users for Policy {
@@ -44,6 +48,10 @@ impl Users for Policy {
     fn by_key(&self, key: &str) -> Option<&Arc<User>> {
         self.user_with_key(key)
     }
+
+    fn costliest_pbkdf2(&self) -> u32 {
+        Policy::costliest_pbkdf2(self)
+    }
 }
 
 /// A proven identity: only [`super::Authenticator::authenticate`] and [`Identity::anonymous`] make one.
@@ -51,7 +59,7 @@ impl Users for Policy {
 pub struct Identity {
     user: UserId,
     username: Username,
-    /// Of the stored hash that the password was verified against.
+    /// Of the stored hash that the password was verified against, or of the one that it has replaced.
     password: Option<Digest>,
     certificate: Option<Arc<ClientCertificate>>,
     pub(super) session_must_end_by: Option<Timestamp>,
@@ -217,10 +225,20 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Each hash has a salt of its own, so that a change of the password, even to the same one, changes it.
-fn digest_of_hash(user: &User) -> Option<Digest> {
-    let hash = user.password_hash.as_ref()?;
-    digest::digest(&digest::SHA256, hash.as_bytes()).as_ref().try_into().ok()
+/// What a password is told apart by. Each hash has a salt of its own, so that a change of the password, even to the same
+/// one, changes it; another hash of a password that was proven leaves it as it was.
+pub(super) fn digest_of_hash(user: &User) -> Option<Digest> {
+    let hash = digest_of(user.password_hash.as_ref()?);
+    Some(user.rehashed_from.unwrap_or(hash))
+}
+
+/// SHA-256 of a PHC string.
+pub fn digest_of(hash: &str) -> [u8; 32] {
+    let mut out = Digest::default();
+    for (to, from) in out.iter_mut().zip(digest::digest(&digest::SHA256, hash.as_bytes()).as_ref()) {
+        *to = *from;
+    }
+    out
 }
 
 impl Refusal {

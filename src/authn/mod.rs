@@ -6,7 +6,8 @@
 //!                  |-- proofs        passwords verified lately, as keyed hashes
 //!                  |-- throttle      failures per source and per name
 //!                  '-- hasher        the argon2 threads, behind queue (bounded, fair)
-//!                        '-- phc     PasswordHash: hashes that may be stored
+//!                        |-- phc     PasswordHash: argon2id, what this broker makes
+//!                        '-- stored  StoredHash: that, or PBKDF2 of the broker that a user comes from
 //! ```
 //!
 //! It decides who somebody is, not what they may do: that is `access`.
@@ -21,17 +22,19 @@ mod policy;
 mod proofs;
 mod queue;
 mod source;
+mod stored;
 #[cfg(test)]
 mod testing;
 mod throttle;
 
-pub use authenticator::{Authenticator, AuthenticatorSettings, Credentials};
+pub use authenticator::{Authenticator, AuthenticatorSettings, Credentials, Rehash};
 pub use certificate::{Anchor, ClientCertificate, UsernamePattern, UsernamePatternError};
 pub use hasher::{Busy, Hasher, HasherSettings, Lane};
-pub use identity::{Cause, Identity, Proof, Refusal, Users};
+pub use identity::{Cause, Identity, Proof, Refusal, Users, digest_of};
 pub use phc::{
     Argon2Parameters, Argon2ParametersError, HashError, MAX_PASSWORD_BYTES, PasswordHash, PasswordHashError,
 };
 pub use policy::{PasswordPolicy, PasswordPolicyError, WeakPassword};
 pub use source::Source;
+pub use stored::{MAX_PBKDF2_ITERATIONS, Pbkdf2Hash, Pbkdf2HashError, StoredHash};
 pub use throttle::{FailureRate, Throttle, ThrottleSettings};

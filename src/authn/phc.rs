@@ -1,4 +1,4 @@
-//! Password hashes: argon2id in PHC strings (RFC 9106; the PHC string format specification).
+//! Password hashes of our own: argon2id in PHC strings (RFC 9106; the PHC string format specification).
 //!
 //! Enters: passwords, and hashes that somebody made elsewhere. Leaves: a [`PasswordHash`], which only the check of this
 //! file (or hashing itself) can make: argon2id, version 19, with a cost that this broker is ready to pay at each login.
@@ -12,6 +12,8 @@ use argon2::password_hash::phc::{self, Output, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
+
+use super::stored::Pbkdf2HashError;
 
 /// The longest password, in bytes, that is ever set or checked.
 pub const MAX_PASSWORD_BYTES: usize = 1024;
@@ -138,6 +140,9 @@ pub enum PasswordHashError {
     /// Salt or hash of an unusual length.
     #[error("the password hash must have a salt of 8 to 48 bytes and a hash of 16 to 64 bytes")]
     Length,
+    /// PBKDF2 of another broker, where that is admitted, but not like this.
+    #[error("the password hash of another broker is not acceptable: {0}")]
+    Pbkdf2(#[from] Pbkdf2HashError),
 }
 
 /// Hashing failed on our side.

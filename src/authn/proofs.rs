@@ -2,13 +2,15 @@
 //!
 //! Enters: a user and a password that argon2 has verified. Leaves: "this very password was verified for this very state of
 //! this user". What is stored is useless without the key, which is drawn at start and never leaves this file. An entry is
-//! bound to the stored hash and the version of the user, so any change of the user ends it, without anybody telling us.
+//! bound to the password and the version of the user, so any change of the user ends it, without anybody telling us; but for
+//! another hash of the same password, which is no change.
 
 use aws_lc_rs::hmac;
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
 use super::bounded::Bounded;
+use super::identity::{digest_of, digest_of_hash};
 use crate::access::{User, UserId};
 
 /// Output of HMAC-SHA-256.
@@ -40,16 +42,13 @@ impl ProofCache {
 
     /// The same work for a user that there is not, or that has no password: that proof is never remembered.
     pub(super) fn proof(&self, user: Option<&User>, password: &[u8]) -> Proof {
-        let (id, version, hash) = match user {
-            Some(User { id, version, password_hash: Some(hash), .. }) => (*id, *version, hash.as_str()),
-            _ => (UserId(uuid::Uuid::nil()), 0, NO_HASH),
-        };
+        let known = user.and_then(|user| Some((user.id, user.version, digest_of_hash(user)?)));
+        let (id, version, hash) = known.unwrap_or_else(|| (UserId(uuid::Uuid::nil()), 0, digest_of(NO_HASH)));
         let mut context = hmac::Context::with_key(&self.key);
         context.update(id.0.as_bytes());
         context.update(&version.to_be_bytes());
-        // All before the password has its length fixed or written: no two inputs share an encoding.
-        context.update(&hash.len().to_be_bytes());
-        context.update(hash.as_bytes());
+        // All before the password has a fixed length: no two inputs share an encoding.
+        context.update(&hash);
         context.update(password);
         let mut tag = Tag::default();
         for (to, from) in tag.iter_mut().zip(context.sign().as_ref()) {
@@ -110,6 +109,17 @@ mod tests {
         assert!(!remembers(&cache, &User { password_hash: None, ..user.clone() }, b"right"));
         cache.forget(user.id);
         assert!(!remembers(&cache, &user, b"right"));
+    }
+
+    #[test]
+    fn another_hash_of_the_same_password_is_no_change() {
+        let (cache, user) = remembered();
+        let rehashed_from = digest_of_hash(&user);
+        let fresh = User { password_hash: Some("$argon2id$two".into()), rehashed_from, ..user.clone() };
+        assert!(remembers(&cache, &fresh, b"right"));
+        assert!(!remembers(&cache, &fresh, b"wrong"));
+        assert!(!remembers(&cache, &User { version: user.version + 1, ..fresh.clone() }, b"right"));
+        assert!(!remembers(&cache, &User { rehashed_from: None, ..fresh }, b"right"));
     }
 
     #[test]

@@ -18,9 +18,10 @@ use zeroize::Zeroizing;
 use super::server_certificate::{self, ServerCertificateKeeper};
 use super::{Broker, FirstAdmin, StartError, Started, settings, tasks};
 use crate::{
+    access::UserId,
     admin,
     audit::{AuditKey, Keeper, Recorder},
-    authn::{Authenticator, AuthenticatorSettings, Hasher, Lane, PasswordPolicy, Source},
+    authn::{Authenticator, AuthenticatorSettings, Hasher, Lane, PasswordHash, PasswordPolicy, Rehash, Source},
     clock::Clock,
     config::{self, Config, ConfiguredPassword},
     crl::CrlPublisher,
@@ -89,7 +90,8 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         Arc::clone(&clock),
         Arc::clone(&metrics),
     )
-    .map_err(no_random)?;
+    .map_err(no_random)?
+    .with_rehash(Arc::new(Rehasher(Arc::clone(&directory))));
     authenticator.spare(directory.last_sources());
     reconcile(&config, &directory, &hasher, &password_policy).await?;
     let first_admin = first_admin(&config, &directory, &hasher, &password_policy, show_password).await?;
@@ -369,6 +371,24 @@ fn is_lasting(address: &IpAddr) -> bool {
     match address {
         IpAddr::V4(_) => true,
         IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+    }
+}
+
+/// Puts passwords on record as argon2id that came as PBKDF2 from another broker. Nobody's login waits for it.
+struct Rehasher(Arc<Directory>);
+
+impl Rehash for Rehasher {
+    fn rehash(&self, user: UserId, verified: String, hash: PasswordHash) {
+        let directory = Arc::clone(&self.0);
+        // As many at once as argon2 has threads, about: each comes out of one of them.
+        drop(tokio::task::spawn_blocking(move || match directory.rehash(user, verified, hash) {
+            Ok(true) => tracing::info!(%user, "the password of an imported user is on record as argon2id from now on"),
+            // Changed meanwhile, or another login was first.
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%user, %error, "the password of an imported user stays on record as PBKDF2 until its next login");
+            }
+        }));
     }
 }
 

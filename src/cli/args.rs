@@ -164,6 +164,8 @@ pub(crate) enum Remote {
     WhoCan(WhoCanArguments),
     /// Make all changes of a file (TOML or JSON) to users and roles, or none
     Apply(ApplyArguments),
+    /// Take over the users and rights of mosquitto, all or none; passwords stay what they are
+    Import(ImportArguments),
     /// List the commits on record, the last one first
     History {
         /// The most commits
@@ -189,6 +191,32 @@ pub(crate) struct ApplyArguments {
     /// Change nothing; say what would be done, and to which sessions
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("sources").args(["passwords", "acls", "dynamic_security"]).multiple(true).required(true)))]
+pub(crate) struct ImportArguments {
+    /// What mosquitto.conf calls password_file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passwords: Option<PathBuf>,
+    /// What mosquitto.conf calls acl_file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) acls: Option<PathBuf>,
+    /// The file of the dynamic security plugin
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["passwords", "acls"])]
+    pub(crate) dynamic_security: Option<PathBuf>,
+    /// Users without a password log in with a certificate, instead of being left out
+    #[arg(long)]
+    pub(crate) certificates: bool,
+    /// Take rules with `%c` over, and make who holds one use its username as client identifier
+    #[arg(long)]
+    pub(crate) client_id_is_username: bool,
+    /// Change nothing; say what maps to what, what does not, and what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Write the set of changes to a new file, to be edited and applied; no broker is asked
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    pub(crate) write: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

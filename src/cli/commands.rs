@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::args::{ExplainArguments, Remote, RoleAdd, RoleCommand, UserAdd, UserCommand, UserPasswd};
 use super::client::{Client, segment};
 use super::output::{self, Fields, Table, printable};
-use super::{Failure, Shell, apply, audit, ca, edit, registry};
+use super::{Failure, Shell, apply, audit, ca, edit, import, registry};
 
 /// Does what the arguments say.
 pub(crate) async fn run(command: Remote, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
@@ -22,6 +22,7 @@ pub(crate) async fn run(command: Remote, client: &Client, shell: &mut Shell<'_>)
         Remote::Explain(arguments) => explain(arguments, client, shell).await,
         Remote::WhoCan(arguments) => apply::who_can(arguments, client, shell).await,
         Remote::Apply(arguments) => apply::apply(arguments, client, shell).await,
+        Remote::Import(arguments) => import::import(arguments, client, shell).await,
         Remote::History { limit } => apply::history(limit, client, shell).await,
         Remote::Rollback { version, dry_run } => apply::rollback(version, dry_run, client, shell).await,
     }
@@ -148,7 +149,11 @@ fn show_user(user: &UserView) -> String {
     fields.add("id", user.id.to_string());
     fields.add("description", user.description.as_str());
     fields.add("state", if user.enabled { "enabled" } else { "disabled" });
-    let password = if user.has_password { ", has a password" } else { "" };
+    let password = match (user.has_password, user.password_imported) {
+        (true, true) => ", has an imported password and has not logged in with it yet",
+        (true, false) => ", has a password",
+        (false, _) => "",
+    };
     fields.add("auth", format!("{}{password}", output::auth(user.auth)));
     fields.add("roles", user.roles.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
     fields.add("publish prefix", user.publish_prefix.clone().unwrap_or_default());

@@ -13,6 +13,7 @@ mod configuration;
 mod device;
 mod edit;
 mod elsewhere;
+mod import;
 mod offline;
 mod output;
 mod registry;
@@ -74,6 +75,11 @@ pub(crate) enum Failure {
     /// `explain` said no: printed already.
     #[error("not allowed")]
     NotAllowed,
+    /// `import` found names that are there already: printed already.
+    #[error(
+        "nothing was imported: {0} of its users and roles are there already; delete them, or take them out of the source"
+    )]
+    InTheWay(usize),
     /// `audit verify` found a fault: printed already.
     #[error("the audit log is not as it was written")]
     NotWhole,

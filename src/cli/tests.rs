@@ -498,6 +498,52 @@ async fn refusals() {
 }
 
 #[tokio::test]
+async fn imports() {
+    let directory = tempfile::tempdir().unwrap();
+    let base = directory.path().display().to_string();
+    let hash = "$7$101$wqJyjpI/mw7j1p3y$LvrsvIIy+nXnvMui0LQDZfJ2ELAfxYffLgYptyCFLeKYDkXaZtcEXFCw7+sjgswu89zH76xPtc/9sxnFKCR2vg==";
+    std::fs::write(directory.path().join("passwd"), format!("ada:{hash}\nold:$6$c2FsdA==$aGFzaA==\n")).unwrap();
+    std::fs::write(
+        directory.path().join("acl"),
+        "topic read public/#\nuser ada\ntopic read a/#\ntopic readwrite $SYS/#\npattern deny b/%c/\u{1b}[2J\n",
+    )
+    .unwrap();
+    std::fs::write(directory.path().join("wrong"), "user ada\ntopic rea a/#\n").unwrap();
+    let nobody = ok(&json!({ "items": [] }));
+    let ada = json!({
+        "id": "0190163d-8694-739b-aea5-966c26f8ad93", "username": "ada", "description": "", "enabled": true, "auth": "password",
+        "has_password": true, "certificates": [], "roles": [], "permissions": [], "managed_by": "api", "created_at": "2026-02-03T04:05:06Z", "version": 1
+    });
+    let patterns = json!({ "name": "mosquitto-patterns", "description": "", "permissions": [], "managed_by": "api", "version": 1 });
+    let applied = |dry_run: bool| {
+        ok(&json!({ "dry_run": dry_run, "version": 7, "sessions": [], "changes": [
+            { "kind": "user", "name": "ada", "action": "created", "version": 1 }, { "kind": "role", "name": "mosquitto-patterns", "action": "created", "version": 1 }
+        ] }))
+    };
+    let both = format!("--passwords {base}/passwd --acls {base}/acl");
+    let mut text = String::new();
+    for (command, answers) in [
+        (format!("import {both} --dry-run"), vec![nobody.clone(), nobody.clone(), applied(true)]),
+        (format!("import {both} --json"), vec![nobody.clone(), nobody.clone(), applied(false)]),
+        (format!("import {both}"), vec![ok(&json!({ "items": [ada] })), ok(&json!({ "items": [patterns] }))]),
+        (format!("import {both} --write {base}/policy.toml"), vec![]),
+        (format!("import {both} --write {base}/policy.toml"), vec![]),
+        (format!("import --acls {base}/wrong"), vec![]),
+        (format!("import --acls {base}/none"), vec![]),
+        ("import".to_owned(), vec![]),
+        (format!("import --acls {base}/acl --dynamic-security {base}/acl"), vec![]),
+    ] {
+        writeln!(text, "{}", transcript(&command, answers).await).unwrap();
+    }
+    let written = std::fs::read_to_string(directory.path().join("policy.toml")).unwrap();
+    // What is written is what `apply` reads.
+    let document: portcullis::directory::Document = toml::from_str(&written).unwrap();
+    assert_eq!((document.user.len(), document.role.len()), (1, 1));
+    writeln!(text, "policy.toml:\n{written}").unwrap();
+    insta::assert_snapshot!("import", text.replace(&base, "BASE"));
+}
+
+#[tokio::test]
 async fn wrong_usage() {
     let mut text = String::new();
     for command in [

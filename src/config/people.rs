@@ -52,6 +52,7 @@ pub(super) fn check_policy(report: &Report<'_>, roles: &[Role], users: &[(String
             enabled: user.enabled,
             auth: user.auth,
             password_hash: None,
+            rehashed_from: None,
             certificates: Vec::new(),
             roles: user.roles.clone(),
             permissions: user.permissions.clone(),

@@ -160,6 +160,15 @@ fn listeners_that_contradict_themselves_or_others() {
     snapshot("listeners", &cases.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
+/// It would be hashed anew at the first login, and the file would bring it back at the next start.
+#[test]
+fn a_password_hash_of_another_broker_is_not_for_the_configuration() {
+    let hash = format!("$pbkdf2-sha512$i=101$c2FsdHNhbHRzYWx0${}", "A".repeat(86));
+    let text = format!("[[user]]\nusername = \"historian\"\npassword_hash = \"{hash}\"\n");
+    assert!(Config::parse(&text, ".").is_err());
+    assert!(Config::parse(&text.replace(&hash, HASH), ".").is_ok());
+}
+
 #[test]
 fn users_and_roles() {
     let user = |rest: &str| format!("[[user]]\nusername = \"historian\"\n{rest}\n");

@@ -173,7 +173,7 @@ pub struct NewUser {
     pub enabled: bool,
     /// Which proof it must give.
     pub auth: Auth,
-    /// argon2id PHC string, already checked.
+    /// PHC string, already checked.
     pub password_hash: Option<String>,
     /// Pinned certificates.
     pub certificates: Vec<CertificateRecord>,
@@ -231,6 +231,7 @@ impl NewUser {
             enabled: self.enabled,
             auth: self.auth,
             password_hash: self.password_hash,
+            rehashed_from: None,
             certificates: self.certificates,
             roles: self.roles,
             permissions: self.permissions,

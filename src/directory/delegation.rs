@@ -27,6 +27,8 @@ pub enum Excess {
     OpensGroup,
     /// A quota wider than the actor's own.
     Quota,
+    /// A password hash of another broker: while it is on record, every login of anybody pays for its iterations.
+    Pbkdf2,
     /// The actor itself is gone, disabled or expired.
     Gone,
 }
@@ -52,6 +54,7 @@ impl fmt::Display for Excess {
             }
             Self::OpensGroup => f.write_str("a shared subscription group would open to everybody"),
             Self::Quota => f.write_str("the quota is wider than its own"),
+            Self::Pbkdf2 => f.write_str("password hashes of another broker are for holders of `admin` to set"),
             Self::Gone => f.write_str("it is disabled, has expired, or is gone"),
         }
     }
@@ -93,6 +96,13 @@ pub(super) fn check(
     for user in users {
         let sides: Sides<'_, User> =
             [(before, before.user(*user).map(AsRef::as_ref)), (after, after.user(*user).map(AsRef::as_ref))];
+        let [old, new] = sides.map(|(_, user)| user.and_then(|user| user.password_hash.as_ref()));
+        if old != new
+            && let [_, (_, Some(user))] = sides
+            && user.pbkdf2_iterations().is_some()
+        {
+            return refuse(Some(Subject::User(user.username.to_string())), Excess::Pbkdf2);
+        }
         if let ([(_, Some(old)), (_, Some(new))], true) = (sides, *user == id)
             && same_rights(old, new)
         {

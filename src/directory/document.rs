@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use super::{Change, DirectoryError, Expected, NewUser, Subject, Transaction};
 use crate::access::{Auth, ManagedBy, Permission, Policy, Quota, Role, RoleName, User, UserId, Username};
-use crate::authn::PasswordHash;
+use crate::authn::StoredHash;
 use crate::store::Batch;
 
 /// Changes that are made together or not at all.
@@ -88,7 +88,7 @@ pub struct UserDocument {
     /// Which proof it must give.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
-    /// argon2id PHC string.
+    /// PHC string: argon2id, or `$pbkdf2-sha512$i=<iterations>$<salt>$<hash>` of the broker that the user comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_hash: Option<String>,
     /// All of its roles.
@@ -231,7 +231,7 @@ impl UserDocument {
             .cloned()
             .unwrap_or_else(|| NewUser::named(self.username.clone()).into_user(UserId(Uuid::now_v7()), ManagedBy::Api));
         if let Some(hash) = &self.password_hash {
-            let hash: PasswordHash =
+            let hash: StoredHash =
                 hash.as_str().try_into().map_err(|error| fault(format!("user `{}`: {error}", self.username)))?;
             user.password_hash = Some(hash.as_str().to_owned());
         }

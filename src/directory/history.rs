@@ -284,6 +284,7 @@ impl Rollback {
                 let user = User {
                     auth: current.auth,
                     password_hash: current.password_hash.clone(),
+                    rehashed_from: current.rehashed_from,
                     certificates: current.certificates.clone(),
                     last_seen_at: current.last_seen_at,
                     managed_by: current.managed_by,

@@ -36,6 +36,8 @@ mod durability_tests;
 #[cfg(test)]
 mod history_tests;
 #[cfg(test)]
+mod rehash_tests;
+#[cfg(test)]
 mod tests;
 
 pub use change::{Actor, Change, Expected, NewUser, Transaction};

@@ -14,11 +14,11 @@ use uuid::Uuid;
 use super::config;
 use super::last_seen::LastSeen;
 use super::queue::{CommitQueue, Reentrant};
-use super::state::State;
+use super::state::{State, Step};
 use super::{Actor, Change, DirectoryError, ErrorKind, Expected, NewUser, ObjectChange, Subject, Transaction};
 use crate::access::{Auth, ManagedBy, Policy, PolicyVersion, Role, RoleName, User, UserId, Username};
 use crate::audit::{self, Chain, Event, Note};
-use crate::authn::Source;
+use crate::authn::{PasswordHash, Source};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::store::{Batch, Store};
@@ -39,6 +39,10 @@ impl Affected {
             Self::All => true,
             Self::Users(ids) => ids.contains(&user),
         }
+    }
+
+    fn nobody() -> Self {
+        Self::Users(OrdSet::new())
     }
 
     fn and(self, other: Self) -> Self {
@@ -103,6 +107,8 @@ enum Work {
     Commit(Plan, Actor, Note),
     /// The commit that the clock makes.
     Expire(Timestamp),
+    /// Another hash of the same password, in the place of this one.
+    Rehash(UserId, String, PasswordHash),
 }
 
 /// Users and roles: the one place that commits changes of them.
@@ -273,6 +279,16 @@ impl Directory {
         self.run(Work::Expire(now))
     }
 
+    /// Puts another hash of the same password in the place of `verified`, the one that this user has just proven to know it by.
+    /// Neither the version of the user nor the history moves, and no session ends. False when there is another hash by now, or
+    /// when broker.toml owns the user.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Store`]; the old hash stays.
+    pub fn rehash(&self, user: UserId, verified: String, hash: PasswordHash) -> Result<bool, DirectoryError> {
+        self.run(Work::Rehash(user, verified, hash)).map(|committed| committed.changed)
+    }
+
     /// Makes the directory hold just these users and roles with `managed_by = "config"`: others of that kind are
     /// deleted. Changes nothing, versions included, where everything is so already.
     ///
@@ -407,30 +423,34 @@ impl Directory {
         let mut tip = State::clone(&published);
         let mut batch = Batch::new();
         let mut sealing = self.chain.sealing();
-        let mut affected = Affected::Users(OrdSet::new());
+        let mut affected = Affected::nobody();
         let mut answers = Vec::with_capacity(group.len());
         let mut revoked = 0;
         for work in group {
             let before = Arc::clone(&tip.policy);
             let done = match work {
-                Work::Commit(plan, actor, note) => {
-                    plan(&tip).and_then(|transaction| tip.apply(transaction, &actor, now)).and_then(|mut step| {
-                        // INVARIANT: no change without its record, no record without its change.
-                        let (who, place) = actor.in_audit();
-                        let events = note.events.into_iter().chain(step.events).collect();
-                        let place = note.place.or(place);
-                        sealing.add(&mut step.batch, now, &who, place.as_ref(), events)?;
-                        batch.append(step.batch);
-                        revoked += step.revoked;
-                        Ok((step.state, step.affected, step.changes))
-                    })
+                Work::Commit(plan, actor, note) => plan(&tip)
+                    .and_then(|transaction| tip.apply(transaction, &actor, now))
+                    .map(|step| (Some(step), actor, note)),
+                Work::Rehash(user, verified, hash) => {
+                    tip.rehash(user, &verified, &hash, now).map(|step| (step, Actor::System, Note::default()))
                 }
                 Work::Expire(now) => {
                     let next = tip.expire(now);
-                    next.map(|next| next.unwrap_or_else(|| (tip.clone(), Affected::Users(OrdSet::new()))))
-                        .map(|(state, affected)| (state, affected, Vec::new()))
+                    next.map(|next| (next.map(Step::of_the_clock), Actor::System, Note::default()))
                 }
             };
+            let done = done.and_then(|(step, actor, note)| {
+                let Some(mut step) = step else { return Ok((tip.clone(), Affected::nobody(), Vec::new())) };
+                // INVARIANT: no change without its record, no record without its change.
+                let (who, place) = actor.in_audit();
+                let events = note.events.into_iter().chain(step.events).collect();
+                let place = note.place.or(place);
+                sealing.add(&mut step.batch, now, &who, place.as_ref(), events)?;
+                batch.append(step.batch);
+                revoked += step.revoked;
+                Ok((step.state, step.affected, step.changes))
+            });
             answers.push(done.map(|(state, more, changes)| {
                 tip = state;
                 affected = std::mem::replace(&mut affected, Affected::All).and(more);

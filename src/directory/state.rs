@@ -16,6 +16,7 @@ use super::{Actor, Affected, Change, DirectoryError, Expected, ObjectAction, Obj
 use super::{Subject, Transaction};
 use crate::access::{Auth, ManagedBy, Policy, PolicyError, Role, RoleName, Subject as Lapsed, User, UserId};
 use crate::audit::{self, Event, UserRef, Word};
+use crate::authn::{PasswordHash, digest_of};
 use crate::store::{Batch, Key, Store, Table};
 
 const USERS: Table<UserId, User> = Table::new("users", 1);
@@ -66,6 +67,13 @@ pub(super) struct Step {
     pub(super) revoked: usize,
     /// What the audit log says of it.
     pub(super) events: Vec<Event>,
+}
+
+impl Step {
+    /// What lapses by itself: nothing is written.
+    pub(super) fn of_the_clock((state, affected): (State, Affected)) -> Self {
+        Self { state, batch: Batch::new(), affected, changes: Vec::new(), revoked: 0, events: Vec::new() }
+    }
 }
 
 impl State {
@@ -159,6 +167,34 @@ impl State {
             }
         }
         Affected::Users(affected)
+    }
+
+    /// Another hash of the password that this user has: no change of the user, but of what is on record of it. `None` when the
+    /// hash that was verified is not the present one, or when broker.toml owns it and would bring it back.
+    pub(super) fn rehash(
+        &self,
+        id: UserId,
+        verified: &str,
+        hash: &PasswordHash,
+        now: Timestamp,
+    ) -> Result<Option<Step>, DirectoryError> {
+        let current = self.policy.user(id).filter(|user| user.managed_by != ManagedBy::Config);
+        let Some(old) = current.filter(|user| user.password_hash.as_deref() == Some(verified)) else {
+            return Ok(None);
+        };
+        // INVARIANT: neither version nor history move, so that no edit under way is lost, and what was proven stays proven.
+        let user = User {
+            password_hash: Some(hash.as_str().to_owned()),
+            rehashed_from: Some(old.rehashed_from.unwrap_or_else(|| digest_of(verified))),
+            ..User::clone(old)
+        };
+        let mut batch = Batch::new();
+        batch.put(&USERS, &id, &user)?;
+        let events = vec![Event::PasswordRehashed { user: UserRef { id, username: user.username.clone() } }];
+        let policy = Arc::new(self.policy.with([], [(id, Some(user))], now)?);
+        let affected = self.affected(&policy, std::iter::once(id), std::iter::empty(), now);
+        let state = Self { policy, ..self.clone() };
+        Ok(Some(Step { state, batch, affected, changes: Vec::new(), revoked: 0, events }))
     }
 
     /// Checks a transaction as a whole and applies it.
@@ -395,6 +431,16 @@ impl Draft<'_> {
             Some(old) => (old.managed_by, old.created_at, old.version),
             None => (user.managed_by, self.now, 0),
         };
+        // Who writes back what it read before the password was hashed anew, writes the same password.
+        let rehashed = old.and_then(|old| Some((old, old.rehashed_from?)));
+        user.rehashed_from = None;
+        if let Some((old, from)) = rehashed
+            && (user.password_hash == old.password_hash
+                || user.password_hash.as_deref().is_some_and(|hash| digest_of(hash) == from))
+        {
+            user.password_hash.clone_from(&old.password_hash);
+            user.rehashed_from = Some(from);
+        }
         user.managed_by = managed_by;
         user.created_at = created_at;
         user.version = version.saturating_add(1);

@@ -223,7 +223,7 @@
 //! | | |
 //! |---|---|
 //! | `[[role]]` | `name`, `description`, `permissions` (all of them) |
-//! | `[[user]]` | `username`, `description`, `enabled`, `auth`, `password_hash` (argon2id PHC), `roles`, `permissions` (all of them), `quota` (all of it), `publish_prefix` and `client_id` (`""`: none), `expires_at` (`"never"`: none) |
+//! | `[[user]]` | `username`, `description`, `enabled`, `auth`, `password_hash` (a PHC string: argon2id, or PBKDF2 of another broker as `$pbkdf2-sha512$i=<iterations>$<salt>$<hash>`, see [security](super::security#passwords-of-another-broker)), `roles`, `permissions` (all of them), `quota` (all of it), `publish_prefix` and `client_id` (`""`: none), `expires_at` (`"never"`: none) |
 //! | `[[delete]]` | `user` or `role` |
 //!
 //! What the file does not say stays as it is, and what it does not name too: only `[[delete]]` deletes. `version` is admitted on each

@@ -9,6 +9,7 @@
 //! | [`configuration`] | broker.toml in full, fixed limits, files on disk |
 //! | [`access`] | users, roles, permissions; what a refused client sees |
 //! | [`registry`] | how a device becomes a user; messages, states, certificates |
+//! | [`moving`] | users and rights of mosquitto: what maps to what |
 //! | [`certificates`] | the authority, revoking, the revocation list |
 //! | [`mqtt`] | what of MQTT 3.1.1 and 5.0 is supported, and where the broker decides for itself |
 //! | [`operating`] | command line, log, backups, signals, exit codes |
@@ -25,6 +26,7 @@ pub mod certificates;
 pub mod configuration;
 pub mod embedding;
 pub mod metrics;
+pub mod moving;
 pub mod mqtt;
 pub mod operating;
 pub mod registry;

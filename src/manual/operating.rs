@@ -27,6 +27,7 @@
 //! | `explain USER publish\|subscribe\|receive TOPIC`, `explain USER http METHOD PATH` | may it, and which rule says so; `--with FILE`: what if: see [access](super::access) |
 //! | `who-can publish\|receive TOPIC` | who may, and which rules say so |
 //! | `apply FILE [--dry-run]` | all changes of a file, or none |
+//! | `import --passwords FILE --acls FILE`, `import --dynamic-security FILE`, `[--dry-run]` | users and rights of mosquitto: see [moving](super::moving) |
 //! | `history`, `rollback VERSION [--dry-run]` | what was changed, and back |
 //!
 //! Every command has `--help` and `--json`. Colours are off when output is not a terminal or `NO_COLOR` is set.

@@ -44,6 +44,8 @@
 //!
 //! # Routes
 //!
+//! `GET /api/openapi.json` describes all of them for programs (OpenAPI 3.1).
+//!
 //! | route | methods |
 //! |---|---|
 //! | `/api/users` | GET, POST |
@@ -54,6 +56,7 @@
 //! | `/api/ca` | GET |
 //! | `/api/ca/issuers/{issuer}/revoke` | POST |
 //! | `/crl` | GET, DER |
+//! | `/api/openapi.json` | GET |
 //! | `/api/roles` | GET, POST |
 //! | `/api/roles/{name}` | GET, PUT, DELETE (`?version=N`) |
 //! | `/api/client-registry/requests` | GET (`?state=pending`, `granted`, `denied`; `&limit=N&after=ID`) |

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | messages, live, queued and retained | memory | somebody reads or forges what they may not |
 //! | the rules: users, roles, permissions | `data/`, and a snapshot in memory | every other protection |
-//! | passwords | argon2id hashes in `data/`; for a moment in memory at a login | a login as that user, here and wherever it is used again |
+//! | passwords | argon2id hashes in `data/` (PBKDF2 of imported users until their first login); for a moment in memory at a login | a login as that user, here and wherever it is used again |
 //! | keys: CA, server, audit log | `certs/`, `data/`, mode 0600 | a false broker; certificates that do not log in; a log that can be written anew |
 //! | the audit log | `data/` | nobody knows who did it |
 //! | who is here: names, client identifiers, sessions | memory, `data/` | a list to attack |
@@ -42,7 +42,9 @@
 //! |---|---|---|
 //! | a stranger gets in | no default password, no anonymous access unless configured, default deny | `nobody_comes_in_without_credentials`, `no_rule_means_allow` |
 //! | guessing passwords | failures limited by source and by name; argon2id | `guessing_is_slowed_down`, `guessing_slows_down_for_known_and_unknown_users_alike_and_locks_nobody_out` |
-//! | finding out which users exist | same answer, same work for unknown users | `a_wrong_password_and_an_unknown_user_look_the_same` |
+//! | finding out which users exist, or which of them were imported | same answer, same work for unknown users; for PBKDF2 see [below](#passwords-of-another-broker) | `a_wrong_password_and_an_unknown_user_look_the_same`, `a_right_password_of_pbkdf2_comes_with_its_argon2id_and_a_wrong_one_with_nothing` |
+//! | making every login expensive by a costly hash | 500,000 iterations at most, and only holders of `admin` set hashes of PBKDF2 | `a_hash_that_would_stall_the_login_queue_or_proves_too_little_cannot_be_set`, `who_administers_a_part_cannot_make_every_login_expensive` |
+//! | a new hash of an old password that ends sessions, undoes an edit or brings a password back | it replaces the very hash that was verified, and moves no version | `the_first_login_replaces_the_hash_and_ends_no_session`, `only_the_hash_that_was_verified_is_replaced`, `an_edit_that_was_read_before_it_is_made_and_does_not_bring_the_old_hash_back` |
 //! | finding out which users exist by enrolling with a plain CONNECT | the same answer, the same work, a code that looks like one; that door is shut unless an operator opens it | `a_name_that_somebody_has_is_told_what_a_free_one_is`, `a_code_outlives_a_restart_whether_there_is_a_request_or_not` |
 //! | locking somebody out by failing in their name | sources that proved to be the user before are spared, after a restart as well; every other source is heard a few times, whoever else fails in that name | `a_distributed_attack_on_a_user_does_not_lock_it_out_where_it_never_was`, `who_was_at_home_before_a_restart_is_heard_after_it_however_much_is_guessed_from_there`, `an_attacker_behind_the_same_address_does_not_lock_out_a_user_at_home_there`, `a_flood_of_a_million_sources_leaves_memory_bounded` |
 //! | burning the processor with logins | argon2 on threads of its own, bounded queue, "server busy"; who hangs up gets no more of it, and is charged for what it got | `a_full_queue_tells_known_and_unknown_users_alike_that_it_is_busy`, `who_hangs_up_before_argon2_begins_costs_nothing_and_is_not_charged`, `who_hangs_up_when_argon2_has_begun_is_charged`, `a_login_whose_client_has_hung_up_is_dropped` |
@@ -58,6 +60,21 @@
 //! | a connection that stands on a proof which is not asked for any more | it falls with the proof | `a_proof_that_is_not_asked_for_any_more_holds_nobody`, `any_change_of_the_user_ends_the_proof` |
 //! | taking over somebody's session by its client identifier | sessions belong to users; who is refused takes over nothing | `a_client_identifier_belongs_to_its_user`, `a_refused_login_takes_nothing_over` |
 //! | another user of the machine at the Unix socket | mode 0600, and the uid of the peer | `other_users_of_the_machine_may_not_administer` |
+//!
+//! # Passwords of another broker
+//!
+//! A user may come with a hash of PBKDF2-HMAC-SHA512 (`portcullis import`, `apply`). It is verified as it is; the first login that
+//! it lets in has it replaced by argon2id, in a commit that the audit log calls `password_rehashed`. The password stays the same one: no
+//! session ends, the version of the user does not move, and who has proven it need not do so again. `user show` says who has not logged in yet.
+//!
+//! - **What a check of a password costs** does not tell whose it is. While such hashes are on record, every check is one argon2id and as many
+//!   iterations of PBKDF2 as the costliest of them has, whatever the user has, and whether there is one: 0.1 ms more for the 101 iterations of
+//!   mosquitto, half a second for the 500,000 that are admitted at most. It goes down again with the last of them.
+//!   What remains is the difference of microseconds between one call and two; and that a right password, which its owner knows to be
+//!   right, is followed by a write to the disk that nobody waits for.
+//! - **Until that login the hash is as easy to guess** for somebody who has stolen the disk as it was before: with 101 iterations, very. Set another
+//!   password for whoever does not come.
+//! - broker.toml does not take such hashes: it would bring them back at each start.
 //!
 //! # May you?
 //!
@@ -83,6 +100,7 @@
 //! | drawing off by a request what was meant for others | what the rules permit is published as ever | `what_the_rules_allow_is_published_to_all`, `a_response_topic_is_as_the_client_writes_it` |
 //! | a Will that outlives the right | checked at CONNECT, and again when it is published | `a_will_that_is_not_permitted_refuses_the_connection`, `wills_are_judged_when_they_are_fired`, `a_will_that_the_rules_no_longer_permit_is_not_published`, `the_end_of_an_identity_does_not_wait_for_the_commit`, `the_delay_of_a_will_is_no_way_around_the_end_of_its_identity` |
 //! | an administrator hands out, or takes, more than it holds | every change is held against its author's own rules | `what_is_not_held_is_refused_whichever_way_it_is_tried`, `no_sequence_of_commits_raises_anybody_above_the_actor`, `whoever_gets_what_is_held_may_do_no_more_than_its_giver` |
+//! | rights that grow on the way from another broker | an import allows no more and denies no less, whatever the file says | `nobody_may_do_more_than_the_acl_file_allowed`, `nobody_may_do_more_than_dynamic_security_allowed`, `whatever_the_filter_the_rule_compiles_and_a_deny_covers_it` |
 //! | a change that is half made, or made twice | one transaction, with the version that was read | `a_change_is_all_or_nothing`, `whatever_operation_of_the_store_fails_a_commit_is_made_whole_or_not_at_all`, `versions_count_changes_and_a_lost_race_is_a_conflict` |
 //! | a rollback that brings back a leaked password or a revoked certificate | rights go back, proofs do not | `proofs_never_go_back` |
 //! | a new user inherits from an old name | the id is the identity | `a_namesake_does_not_bring_back_what_the_deleted_user_left`, `a_later_user_of_the_same_name_inherits_nothing`, `a_later_user_of_the_same_name_inherits_nothing_of_a_granted_request` |

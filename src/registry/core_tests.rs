@@ -609,3 +609,44 @@ fn a_later_user_of_the_same_name_inherits_nothing_of_a_granted_request() {
     assert_eq!(simulation.expect(0, KEY, 0), Expected::Refused(Refused::NameTaken));
     simulation.ask(0, KEY, 0, false);
 }
+
+#[test]
+fn a_denied_request_is_forgotten_while_its_key_takes_another_name() {
+    let mut core = Core::new(LIMITS, nonces());
+    let mut request = Request {
+        id: RequestId(Uuid::from_u128(1)),
+        username: username(0),
+        key: Some(key(0)),
+        key_kind: None,
+        has_password: false,
+        password_hash: None,
+        pairing_code: PairingCode::from_bytes([0; 10]),
+        pairing_shown: true,
+        source: address(0),
+        listener: "mqtts".into(),
+        door: Door::Mqtt,
+        first_seen: Timestamp::UNIX_EPOCH,
+        last_seen: Timestamp::UNIX_EPOCH,
+        polls: 0,
+        expires_at: Timestamp::MAX,
+        state: State::Denied {
+            reason: String::new(),
+            by: "system".into(),
+            at: Timestamp::UNIX_EPOCH,
+            forget_at: Timestamp::MAX,
+            comment: None,
+        },
+        replaces: None,
+        token: None,
+        remembered: None,
+    };
+    core.apply(Change::Insert(Box::new(request.clone())));
+    let forget = core.claims(&[Change::Remove { id: request.id, why: Removal::Forgotten }]);
+    (request.username, request.state) = (username(1), State::Pending);
+    let insert = core.claims(&[Change::Insert(Box::new(request))]);
+    let inserting = core.take_off(insert);
+    assert!(!core.is_in_flight(&forget), "the name and the key are not the same device's");
+    assert!(core.is_in_flight(&Claims::on(&username(2), Some(&key(0)))), "but the key is held");
+    core.land(&inserting, true);
+    assert!(!core.is_in_flight(&Claims::on(&username(1), Some(&key(0)))));
+}

@@ -37,9 +37,11 @@ impl Inner {
         at_once
     }
 
-    /// As [`Inner::settle`], for everything about the name of a request.
+    /// As [`Inner::settle`], for everything about a request.
     pub(super) fn settle_request(&self, state: &mut MutexGuard<'_, Shared>, id: RequestId) {
-        self.settle(state, |core| core.get(id).map(|request| Claims::on(&request.username, None)).unwrap_or_default());
+        self.settle(state, |core| {
+            core.get(id).map(|request| Claims::default().and_request(request)).unwrap_or_default()
+        });
     }
 
     /// Makes a decision with all that it touches held; nothing of that may be in flight. `decide` may give the lock up

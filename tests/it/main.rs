@@ -36,6 +36,7 @@ mod identity;
 mod metrics;
 mod publish;
 mod quota;
+mod rehash;
 mod rest;
 mod revocation;
 mod session;

@@ -71,7 +71,8 @@ impl Claims {
 
     fn touch(&mut self, request: &Request) {
         self.names.insert(request.username.clone());
-        self.keys.extend(request.key.clone());
+        // A key that was denied under this name may be anybody's.
+        self.keys.extend(request.key.clone().filter(|_| !matches!(request.state, State::Denied { .. })));
     }
 }
 
