@@ -1,10 +1,11 @@
-//! The revocation list of the broker's CA: when it is made, and the one that is in force.
+//! The revocation lists of the broker's CA, one for each issuer that is trusted: when they are made, and those that are in force.
 //!
 //! Entering: the word that certificates were revoked, and the time. Leaving: a signed [`Crl`] that is never older than half its
 //! validity while the broker runs, and that tells of a revocation within about a second. Its number is on disk, and in the
 //! audit log, before a key is used: each list of an issuer has a higher one, whatever happens in between. Who asks whether a
 //! certificate is good *here* never looks at the list: that is on the user's own record.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -17,7 +18,7 @@ use crate::audit::{self, Note, Word};
 use crate::clock::{Clock, Duration};
 use crate::directory::{Actor, Directory, DirectoryError, Transaction};
 use crate::metrics::Metrics;
-use crate::pki::{Crl, CrlEntries, PreparedCrl, ProfileError, Signer, SignerError};
+use crate::pki::{Crl, CrlEntries, IssuerCertificate, PreparedCrl, ProfileError, Signer as _, SignerError, Signers};
 use crate::store::{Batch, Store, StoreError, Table};
 
 /// How long a list is good for unless configured: 7 days.
@@ -65,20 +66,23 @@ pub enum CrlError {
     Profile(#[from] ProfileError),
 }
 
-/// Makes the revocation list of the CA, and keeps the one in force.
+/// By key identifier of the issuer.
+pub type Lists = BTreeMap<String, Crl>;
+
+/// Makes the revocation lists of the CA, and keeps those in force.
 pub struct CrlPublisher {
     store: Arc<dyn Store>,
     directory: Arc<Directory>,
-    signer: Arc<dyn Signer>,
+    signers: Arc<Signers>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     validity: Duration,
-    current: watch::Sender<Option<Crl>>,
+    lists: watch::Sender<Lists>,
 }
 
 impl std::fmt::Debug for CrlPublisher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CrlPublisher").field("current", &*self.current.borrow()).finish_non_exhaustive()
+        f.debug_struct("CrlPublisher").field("lists", &*self.lists.borrow()).finish_non_exhaustive()
     }
 }
 
@@ -87,34 +91,33 @@ impl CrlPublisher {
     pub fn new(
         store: Arc<dyn Store>,
         directory: Arc<Directory>,
-        signer: Arc<dyn Signer>,
+        signers: Arc<Signers>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
         validity: Duration,
     ) -> Self {
-        Self { store, directory, signer, clock, metrics, validity, current: watch::Sender::new(None) }
+        Self { store, directory, signers, clock, metrics, validity, lists: watch::Sender::new(Lists::new()) }
     }
 
-    /// The list in force. `None`: the first one is being made, or the CA may not sign lists.
+    /// The list in force of the CA that issues. `None`: the first one is being made, or the CA may not sign lists.
     pub fn current(&self) -> Option<Crl> {
-        self.current.borrow().clone()
+        self.lists.borrow().get(&self.signers.load().issuer().id()).cloned()
     }
 
-    /// Follows the list in force.
-    pub fn watch(&self) -> watch::Receiver<Option<Crl>> {
-        self.current.subscribe()
+    /// Follows the lists in force.
+    pub fn watch(&self) -> watch::Receiver<Lists> {
+        self.lists.subscribe()
     }
 
     /// The CA that signs.
-    pub fn signer(&self) -> &Arc<dyn Signer> {
-        &self.signer
+    pub fn signers(&self) -> &Arc<Signers> {
+        &self.signers
     }
 
     /// Makes lists as they fall due, until `shutdown` turns true.
     pub async fn run(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
-        if !self.signer.issuer().signs_crls() {
+        if !self.signers.load().issuer().signs_crls() {
             tracing::warn!("there is no revocation list: {}", ProfileError::CrlSign);
-            return;
         }
         let mut revocations = self.directory.revocations();
         loop {
@@ -124,7 +127,7 @@ impl CrlPublisher {
             let begun = tokio::time::Instant::now();
             let publisher = Arc::clone(&self);
             let pause = match task::spawn_blocking(move || publisher.publish()).await {
-                Ok(Ok(_)) => GAP.max(begun.elapsed().saturating_mul(SHARE - 1)),
+                Ok(Ok(())) => GAP.max(begun.elapsed().saturating_mul(SHARE - 1)),
                 Ok(Err(error)) => self.failed(&error),
                 Err(error) => self.failed(&error),
             };
@@ -158,8 +161,17 @@ impl CrlPublisher {
     }
 
     fn is_due(&self) -> bool {
-        let made = self.current.borrow().as_ref().map(Crl::this_update);
-        made.is_none_or(|at| self.is_over(at, self.clock.timestamp()))
+        let (lists, now) = (self.lists.borrow(), self.clock.timestamp());
+        self.issuers()
+            .iter()
+            .any(|issuer| lists.get(&issuer.id()).is_none_or(|list| self.is_over(list.this_update(), now)))
+    }
+
+    /// Those that have a list.
+    fn issuers(&self) -> Vec<IssuerCertificate> {
+        let mut issuers = self.signers.load().issuers();
+        issuers.retain(IssuerCertificate::signs_crls);
+        issuers
     }
 
     /// Has a list that was made then been in force for half its time?
@@ -168,12 +180,28 @@ impl CrlPublisher {
         now < made || made.checked_add(self.refresh_after()).is_ok_and(|at| at <= now)
     }
 
-    /// Makes a list of all that is revoked now, and puts it in force. Blocks for as long as it takes to read what is revoked.
+    /// Makes lists of all that is revoked now, one for each issuer, and puts them in force. Blocks for as long as it takes to read what is
+    /// revoked.
     ///
     /// # Errors
-    /// [`CrlError`]; the list in force stays.
-    pub fn publish(&self) -> Result<Crl, CrlError> {
-        let (now, issuer) = (self.clock.timestamp(), self.signer.issuer());
+    /// [`CrlError`]; of that issuer, and of those after it, the lists in force stay.
+    pub fn publish(&self) -> Result<(), CrlError> {
+        let issuers = self.issuers();
+        for issuer in &issuers {
+            let list = self.make(issuer)?;
+            self.lists.send_modify(|lists| _ = lists.insert(list.issuer().to_owned(), list));
+        }
+        let kept = |id: &String| issuers.iter().any(|issuer| issuer.id() == *id);
+        self.lists.send_if_modified(|lists| {
+            let before = lists.len();
+            lists.retain(|id, _| kept(id));
+            lists.len() != before
+        });
+        Ok(())
+    }
+
+    fn make(&self, issuer: &IssuerCertificate) -> Result<Crl, CrlError> {
+        let now = self.clock.timestamp();
         let id = issuer.id();
         let last = LISTS.get(&*self.store, &id)?.unwrap_or_default();
         let entries = self.entries(&id, now)?;
@@ -195,12 +223,14 @@ impl CrlPublisher {
             next_update: prepared.next_update(),
         };
         self.directory.commit_noted(Transaction { changes: Vec::new(), records }, &Actor::System, Note::from(event))?;
-        let crl = self.signer.sign_crl(prepared)?;
-        self.metrics.crl_number.set(crl.number());
-        self.metrics.crl_entries.set(i64::try_from(crl.entries()).unwrap_or(i64::MAX));
-        self.metrics.crl_next_update.set(crl.next_update().as_second());
-        self.current.send_replace(Some(crl.clone()));
-        tracing::info!(number = crl.number(), entries = crl.entries(), "revocation list published");
+        let signer = self.signers.load();
+        let crl = signer.sign_crl(prepared)?;
+        if signer.issuer().id() == id {
+            self.metrics.crl_number.set(crl.number());
+            self.metrics.crl_entries.set(i64::try_from(crl.entries()).unwrap_or(i64::MAX));
+            self.metrics.crl_next_update.set(crl.next_update().as_second());
+        }
+        tracing::info!(issuer = id, number = crl.number(), entries = crl.entries(), "revocation list published");
         if scheduled {
             // RFC 5280 3.3: what has been on a scheduled list of after its end may leave.
             let gone = self.directory.forget_revoked(&id, now)?;

@@ -35,7 +35,7 @@ impl House {
         let publisher = CrlPublisher::new(
             store.clone(),
             directory.clone(),
-            ca.clone(),
+            Arc::new(Signers::new(ca.clone())),
             Arc::new(clock.clone()),
             Arc::new(Metrics::new()),
             DAY * 7,
@@ -78,8 +78,8 @@ impl House {
 
     /// Publishes, and reads the list as a stranger would.
     fn list(&self) -> (u64, BTreeMap<String, u8>) {
-        let crl = self.publisher.publish().unwrap();
-        assert_eq!(self.publisher.current(), Some(crl.clone()));
+        self.publisher.publish().unwrap();
+        let crl = self.publisher.current().unwrap();
         let (_, parsed) = CertificateRevocationList::from_der(crl.der()).unwrap();
         let entries: BTreeMap<_, _> = parsed
             .iter_revoked_certificates()
@@ -112,6 +112,32 @@ fn a_list_tells_of_what_was_revoked_and_of_the_certificates_of_deleted_users() {
     assert_eq!(house.list(), (3, all.clone()));
     let house = house.restart();
     assert_eq!(house.list(), (4, all), "the number goes on, and nothing is forgotten");
+}
+
+#[test]
+fn each_issuer_that_is_trusted_has_a_list_of_its_own() {
+    let home = tempfile::tempdir().unwrap();
+    let (certificate, key) = (home.path().join("ca.pem"), home.path().join("ca.key"));
+    let files = crate::pki::CaFiles::plain(&certificate, &key);
+    let clock = ManualClock::new("2026-03-01T00:00:00Z".parse().unwrap());
+    let (old, _) = CertificateAuthority::load_or_create(&files, clock.timestamp()).unwrap();
+    let house = House::open(Arc::new(MemoryStore::new()), Arc::new(old), clock);
+    let one = house.user("one", &["a1"], 90);
+    house.revoke(one, "a1", RevocationReason::KeyCompromise);
+    assert_eq!(house.list(), (1, entries(&[("a1", 1)])));
+    let both = Arc::new(house.ca.rotate(&files, house.clock.timestamp()).unwrap());
+    house.publisher.signers().store(both.clone());
+    assert!(house.publisher.is_due(), "the new one has none yet");
+    house.publisher.publish().unwrap();
+    let lists = house.publisher.watch().borrow().clone();
+    let (new, former) = (&lists[&both.issuer().id()], &lists[&house.ca.issuer().id()]);
+    assert_eq!((new.number(), new.entries(), former.number(), former.entries()), (1, 0, 2, 1));
+    assert_eq!(house.publisher.current().as_ref(), Some(new));
+    assert!(!house.publisher.is_due());
+    let alone = both.retire(&files, &house.ca.issuer().id(), house.clock.timestamp()).unwrap();
+    house.publisher.signers().store(Arc::new(alone));
+    house.publisher.publish().unwrap();
+    assert_eq!(house.publisher.watch().borrow().keys().collect::<Vec<_>>(), [&both.issuer().id()]);
 }
 
 #[test]
@@ -197,9 +223,9 @@ fn thousands_of_revocations_are_read_in_pages() {
 }
 
 /// Waits for the next list, however slow the machine is.
-async fn next(lists: &mut watch::Receiver<Option<Crl>>) -> Crl {
+async fn next(lists: &mut watch::Receiver<Lists>) -> Crl {
     lists.changed().await.unwrap();
-    lists.borrow_and_update().clone().unwrap()
+    lists.borrow_and_update().values().next().cloned().unwrap()
 }
 
 #[tokio::test]

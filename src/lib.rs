@@ -78,6 +78,7 @@ pub mod access;
 pub mod admin;
 pub mod audit;
 pub mod authn;
+pub mod authority;
 pub mod broker;
 pub mod clock;
 pub mod config;

@@ -122,6 +122,7 @@ pub struct Metrics {
     pub crl_next_update: Gauge,
     pub crl_failures: Counter,
     pub ca_not_after: Gauge,
+    pub ca_former: Gauge,
     pub server_certificate_not_after: Gauge,
 }
 
@@ -170,6 +171,7 @@ impl Metrics {
             crl_next_update: Gauge::default(),
             crl_failures: Counter::default(),
             ca_not_after: Gauge::default(),
+            ca_former: Gauge::default(),
             server_certificate_not_after: Gauge::default(),
         };
         metrics.register();
@@ -248,6 +250,11 @@ impl Metrics {
             "End of the certificate of the CA, since 1970",
             Unit::Seconds,
             self.ca_not_after.0.clone(),
+        );
+        r.register(
+            "ca_former",
+            "CAs before the one that issues that are still trusted: 0 or 1",
+            self.ca_former.0.clone(),
         );
         r.register_with_unit(
             "server_certificate_not_after_timestamp",
@@ -628,6 +635,7 @@ mod tests {
         portcullis_build info
         portcullis_bytes_received_total counter
         portcullis_bytes_sent_total counter
+        portcullis_ca_former gauge
         portcullis_ca_not_after_timestamp_seconds gauge
         portcullis_certificates_revoked_total counter
         portcullis_commit_duration_seconds histogram

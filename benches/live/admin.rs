@@ -3,10 +3,14 @@
 //! In: a change. Out: the broker's answer. A call blocks until the answer is there: its return is "the answer" of
 //! everything that is measured.
 
+use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -143,5 +147,52 @@ impl Control {
                 };
             }
         }
+    }
+}
+
+/// One connection to the plugin for many writers. It answers to everybody who has subscribed to its answers: with a connection
+/// for each, each would get the answers of all.
+pub(crate) struct SharedControl {
+    stream: Mutex<TcpStream>,
+    waiting: Arc<Mutex<HashMap<String, Sender<Result<()>>>>>,
+    calls: AtomicU64,
+}
+
+impl SharedControl {
+    pub(crate) fn new(mut control: Control) -> Result<Arc<Self>> {
+        let stream = control.stream.try_clone().map_err(|error| error.to_string())?;
+        let waiting = Arc::<Mutex<HashMap<String, Sender<Result<()>>>>>::default();
+        let answered = Arc::clone(&waiting);
+        std::thread::spawn(move || {
+            // Ends with the connection; whoever still waits finds its sender gone.
+            while let Ok(packet) = control.packet(|_| false) {
+                let answer: Value = packet.and_then(|answer| serde_json::from_slice(&answer).ok()).unwrap_or_default();
+                for response in answer["responses"].as_array().into_iter().flatten() {
+                    let name = response["correlationData"].as_str().unwrap_or_default();
+                    let Some(sender) = answered.lock().unwrap_or_else(PoisonError::into_inner).remove(name) else {
+                        continue;
+                    };
+                    let refused = response.get("error").map(|_| format!("dynamic security: {response}"));
+                    // Nobody hears it who has given up.
+                    let _unheard = sender.send(refused.map_or(Ok(()), Err));
+                }
+            }
+            answered.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        });
+        Ok(Arc::new(Self { stream: Mutex::new(stream), waiting, calls: AtomicU64::new(0) }))
+    }
+
+    pub(crate) fn call(&self, mut command: Value) -> Result<()> {
+        let name = self.calls.fetch_add(1, Ordering::Relaxed).to_string();
+        command["correlationData"] = name.clone().into();
+        let (sender, answer) = channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(name, sender);
+        let mut out = Vec::new();
+        let commands = json!({ "commands": [command] }).to_string();
+        words::publish(&mut out, false, "$CONTROL/dynamic-security/v1", commands.as_bytes());
+        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        stream.write_all(&out).map_err(|error| error.to_string())?;
+        drop(stream);
+        answer.recv_timeout(PATIENCE).map_err(|_| "the control client got no answer".to_owned())?
     }
 }

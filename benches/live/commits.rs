@@ -16,7 +16,7 @@ use portcullis::config::Config;
 use portcullis::directory::{Actor, Directory, Expected};
 use serde_json::{Value, json};
 
-use crate::admin::{Control, Rest};
+use crate::admin::{Rest, SharedControl};
 use crate::brokers::{Admin, Broker, Cost, Person, Plan, Programs, Rights, Subject};
 use crate::bystanders::{self, Noticed, Pace, Stage};
 use crate::certificates;
@@ -48,7 +48,7 @@ enum Act {
 /// A writer's way to the broker.
 enum Way {
     Rest(Rest),
-    Control(Control),
+    Control(Arc<SharedControl>),
     Directory(Arc<Directory>),
 }
 
@@ -64,10 +64,10 @@ impl Way {
                 Ok(())
             }
             (Self::Control(control), Act::Read) => {
-                control.call(&[json!({ "command": "getClient", "username": person.name })])
+                control.call(json!({ "command": "getClient", "username": person.name }))
             }
             (Self::Control(control), Act::Change) => control
-                .call(&[json!({ "command": "modifyClient", "username": person.name, "textdescription": description })]),
+                .call(json!({ "command": "modifyClient", "username": person.name, "textdescription": description })),
             (Self::Directory(directory), Act::Read) => {
                 directory.policy().user(person.id).map(drop).ok_or("no such user".to_owned())
             }
@@ -230,21 +230,22 @@ fn story(subject: Subject, programs: &Programs, sizes: &Sizes) -> Result<Story, 
     let rights = [CHANGED, bystanders::ROLE];
     let plan = Plan { programs, cost: Cost::Least, roles: &rights, people: &people };
     let Broker { mut process, address, mut admin, .. } = plan.start(subject)?;
-    let mut ways = Vec::new();
-    for (writer, names) in names.chunks(sizes.users).enumerate() {
+    let mut shares = Vec::new();
+    for names in names.chunks(sizes.users) {
         let mut subjects = Vec::new();
         for name in names {
             subjects.push(subjected(name, admin.version(name)?, UserId(uuid::Uuid::nil())));
         }
-        let way = match &admin {
-            Admin::Rest(rest) => Way::Rest(rest.another()?),
-            Admin::Control { .. } => {
-                Way::Control(Control::open(address, &format!("control-{writer}"), ("admin", "admin"))?)
-            }
-        };
-        ways.push((way, subjects));
+        shares.push(subjects);
     }
-    let story = tell(address, ways, &names, sizes, Some(&process.id()))
+    let ways: Result<Vec<_>, String> = match admin {
+        Admin::Rest(rest) => shares.into_iter().map(|subjects| Ok((Way::Rest(rest.another()?), subjects))).collect(),
+        Admin::Control { control, .. } => {
+            let control = SharedControl::new(control)?;
+            Ok(shares.into_iter().map(|subjects| (Way::Control(Arc::clone(&control)), subjects)).collect())
+        }
+    };
+    let story = tell(address, ways?, &names, sizes, Some(&process.id()))
         .map_err(|error| format!("{error} | {}", process.last_words()))?;
     match process.ended() {
         None => Ok(story),

@@ -20,7 +20,7 @@ use portcullis::authn::{Busy, HashError, Source};
 use portcullis::clock::{Clock, SystemClock};
 use portcullis::directory::Directory;
 use portcullis::metrics::Metrics;
-use portcullis::pki::CertificateAuthority;
+use portcullis::pki::{CertificateAuthority, Signers};
 use portcullis::registry::{Binding, Door, Hashing, Origin, PasswordHasher, RateLimit, Registry, Settings};
 use portcullis::store::{Durability, SledStore, Store};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
@@ -65,7 +65,7 @@ impl Bench {
         let registry = Registry::open(
             store,
             Arc::clone(&directory),
-            Arc::new(CertificateAuthority::generate(clock.timestamp())?),
+            Arc::new(Signers::new(CertificateAuthority::generate(clock.timestamp())?)),
             Arc::new(NoArgon2),
             clock,
             Arc::new(Metrics::new()),

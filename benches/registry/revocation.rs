@@ -11,7 +11,7 @@ use portcullis::clock::{Clock, SystemClock, Timestamp};
 use portcullis::crl::{CrlPublisher, DEFAULT_VALIDITY};
 use portcullis::directory::{Actor, Change, Directory, Expected, NewUser, Transaction};
 use portcullis::metrics::Metrics;
-use portcullis::pki::{CertificateAuthority, Signer as _, hex, sha256};
+use portcullis::pki::{CertificateAuthority, Signer as _, Signers, hex, sha256};
 use portcullis::store::{MemoryStore, Store};
 
 use super::{Failure, memory, percentile};
@@ -41,10 +41,10 @@ fn record(number: usize, issuer: &str, now: Timestamp, revoked: bool) -> Result<
 
 pub(super) async fn measure() -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let ca = Arc::new(CertificateAuthority::generate(clock.timestamp())?);
+    let ca = Arc::new(Signers::new(CertificateAuthority::generate(clock.timestamp())?));
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let directory = Arc::new(Directory::open(Arc::clone(&store), Arc::clone(&clock))?);
-    let (issuer, now) = (ca.issuer().id(), clock.timestamp());
+    let (issuer, now) = (ca.load().issuer().id(), clock.timestamp());
     // One user whose certificate is good, and who has some that are not.
     let put = |user: User, expected| Change::PutUser { user: Box::new(user), expected };
     let new = |name: String, certificates| -> Result<User, Failure> {
@@ -93,8 +93,9 @@ pub(super) async fn measure() -> Result<(), Failure> {
     // What is the most from here on. An error: it is the most since the start.
     let reset = std::fs::write("/proc/self/clear_refs", "5").is_ok();
     let (resident, begin) = (memory("VmRSS:"), Instant::now());
-    let crl = publisher.publish()?;
+    publisher.publish()?;
     let (time, most) = (begin.elapsed(), memory("VmHWM:"));
+    let crl = publisher.current().ok_or("there is no list")?;
     println!(
         "the list of {}: {:.1} MB, made in {time:.2?}, with {} MiB more than before at the most{}, {} MiB more afterwards",
         crl.entries(),

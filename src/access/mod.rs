@@ -39,6 +39,7 @@ mod revocation;
 mod rules;
 mod summary;
 mod trie;
+mod username_pattern;
 mod who_can;
 
 /// The decision said slowly, to hold the engine to.
@@ -62,4 +63,5 @@ pub use policy::{MAX_ROLES, Policy, PolicyVersion, Subject};
 pub use quota::{Quota, QuotaKind, Rate, RateError};
 pub use revocation::{RevocationReason, RevocationReasonError};
 pub use rules::{MAX_PERMISSIONS, MAX_RULE_BYTES};
+pub use username_pattern::{UsernamePattern, UsernamePatternError};
 pub use who_can::Able;

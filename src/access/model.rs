@@ -396,6 +396,11 @@ pub struct User {
 }
 
 impl User {
+    /// Does it hold the built-in role `admin`?
+    pub fn is_administrator(&self) -> bool {
+        self.roles.iter().any(|role| role.as_str() == "admin")
+    }
+
     /// An enabled user of the API that holds nothing yet.
     pub fn new(id: UserId, username: Username, created_at: Timestamp) -> Self {
         Self {

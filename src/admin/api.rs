@@ -9,11 +9,17 @@
 //! | `DELETE /api/users/{name}` | [`VersionRead`] (query) | 204 |
 //! | `PUT /api/users/{name}/password` | [`NewPassword`] | [`UserView`] |
 //! | `POST /api/users/{name}/enable`, `/disable` | [`VersionRead`] (body, optional) | [`UserView`] |
+//! | `POST /api/users/{name}/certificates` | [`Pin`] | [`UserView`] |
 //! | `POST /api/users/{name}/certificates/{serial}/revoke` | [`Revocation`] (body, optional) | [`UserView`] |
 //! | `POST /api/users/{name}/certificates/revoke` | [`Revocation`] (body, optional) | [`UserView`]: all of its certificates |
 //! | `GET /api/ca` | | [`CaView`] |
 //! | `POST /api/ca/issuers/{issuer}/revoke` | [`IssuerRevocation`] (body, optional) | [`RevokedIssuerView`] |
-//! | `GET /crl` | | the revocation list in force, DER (`application/pkix-crl`) |
+//! | `POST /api/ca/rotate` | | [`CaView`] |
+//! | `POST /api/ca/csr` | [`CaRequest`] | [`CaRequested`] |
+//! | `POST /api/ca/import` | [`CaImport`] | [`CaView`] |
+//! | `GET /api/ca/issuers/{issuer}/certificates` | [`LivingQuestion`] (query) | [`Page`] of [`LivingView`], by name of the user |
+//! | `POST /api/ca/issuers/{issuer}/retire` | [`CaRetirement`] (optional) | [`CaView`] |
+//! | `GET /crl`, `GET /crl/{issuer}` | | the revocation list in force of the CA that issues, or of this one, DER (`application/pkix-crl`) |
 //! | `GET /api/roles` | | [`Page`] of [`Role`] |
 //! | `POST /api/roles` | [`NewRole`] | 201 [`Role`] |
 //! | `GET /api/roles/{name}` | | [`Role`] |
@@ -61,6 +67,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use crate::access::Role;
 use crate::access::{
     Auth, CertificateRecord, ManagedBy, Permission, Quota, RevocationReason, RoleName, User, UserId, Username,
+    UsernamePattern,
 };
 pub use crate::audit::{Entry, Hash, Record, Report, Statement, Tip};
 use crate::authn::Source;
@@ -419,6 +426,109 @@ pub struct CaView {
     /// Issuers that are revoked as a whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revoked_issuers: Vec<RevokedIssuerView>,
+    /// The CA before this one, while it is trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<FormerView>,
+    /// Further CAs of broker.toml whose certificates log in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trust: Vec<TrustView>,
+}
+
+/// A further CA, as `[[ca.trust]]` names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustView {
+    /// Distinguished name.
+    pub subject: String,
+    /// SHA-256 of the certificate, lower-case hexadecimal.
+    pub fingerprint: String,
+    /// The users that it is good for.
+    pub username: UsernamePattern,
+    /// End of validity.
+    pub not_after: Timestamp,
+}
+
+/// The CA before the one that issues.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerView {
+    /// What records call it, lower-case hexadecimal.
+    pub issuer: String,
+    /// Distinguished name.
+    pub subject: String,
+    /// End of validity.
+    pub not_after: Timestamp,
+    /// Certificates of it in force.
+    pub certificates: usize,
+    /// Users that have one.
+    pub users: usize,
+}
+
+/// Who is asked to certify the key of a new CA.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaRequest {
+    /// The common name that the request has, 1 to 64 characters.
+    pub common_name: String,
+}
+
+/// A request for a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaRequested {
+    /// PEM, PKCS#10.
+    pub csr: String,
+}
+
+/// Certificates of a CA.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaImport {
+    /// PEM: that of the CA, then those above it up to the root.
+    pub certificates: String,
+}
+
+/// Ends the trust in the CA before the one that issues.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaRetirement {
+    /// With the certificates of it that are in force, and the sessions that stand on them.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Which of the certificates of an issuer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LivingQuestion {
+    /// Of users after this one, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Username>,
+    /// At most so many, 1 to 1000; default 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// A certificate of an issuer that is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LivingView {
+    /// Whose.
+    pub username: Username,
+    /// Lower-case hexadecimal.
+    pub serial: String,
+    /// End of validity.
+    pub not_after: Timestamp,
+}
+
+/// Puts a certificate of a further CA on record of a user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pin {
+    /// PEM, one certificate.
+    pub certificate: String,
+    /// For the record; at most 1024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// The version of the user that was read; absent: whatever it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
 }
 
 /// How many certificates are on record of users.

@@ -1,5 +1,6 @@
 //! `/api/ca`, `/crl`, and certificates of users that are taken out of force.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +11,22 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::api::{CaCertificates, CaView, CrlView, DryRun, IssuerRevocation, Revocation, RevokedIssuerView};
+use super::api::{
+    CaCertificates, CaView, CrlView, DryRun, FormerView, IssuerRevocation, Pin, Revocation, RevokedIssuerView,
+    TrustView,
+};
 use super::caller::Caller;
-use super::extract::{Ask, Named, NamedCertificate, OptionalBody};
+use super::extract::{Ask, Body, Named, NamedCertificate, OptionalBody};
 use super::problem::{Kind, Problem};
 use super::users::{find, update};
 use super::{Answer, Shared, State, blocking};
 use crate::access::{CertificateRecord, RevocationReason, User, Username};
+use crate::authority::living;
 use crate::directory::{Change, DirectoryError, Expected};
-use crate::pki::{Crl, ProfileError};
+use crate::pki::{Crl, PeerCertificate, ProfileError, Signer as _};
+
+/// Certificates on record of one user to which another one may be pinned.
+const MAX_ON_RECORD: usize = 64;
 
 /// Longest comment on a revocation, in bytes.
 const MAX_COMMENT: usize = 1024;
@@ -88,6 +96,54 @@ fn edit(
     })
 }
 
+/// Puts a certificate of a further CA on record: it logs in an administrator, who needs that, and it can be revoked.
+pub(super) async fn pin(
+    state: Shared,
+    Caller(actor): Caller,
+    Named(name): Named<Username>,
+    Ask(run): Ask<DryRun>,
+    Body(order): Body<Pin>,
+) -> Answer<Response> {
+    check_comment(order.comment.as_deref())?;
+    let invalid = |detail: String| Problem::new(Kind::Invalid, detail);
+    let certificate = PeerCertificate::from_pem(order.certificate.as_bytes())
+        .map_err(|_| invalid("`certificate` is not exactly one X.509 certificate in PEM".to_owned()))?;
+    let user = find(&state, &name)?;
+    if certificate.username() != Ok(&name) {
+        return Err(invalid(format!("the common name of the certificate is not `{name}`: it would log nobody in")));
+    }
+    if !certificate.is_valid_at(state.clock.timestamp()) {
+        let (from, to) = (certificate.not_before(), certificate.not_after());
+        return Err(invalid(format!("the certificate is valid from {from} to {to}, not now")));
+    }
+    if state.crl.signers().load().issuers().iter().any(|issuer| certificate.is_issued_by(issuer)) {
+        let detail = "the certificate is of the broker's own CA, which puts on record what it issues";
+        return Err(invalid(detail.to_owned()));
+    }
+    if user.certificates.iter().any(|record| record.fingerprint == certificate.fingerprint()) {
+        return Err(Problem::new(Kind::Conflict, format!("this certificate is on record of `{name}` already")));
+    }
+    if user.certificates.len() >= MAX_ON_RECORD {
+        let detail = format!("`{name}` has {MAX_ON_RECORD} certificates on record, and no more can be put there");
+        return Err(Problem::new(Kind::Conflict, detail));
+    }
+    let record = CertificateRecord {
+        serial: certificate.serial().to_owned(),
+        fingerprint: certificate.fingerprint().to_owned(),
+        key: certificate.key().map(|key| key.fingerprint()),
+        not_before: certificate.not_before(),
+        not_after: certificate.not_after(),
+        revoked_at: None,
+        reason: None,
+        comment: order.comment,
+        issuer: None,
+        replaces: None,
+    };
+    let expected = Expected::Version(order.version.unwrap_or(user.version));
+    let edit = move |user: &mut User| user.certificates.push(record);
+    update(state, actor, (user.id, name), expected, edit, run, "certificate pinned").await
+}
+
 fn check_comment(comment: Option<&str>) -> Answer<()> {
     if comment.is_some_and(|comment| comment.len() > MAX_COMMENT) {
         return Err(Problem::new(Kind::Invalid, format!("a comment has at most {MAX_COMMENT} bytes")));
@@ -103,7 +159,7 @@ pub(super) async fn revoke_issuer(
     OptionalBody(order): OptionalBody<IssuerRevocation>,
 ) -> Answer<Json<RevokedIssuerView>> {
     check_comment(order.comment.as_deref())?;
-    let known = state.crl.signer().issuer().id() == issuer
+    let known = state.crl.signers().load().issuers().iter().any(|it| it.id() == issuer)
         || state.directory.policy().users().any(|user| {
             user.certificates.iter().any(|certificate| certificate.issuer.as_deref() == Some(issuer.as_str()))
         });
@@ -130,12 +186,18 @@ pub(super) async fn revoke_issuer(
 }
 
 pub(super) async fn ca(state: Shared, _: Caller) -> Answer<Json<CaView>> {
+    view(&state).await
+}
+
+/// The CA as it is shown.
+pub(super) async fn view(state: &State) -> Answer<Json<CaView>> {
     let issuers = {
         let directory = Arc::clone(&state.directory);
         blocking(move || directory.revoked_issuers()).await?
     };
     let (policy, now) = (state.directory.policy(), state.clock.timestamp());
-    let issuer = state.crl.signer().issuer();
+    let signer = state.crl.signers().load();
+    let issuer = signer.issuer();
     let id = issuer.id();
     let mut certificates = CaCertificates::default();
     for certificate in policy.users().flat_map(|user| &user.certificates) {
@@ -160,6 +222,27 @@ pub(super) async fn ca(state: Shared, _: Caller) -> Answer<Json<CaView>> {
         crl_url: issuer.crl_url().map(str::to_owned),
         certificates,
         crl: state.crl.current().as_ref().map(list),
+        former: signer.former().map(|former| {
+            let id = former.id();
+            let living: Vec<_> = living(&policy, &id, now).map(|(user, _)| user.id).collect();
+            FormerView {
+                subject: former.name(),
+                not_after: former.not_after(),
+                certificates: living.len(),
+                users: living.iter().collect::<BTreeSet<_>>().len(),
+                issuer: id,
+            }
+        }),
+        trust: state
+            .anchors
+            .further()
+            .map(|(certificate, username)| TrustView {
+                subject: certificate.name(),
+                fingerprint: crate::pki::hex(&crate::pki::sha256(certificate.der())),
+                username: username.clone(),
+                not_after: certificate.not_after(),
+            })
+            .collect(),
         revoked_issuers: issuers
             .into_iter()
             .map(|(issuer, it)| RevokedIssuerView {
@@ -183,18 +266,31 @@ fn list(crl: &Crl) -> CrlView {
 
 /// `/crl`, for entrances that do not serve the door of the registry, which has it too.
 pub(super) fn crl_route(state: Arc<State>) -> Router {
-    Router::new().route("/crl", get(crl)).with_state(state)
+    Router::new().route("/crl", get(crl)).route("/crl/{issuer}", get(crl_of)).with_state(state)
 }
 
-/// The revocation list in force, DER. For everybody: no caller is asked for, and nothing is told but serial numbers.
+/// The revocation list in force of the CA that issues, DER. For everybody: no caller is asked for, and nothing is told but serial numbers.
 pub(super) async fn crl(state: Shared) -> Answer<Response> {
-    let signer = state.crl.signer();
-    if !signer.issuer().signs_crls() {
+    let id = state.crl.signers().load().issuer().id();
+    list_of(&state, &id).await
+}
+
+/// That of an issuer, by its key identifier.
+pub(super) async fn crl_of(state: Shared, Named(id): Named<String>) -> Answer<Response> {
+    list_of(&state, &id).await
+}
+
+async fn list_of(state: &State, id: &str) -> Answer<Response> {
+    let issuers = state.crl.signers().load().issuers();
+    let Some(issuer) = issuers.iter().find(|issuer| issuer.id() == id) else {
+        return Err(Problem::new(Kind::NotFound, "there is no revocation list of this issuer: it is not trusted"));
+    };
+    if !issuer.signs_crls() {
         return Err(Problem::new(Kind::NotFound, format!("there is no revocation list: {}", ProfileError::CrlSign)));
     }
     let mut watched = state.crl.watch();
-    let first = tokio::time::timeout(FIRST_LIST, watched.wait_for(Option::is_some)).await;
-    let Some(crl) = first.ok().and_then(Result::ok).and_then(|crl| crl.clone()) else {
+    let first = tokio::time::timeout(FIRST_LIST, watched.wait_for(|lists| lists.contains_key(id))).await;
+    let Some(crl) = first.ok().and_then(Result::ok).and_then(|lists| lists.get(id).cloned()) else {
         return Err(Problem::new(Kind::Busy, "the revocation list is being made").with("retry_after", 5));
     };
     // RFC 2585 4.2. Revoked now is revoked for readers too, so nothing in between keeps it.

@@ -29,6 +29,7 @@ pub(super) fn routes(state: Arc<State>) -> Router {
         .route("/api/client-registry/challenge", post(challenge))
         .route("/api/client-registry/ca", get(ca))
         .route("/crl", get(super::certificates::crl))
+        .route("/crl/{issuer}", get(super::certificates::crl_of))
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(MAX_PAYLOAD))
         .with_state(state)

@@ -36,10 +36,9 @@ use super::request::{self, odd_path, segments};
 use super::stream::Stopping;
 use super::{State, door, routes};
 use crate::audit::{self, Place, UserRef, Word};
-use crate::authn::{Authenticator, ClientCertificate, Credentials, Refusal, Source};
+use crate::authn::{Authenticator, Credentials, Refusal, Source};
 use crate::directory::Actor;
 use crate::metrics::{HttpOutcome, Metrics, RefusedAction};
-use crate::pki::PeerCertificate;
 
 /// The name of the listener that the API is served on, for the log, the audit log, metrics and `registry unlock`.
 pub(crate) const LISTENER: &str = "admin";
@@ -55,8 +54,8 @@ const BUSY: u64 = 5;
 pub(crate) struct Peer {
     /// Its address.
     pub(crate) address: IpAddr,
-    /// Its certificate (DER), whose chain TLS has verified.
-    pub(crate) certificate: Option<Arc<[u8]>>,
+    /// Its certificates (DER), its own first: a chain that TLS has verified.
+    pub(crate) certificates: Option<Arc<[Vec<u8>]>>,
     /// Name of the listener.
     pub(crate) listener: Arc<str>,
 }
@@ -192,11 +191,11 @@ impl Entrance {
             return Err(self.refuse(peer, None, "authorization_unreadable", unauthenticated()));
         };
         let username = basic.as_ref().map(Basic::username);
-        let certificate = peer.certificate.as_deref().map(PeerCertificate::from_der).transpose();
-        let Ok(certificate) = certificate else {
-            return Err(self.refuse(peer, username, "certificate_unreadable", unauthenticated()));
-        };
-        let certificate = certificate.map(|certificate| Arc::new(ClientCertificate::from(certificate)));
+        let now = self.state.clock.timestamp();
+        let certificate = peer.certificates.as_deref().map(|chain| self.state.anchors.certificate(chain, now));
+        let certificate =
+            certificate.transpose().map_err(|why| self.refuse(peer, username, why.cause(), unauthenticated()))?;
+        let certificate = certificate.map(Arc::new);
         let credentials = Credentials {
             username,
             password: basic.as_ref().map(Basic::password),

@@ -7,6 +7,7 @@
 pub mod api;
 mod apply;
 mod audit;
+mod ca;
 mod caller;
 mod certificates;
 mod door;
@@ -38,7 +39,8 @@ pub(crate) use metrics::serve_metrics;
 pub(crate) use server::serve;
 
 use crate::audit::Keeper;
-use crate::authn::{Hasher, PasswordPolicy};
+use crate::authn::{Anchors, Hasher, PasswordPolicy};
+use crate::authority::Authority;
 use crate::clock::Clock;
 use crate::crl::CrlPublisher;
 use crate::directory::{Directory, DirectoryError, Expected, LiveSessions};
@@ -62,6 +64,10 @@ pub(crate) struct State {
     pub(crate) keeper: Arc<Keeper>,
     /// The revocation list, and the CA that signs it.
     pub(crate) crl: Arc<CrlPublisher>,
+    /// The CA, and what may be done with it.
+    pub(crate) authority: Arc<Authority>,
+    /// Whose word a client certificate is.
+    pub(crate) anchors: Arc<Anchors>,
     /// What holds for every session.
     pub(crate) session: session::Settings,
     /// What time it is.

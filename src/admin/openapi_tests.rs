@@ -38,7 +38,7 @@ fn routed() -> BTreeSet<(String, String)> {
                     found.insert((method.to_owned(), path.to_owned()));
                 }
             }
-            assert!(found.len() > before || path == "/crl", "no method of {path} was found");
+            assert!(found.len() > before || path.starts_with("/crl"), "no method of {path} was found");
         }
     }
     found

@@ -7,7 +7,7 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::routing::{get, post, put};
 
 use super::problem::{Kind, Problem};
-use super::{State, api, apply, audit, certificates, explain, openapi, registry, roles, users, who_can};
+use super::{State, api, apply, audit, ca, certificates, explain, openapi, registry, roles, users, who_can};
 
 /// The API. Whoever serves it puts an entrance before it, fallbacks included.
 pub(super) fn api(state: Arc<State>) -> Router {
@@ -17,9 +17,15 @@ pub(super) fn api(state: Arc<State>) -> Router {
         .route("/api/users/{name}/password", put(users::set_password))
         .route("/api/users/{name}/enable", post(users::enable))
         .route("/api/users/{name}/disable", post(users::disable))
+        .route("/api/users/{name}/certificates", post(certificates::pin))
         .route("/api/users/{name}/certificates/{serial}/revoke", post(certificates::revoke_one))
         .route("/api/users/{name}/certificates/revoke", post(certificates::revoke_all))
         .route("/api/ca", get(certificates::ca))
+        .route("/api/ca/rotate", post(ca::rotate))
+        .route("/api/ca/csr", post(ca::csr))
+        .route("/api/ca/import", post(ca::import))
+        .route("/api/ca/issuers/{issuer}/certificates", get(ca::living))
+        .route("/api/ca/issuers/{issuer}/retire", post(ca::retire))
         .route("/api/ca/issuers/{issuer}/revoke", post(certificates::revoke_issuer))
         .route("/api/roles", get(roles::list).post(roles::create))
         .route("/api/roles/{name}", get(roles::show).put(roles::replace).delete(roles::delete))

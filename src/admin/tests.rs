@@ -15,12 +15,13 @@ use super::api::{Event, EventKind, LockStatus, Page, RequestState, RequestView, 
 use super::*;
 use crate::access::{CertificateRecord, ManagedBy, Role};
 use crate::audit;
-use crate::authn::{Argon2Parameters, HasherSettings, Lane, Source};
+use crate::authn::{Anchors, Argon2Parameters, HasherSettings, Lane, Source};
+use crate::authority::{Authority, AuthorityFiles};
 use crate::clock::{Duration, SystemClock};
 use crate::crl::CrlPublisher;
 use crate::directory::{PolicyChange, SessionEffect};
 use crate::metrics::Metrics;
-use crate::pki::CertificateAuthority;
+use crate::pki::{CertificateAuthority, Signer as _, Signers};
 use crate::registry::{self, Door, Origin};
 use crate::store::MemoryStore;
 
@@ -73,7 +74,7 @@ impl Fixture {
         let directory = Arc::new(Directory::open(store.clone(), clock.clone()).unwrap());
         let hasher = Arc::new(Hasher::start(settings, metrics.clone()).unwrap());
         let password_policy = PasswordPolicy::default();
-        let signer = Arc::new(CertificateAuthority::generate(clock.timestamp()).unwrap());
+        let signers = Arc::new(Signers::new(CertificateAuthority::generate(clock.timestamp()).unwrap()));
         let keeper = audit::Keeper::start(
             store.clone(),
             directory.clone(),
@@ -90,7 +91,7 @@ impl Fixture {
         let registry = Registry::open(
             store.clone(),
             directory.clone(),
-            signer.clone(),
+            signers.clone(),
             Arc::new((hasher.clone(), password_policy)),
             clock.clone(),
             metrics.clone(),
@@ -98,7 +99,22 @@ impl Fixture {
         );
         let registry = Arc::new(registry.unwrap());
         let validity = Duration::from_hours(24);
-        let crl = CrlPublisher::new(store, directory.clone(), signer, clock.clone(), metrics, validity);
+        let crl = CrlPublisher::new(
+            store.clone(),
+            directory.clone(),
+            signers.clone(),
+            clock.clone(),
+            metrics.clone(),
+            validity,
+        );
+        let files = AuthorityFiles {
+            certificate: home.path().join("ca.pem"),
+            key: home.path().join("ca.key"),
+            passphrase: None,
+            crl_url: None,
+        };
+        let issuers = signers.load().issuers();
+        let authority = Authority::open(files, signers, store, directory.clone(), clock.clone(), metrics);
         let crl = Arc::new(crl);
         let state = Arc::new(State {
             directory: directory.clone(),
@@ -108,6 +124,8 @@ impl Fixture {
             password_policy,
             keeper: Arc::new(keeper.unwrap()),
             crl: crl.clone(),
+            authority: Arc::new(authority.unwrap()),
+            anchors: Arc::new(Anchors::new(issuers, Vec::new()).unwrap()),
             session: crate::session::Settings::default(),
             clock,
             moved: watch::channel(()).1,
@@ -261,7 +279,7 @@ async fn one_certificate_is_revoked_once_with_its_reason_and_the_others_stand() 
 #[tokio::test]
 async fn all_certificates_of_a_user_and_an_issuer_are_revoked_and_the_list_is_served() {
     let broker = Fixture::start();
-    let issuer = broker.crl.signer().issuer().id();
+    let issuer = broker.crl.signers().load().issuer().id();
     let certificates = ["0a", "0b"].map(|serial| CertificateRecord {
         serial: serial.to_owned(),
         fingerprint: serial.repeat(32),
@@ -800,22 +818,22 @@ async fn the_audit_log_is_read_followed_and_verified() {
     for n in 0..3 {
         broker.ok("POST", "/api/roles", json!({ "name": format!("role-{n}") })).await;
     }
-    let page = broker.ok("GET", "/api/audit?after=2&limit=2", Value::Null).await;
-    assert_eq!(page["end"]["sequence"], 5);
+    let page = broker.ok("GET", "/api/audit?after=3&limit=2", Value::Null).await;
+    assert_eq!(page["end"]["sequence"], 6);
     let items = page["items"].as_array().unwrap();
     assert_eq!(items.len(), 2);
-    assert_eq!(items[0]["record"]["sequence"], 3);
+    assert_eq!(items[0]["record"]["sequence"], 4);
     assert_eq!(items[0]["record"]["who"]["as"], "local");
     assert_eq!(items[0]["record"]["event"]["kind"], "role_created");
     let last = broker.ok("GET", "/api/audit?last=1", Value::Null).await;
-    assert_eq!(last["items"][0]["record"]["sequence"], 5);
+    assert_eq!(last["items"][0]["record"]["sequence"], 6);
 
     let head = broker.ok("GET", "/api/audit/head", Value::Null).await;
     assert_eq!(head["end"], page["end"]);
     assert_eq!(head["signed"]["sequence"], 2);
     let noted = head["end"]["hash"].as_str().unwrap();
     let report = broker.ok("POST", "/api/audit/verify", json!({ "head": noted })).await;
-    assert_eq!((&report["whole"], &report["records"]), (&json!(true), &json!(5)));
+    assert_eq!((&report["whole"], &report["records"]), (&json!(true), &json!(6)));
     let other = broker.ok("POST", "/api/audit/verify", json!({ "head": "00".repeat(32) })).await;
     assert_eq!((&other["whole"], &other["fault"]["fault"]), (&json!(false), &json!("unknown_head")));
 
@@ -830,11 +848,11 @@ async fn the_audit_log_is_read_followed_and_verified() {
     }
 
     let mut events = broker.stream("/api/audit/events?last=1").await;
-    assert_eq!(next_data(&mut events).await["record"]["sequence"], 5);
+    assert_eq!(next_data(&mut events).await["record"]["sequence"], 6);
     broker.ok("DELETE", "/api/roles/role-1", Value::Null).await;
     let followed = next_data(&mut events).await;
     assert_eq!(
         (&followed["record"]["sequence"], &followed["record"]["event"]["kind"]),
-        (&json!(6), &json!("role_deleted"))
+        (&json!(7), &json!("role_deleted"))
     );
 }

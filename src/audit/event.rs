@@ -416,6 +416,15 @@ pub enum Event {
     IssuerRevoked { issuer: Word, reason: RevocationReason },
     /// The broker shows another certificate: one that it has `created` or `renewed`, or one that was `replaced` by an operator.
     ServerCertificate { origin: Word, fingerprint: Word, not_after: Timestamp },
+    /// The CA is about to be changed: `what` is `rotate`, `import`, `retire`, or `request` (a key for another one is made).
+    CaChanging { what: Word, issuer: Word },
+    /// This CA issues now; the one before it is trusted, if there is one. `what` as above, or `found`: at a start, in the files.
+    CaChanged {
+        what: Word,
+        issuer: Word,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        former: Option<Word>,
+    },
     /// The CA is about to sign the revocation list with this number.
     CrlSigning { issuer: Word, number: u64, entries: u64, next_update: Timestamp },
     /// A user has renewed a certificate, which is good until the new one was used. `in_grace`: it had lapsed.
@@ -533,6 +542,8 @@ impl Event {
             Self::CertificateRevoked { .. } => "certificate_revoked",
             Self::IssuerRevoked { .. } => "issuer_revoked",
             Self::ServerCertificate { .. } => "server_certificate",
+            Self::CaChanging { .. } => "ca_changing",
+            Self::CaChanged { .. } => "ca_changed",
             Self::CrlSigning { .. } => "crl_signing",
             Self::RegistrationRequested { .. } => "registration_requested",
             Self::RegistrationGranted { .. } => "registration_granted",

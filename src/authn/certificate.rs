@@ -5,10 +5,9 @@
 //! carries no authority: all that can change is asked again at every CONNECT and at every change of the user.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use super::{Cause, Users};
-use crate::access::{User, Username};
+use crate::access::{User, Username, UsernamePattern};
 use crate::pki::PeerCertificate;
 
 /// A client certificate of a connection.
@@ -35,30 +34,18 @@ pub enum Anchor {
     Extra(UsernamePattern),
 }
 
-/// Usernames by pattern: `*` stands for any run of characters, none included.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct UsernamePattern(String);
-
-/// Why a string is no [`UsernamePattern`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a pattern of usernames: it may hold 1 to 64 letters, digits, `._:@-` and `*`")]
-pub struct UsernamePatternError(String);
-
-/// The chain was checked by TLS, against the broker's own CA.
-impl From<PeerCertificate> for ClientCertificate {
-    fn from(certificate: PeerCertificate) -> Self {
+impl ClientCertificate {
+    /// What a certificate says, on the word of this anchor.
+    pub(super) fn under(anchor: Anchor, certificate: &PeerCertificate) -> Self {
         Self {
             username: certificate.username().ok().cloned(),
             fingerprint: certificate.fingerprint().to_owned(),
             not_before: certificate.not_before(),
             not_after: certificate.not_after(),
-            anchor: Anchor::Own,
+            anchor,
         }
     }
-}
 
-impl ClientCertificate {
     /// Does it prove, now, to be this user? Whether the user's `auth` admits certificates is not asked here, nor whether
     /// the user is enabled.
     pub(super) fn proves(&self, users: &(impl Users + ?Sized), user: &User, now: Timestamp) -> Result<(), Cause> {
@@ -74,7 +61,7 @@ impl ClientCertificate {
             (Anchor::Extra(names), record) => {
                 if !self.username.as_ref().is_some_and(|name| names.matches(name)) {
                     Err(Cause::CertificateNameNotAdmitted)
-                } else if record.is_none() && user.roles.iter().any(|role| role.as_str() == "admin") {
+                } else if record.is_none() && user.is_administrator() {
                     Err(Cause::CertificateNotOnRecord)
                 } else {
                     Ok(())
@@ -84,57 +71,11 @@ impl ClientCertificate {
     }
 }
 
-impl UsernamePattern {
-    /// Does it match the whole name? Takes time proportional to pattern times name at most.
-    pub fn matches(&self, name: &Username) -> bool {
-        let (mut pattern, mut name) = (self.0.as_bytes(), name.as_str().as_bytes());
-        // Where to go on when what follows the last `*` does not match: that `*` takes one byte more.
-        let mut retry: Option<(&[u8], &[u8])> = None;
-        loop {
-            match (pattern.split_first(), name.split_first()) {
-                (Some((b'*', rest)), _) => {
-                    pattern = rest;
-                    retry = Some((rest, name));
-                }
-                (Some((p, rest)), Some((n, after))) if p == n => (pattern, name) = (rest, after),
-                (None, None) => return true,
-                _ => match retry {
-                    Some((after_star, [_, shorter @ ..])) => {
-                        (pattern, name) = (after_star, shorter);
-                        retry = Some((after_star, shorter));
-                    }
-                    _ => return false,
-                },
-            }
-        }
-    }
-}
-
-impl From<UsernamePattern> for String {
-    fn from(pattern: UsernamePattern) -> String {
-        pattern.0
-    }
-}
-
-impl TryFrom<String> for UsernamePattern {
-    type Error = UsernamePatternError;
-
-    fn try_from(text: String) -> Result<Self, UsernamePatternError> {
-        let valid = |b: u8| b.is_ascii_alphanumeric() || b"._:@-*".contains(&b);
-        if (1..=64).contains(&text.len()) && text.bytes().all(valid) {
-            Ok(Self(text))
-        } else {
-            Err(UsernamePatternError(text))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Snapshot, certificate, record, time, user};
     use super::*;
     use crate::access::CertificateRecord;
-    use proptest::prelude::*;
 
     fn pattern(text: &str) -> UsernamePattern {
         text.to_owned().try_into().unwrap()
@@ -186,40 +127,5 @@ mod tests {
         assert_eq!(certificate.proves(&Snapshot::default(), &pinned, time(50)), Ok(()));
         certificate.anchor = Anchor::Extra(pattern("other-*"));
         assert_eq!(certificate.proves(&Snapshot::default(), &pinned, time(50)), Err(Cause::CertificateNameNotAdmitted));
-    }
-
-    #[test]
-    fn patterns_match_whole_names() {
-        for (text, name, matches) in [
-            ("partner-*", "partner-1", true),
-            ("partner-*", "partner-", true),
-            ("partner-*", "partner", false),
-            ("partner-*", "a-partner-1", false),
-            ("*-1", "partner-1", true),
-            ("p*r-*1", "partner-21", true),
-            ("p*r-*1", "partner-12", false),
-            ("*", "abc", true),
-            ("abc", "abcd", false),
-            ("**a**", "bab", true),
-        ] {
-            assert_eq!(pattern(text).matches(&name.parse().unwrap()), matches, "{text} {name}");
-        }
-        assert!(UsernamePattern::try_from("a b".to_owned()).is_err());
-        assert!(UsernamePattern::try_from(String::new()).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn matching_agrees_with_its_definition(text in "[ab*]{1,8}", name in "[ab]{3,10}") {
-            fn defined(pattern: &[u8], name: &[u8]) -> bool {
-                match (pattern, name) {
-                    ([], []) => true,
-                    ([b'*', rest @ ..], _) => (0..=name.len()).any(|n| defined(rest, &name[n..])),
-                    ([p, rest @ ..], [n, after @ ..]) => p == n && defined(rest, after),
-                    _ => false,
-                }
-            }
-            prop_assert_eq!(pattern(&text).matches(&name.parse().unwrap()), defined(text.as_bytes(), name.as_bytes()));
-        }
     }
 }

@@ -12,6 +12,7 @@
 //!
 //! It decides who somebody is, not what they may do: that is `access`.
 
+mod anchors;
 mod authenticator;
 mod bounded;
 mod certificate;
@@ -27,8 +28,9 @@ mod stored;
 mod testing;
 mod throttle;
 
+pub use anchors::{AnchorError, Anchors, NoAnchor, Trusted};
 pub use authenticator::{Authenticator, AuthenticatorSettings, Credentials, Rehash};
-pub use certificate::{Anchor, ClientCertificate, UsernamePattern, UsernamePatternError};
+pub use certificate::{Anchor, ClientCertificate};
 pub use hasher::{Busy, Hasher, HasherSettings, Lane};
 pub use identity::{Cause, Identity, Proof, Refusal, Users, digest_of};
 pub use phc::{

@@ -4,7 +4,8 @@ use std::{io, net::SocketAddr, path::PathBuf};
 
 use crate::{
     audit::{KeeperError, KeyError},
-    authn::{HashError, WeakPassword},
+    authn::{AnchorError, HashError, WeakPassword},
+    authority::AuthorityError,
     config::ConfigError,
     directory::DirectoryError,
     net::TlsError,
@@ -68,6 +69,12 @@ pub enum StartError {
     /// The CA or the server certificate.
     #[error("{0}")]
     Certificate(#[from] SignerError),
+    /// The CA.
+    #[error("{0}")]
+    Authority(#[from] AuthorityError),
+    /// A further anchor.
+    #[error("{0}")]
+    Anchor(#[from] AnchorError),
     /// TLS.
     #[error("listener `{listener}`: {source}")]
     Tls {

@@ -12,7 +12,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{sync::watch, task};
+use tokio::{
+    sync::{Notify, watch},
+    task,
+};
 
 use super::StartError;
 use crate::{
@@ -22,7 +25,7 @@ use crate::{
     directory::{Actor, Directory, DirectoryError},
     metrics::Metrics,
     net::ServerKey,
-    pki::{CertificateAuthority, Origin, ServerCertificate, ServerName},
+    pki::{CertificateAuthority, Origin, ServerCertificate, ServerName, Signers},
 };
 
 /// How often files, names and the clock are looked at.
@@ -30,7 +33,7 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// What [`ServerCertificateKeeper`] needs.
 pub(super) struct Parts {
-    pub(super) ca: Arc<CertificateAuthority>,
+    pub(super) signers: Arc<Signers>,
     pub(super) directory: Arc<Directory>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Arc<Metrics>,
@@ -45,6 +48,8 @@ pub(super) struct ServerCertificateKeeper {
     key: PathBuf,
     shown: Arc<ServerKey>,
     in_use: ServerCertificate,
+    /// The CA when it was last asked.
+    ca: Arc<CertificateAuthority>,
     /// Of the two files when they were last read.
     seen: [Option<SystemTime>; 2],
     /// The names when they were last asked for.
@@ -58,11 +63,12 @@ impl ServerCertificateKeeper {
     pub(super) fn open(config: &Config, parts: Parts) -> Result<Self, StartError> {
         let (certificate, key) = (config.tls.certificate.clone(), config.tls.key.clone());
         let names = (parts.names)();
-        let in_use = parts.ca.server_certificate(&certificate, &key, &names, parts.clock.timestamp())?;
+        let in_use = parts.signers.load().server_certificate(&certificate, &key, &names, parts.clock.timestamp())?;
         let shown = ServerKey::new(in_use.chain(), in_use.key_der())
             .map_err(|source| StartError::Tls { listener: "all with TLS".to_owned(), source })?;
         let seen = [modified(&certificate), modified(&key)];
-        let keeper = Self { parts, certificate, key, shown: Arc::new(shown), in_use, seen, names, told: None };
+        let (ca, shown) = (parts.signers.load(), Arc::new(shown));
+        let keeper = Self { parts, certificate, key, shown, in_use, ca, seen, names, told: None };
         if keeper.in_use.origin() != Origin::Loaded {
             keeper.record()?;
         }
@@ -75,11 +81,12 @@ impl ServerCertificateKeeper {
         &self.shown
     }
 
-    /// Looks after it until `shutdown` turns true.
-    pub(super) async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+    /// Looks after it until `shutdown` turns true; at once when the CA has `changed`.
+    pub(super) async fn run(mut self, changed: Arc<Notify>, mut shutdown: watch::Receiver<bool>) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
+                () = changed.notified() => {}
                 _ = shutdown.wait_for(|stop| *stop) => return,
             }
             let looked = task::spawn_blocking(move || {
@@ -101,11 +108,13 @@ impl ServerCertificateKeeper {
         let now = self.parts.clock.timestamp();
         let (seen, names) = ([modified(&self.certificate), modified(&self.key)], (self.parts.names)());
         let due = self.in_use.is_managed() && self.in_use.renew_at() <= now;
-        if !due && seen == self.seen && names == self.names {
+        let ca = self.parts.signers.load();
+        if !due && Arc::ptr_eq(&ca, &self.ca) && seen == self.seen && names == self.names {
             return;
         }
-        match self.take(&names, now) {
+        match self.take(&ca, &names, now) {
             Ok(()) => {
+                self.ca = ca;
                 // Not what was seen before: our own writing is not news.
                 self.seen = [modified(&self.certificate), modified(&self.key)];
                 self.names = names;
@@ -123,8 +132,8 @@ impl ServerCertificateKeeper {
     }
 
     /// Reads the files, or makes a new certificate where it is ours and due; shows it when it is another one.
-    fn take(&mut self, names: &[ServerName], now: Timestamp) -> Result<(), StartError> {
-        let found = self.parts.ca.server_certificate(&self.certificate, &self.key, names, now)?;
+    fn take(&mut self, ca: &CertificateAuthority, names: &[ServerName], now: Timestamp) -> Result<(), StartError> {
+        let found = ca.server_certificate(&self.certificate, &self.key, names, now)?;
         if found.chain() == self.in_use.chain() {
             return Ok(());
         }
@@ -200,7 +209,7 @@ mod tests {
 
         fn keeper(&self, names: fn() -> Vec<ServerName>) -> Result<ServerCertificateKeeper, StartError> {
             let parts = Parts {
-                ca: Arc::clone(&self.ca),
+                signers: Arc::new(Signers::new(Arc::clone(&self.ca))),
                 directory: Arc::clone(&self.directory),
                 clock: Arc::new(self.clock.clone()),
                 metrics: Arc::clone(&self.metrics),

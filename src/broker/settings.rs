@@ -9,6 +9,7 @@ use super::StartError;
 use crate::{
     audit,
     authn::{Argon2Parameters, HasherSettings, PasswordPolicy},
+    authority::AuthorityFiles,
     config::{self, Config},
     net,
     registry::{self, RateLimit},
@@ -72,6 +73,11 @@ pub(super) fn net(config: &Config) -> net::Settings {
 pub(super) fn audit(config: &Config) -> audit::Settings {
     let config::Audit { keep, max_records, max_bytes, interval } = config.audit;
     audit::Settings { keep, max_records, max_bytes, interval }
+}
+
+pub(super) fn authority(config: &Config) -> AuthorityFiles {
+    let config::Ca { certificate, key, passphrase, crl_url, .. } = config.ca.clone();
+    AuthorityFiles { certificate, key, passphrase, crl_url }
 }
 
 pub(super) fn mailbox(config: &Config) -> MailboxLimits {

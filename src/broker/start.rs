@@ -21,8 +21,12 @@ use crate::{
     access::UserId,
     admin,
     audit::{AuditKey, Keeper, Recorder},
-    authn::{Authenticator, AuthenticatorSettings, Hasher, Lane, PasswordHash, PasswordPolicy, Rehash, Source},
-    clock::Clock,
+    authn::{
+        Anchors, Authenticator, AuthenticatorSettings, Hasher, Lane, PasswordHash, PasswordPolicy, Rehash, Source,
+        Trusted,
+    },
+    authority::Authority,
+    clock::{Clock, Timestamp},
     config::{self, Config, ConfiguredPassword},
     crl::CrlPublisher,
     directory::{Directory, NewUser},
@@ -32,7 +36,7 @@ use crate::{
         Admission, ClientCertificate, Departures, Inside, Listener, Server, ServerKey, Sessions, TlsAcceptor,
         TlsSettings, Workers,
     },
-    pki::{CertificateAuthority, Origin, ServerName, Signer},
+    pki::{CaFiles, CertificateAuthority, Origin, ServerName, Signers, read_authorities},
     priority::Priority,
     registry::Registry,
     router::Router,
@@ -59,14 +63,22 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
     let audit_key = AuditKey::load_or_create(&config.data_dir)?;
     let recorder = Arc::new(Recorder::new(Arc::clone(&metrics)));
 
-    let (ca, ca_origin) =
-        CertificateAuthority::load_or_create(&config.ca.certificate, &config.ca.key, clock.timestamp())?;
-    let ca = Arc::new(ca.with_crl_url(config.ca.crl_url.clone()));
-    metrics.ca_not_after.set(ca.issuer().not_after().as_second());
+    let ca_files =
+        CaFiles { certificate: &config.ca.certificate, key: &config.ca.key, passphrase: config.ca.passphrase.as_ref() };
+    let (ca, ca_origin) = CertificateAuthority::load_or_create(&ca_files, clock.timestamp())?;
+    let signers = Arc::new(Signers::new(ca.with_crl_url(config.ca.crl_url.as_deref())));
+    let authority = Arc::new(Authority::open(
+        settings::authority(&config),
+        Arc::clone(&signers),
+        Arc::clone(&store),
+        Arc::clone(&directory),
+        Arc::clone(&clock),
+        Arc::clone(&metrics),
+    )?);
 
     let server_certificate = if api_socket.is_some() || config.listeners.iter().any(|listener| listener.tls) {
         let parts = server_certificate::Parts {
-            ca: Arc::clone(&ca),
+            signers: Arc::clone(&signers),
             directory: Arc::clone(&directory),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
@@ -76,8 +88,9 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
     } else {
         None
     };
-    let listening =
-        listeners(&config, sockets, api_socket, &ca, server_certificate.as_ref().map(ServerCertificateKeeper::shown))?;
+    let anchors = Arc::new(anchors(&config, &signers.load(), clock.timestamp())?);
+    let shown = server_certificate.as_ref().map(ServerCertificateKeeper::shown);
+    let listening = listeners(&config, sockets, api_socket, &anchors, shown)?;
     let admin_socket = tasks::bind_admin(&config.admin_socket())?;
 
     let system = |action| move |source| StartError::System { action, source };
@@ -98,7 +111,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
     let registry = Registry::open(
         Arc::clone(&store),
         Arc::clone(&directory),
-        Arc::clone(&ca) as _,
+        Arc::clone(&signers),
         Arc::new((Arc::clone(&hasher), password_policy)),
         Arc::clone(&clock),
         Arc::clone(&metrics),
@@ -109,7 +122,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
     let crl = Arc::new(CrlPublisher::new(
         Arc::clone(&store),
         Arc::clone(&directory),
-        Arc::clone(&ca) as _,
+        signers,
         Arc::clone(&clock),
         Arc::clone(&metrics),
         config.ca.crl_validity,
@@ -150,6 +163,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         router: Router::new(settings::retained(&config)),
         directory,
         authenticator: Arc::new(authenticator),
+        anchors,
         registry: Arc::new(registry),
         clock,
         metrics,
@@ -175,6 +189,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         keeper: Arc::clone(&keeper),
         crl,
         server_certificate,
+        authority,
         initial_password: config.initial_admin_password(),
     });
     Ok(Broker { server, started, shutdown, control, https, keeper, admin_socket: config.admin_socket() })
@@ -287,6 +302,15 @@ pub(super) enum Served {
 }
 
 impl Listening {
+    /// Of every listener with TLS.
+    pub(super) fn acceptors(&self) -> Vec<TlsAcceptor> {
+        let served = self.listeners.iter().filter_map(|(_, served)| match served {
+            Served::Mqtt(listener) => listener.tls.clone(),
+            Served::Enrolment { tls, .. } => Some(tls.clone()),
+        });
+        served.chain(self.api.iter().map(|(_, tls)| tls.clone())).collect()
+    }
+
     fn addresses(&self, config: &Config) -> Vec<(String, SocketAddr, &'static str)> {
         let listeners = config.listeners.iter().zip(&self.listeners);
         listeners
@@ -295,13 +319,34 @@ impl Listening {
     }
 }
 
+/// The CA, and those of `[[ca.trust]]`.
+fn anchors(config: &Config, ca: &CertificateAuthority, now: Timestamp) -> Result<Anchors, StartError> {
+    let mut further = Vec::new();
+    for trust in &config.ca.trust {
+        for certificate in read_authorities(&trust.certificate)? {
+            let (from, to) = (certificate.not_before(), certificate.not_after());
+            if now < from || to <= now {
+                let (file, name) = (trust.certificate.display(), certificate.name());
+                // Not a reason to leave everybody else outside.
+                tracing::warn!(
+                    "`{name}` in `{file}` is valid from {from} to {to}, not now: its certificates are refused"
+                );
+            }
+            let (file, names) = (trust.certificate.clone(), trust.username.clone());
+            further.push(Trusted { file, certificate, names });
+        }
+    }
+    Ok(Anchors::new(ca.issuers(), further)?)
+}
+
 fn listeners(
     config: &Config,
     sockets: Vec<std::net::TcpListener>,
     api: Option<std::net::TcpListener>,
-    ca: &CertificateAuthority,
+    anchors: &Anchors,
     certificate: Option<&Arc<ServerKey>>,
 ) -> Result<Listening, StartError> {
+    let anchors = anchors.certificates();
     let tls = |name: &str, client_certificate: ClientCertificate, inside: Inside| {
         let Some(certificate) = certificate else {
             // INVARIANT: whoever asks is one of those for which it was read.
@@ -309,7 +354,7 @@ fn listeners(
         };
         TlsAcceptor::new(&TlsSettings {
             certificate,
-            client_anchors: ca.anchors(),
+            client_anchors: &anchors,
             client_certificate,
             tls12: config.tls.min_version == config::TlsVersion::V1_2,
             inside,

@@ -24,11 +24,13 @@ use crate::{
     admin::{self, Site},
     audit::Keeper,
     authn::{Hasher, PasswordPolicy},
+    authority::{Authority, AuthorityListener},
     clock::Timestamp,
     config,
     crl::CrlPublisher,
     directory::{PolicyChange, PolicyListener},
     net::{self, Admission, HttpsListener, HttpsPeer, Listener, Server, Times, TlsAcceptor, Workers},
+    pki::CertificateAuthority,
 };
 
 pub(super) struct Parts<'a> {
@@ -45,6 +47,7 @@ pub(super) struct Parts<'a> {
     pub(super) keeper: Arc<Keeper>,
     pub(super) crl: Arc<CrlPublisher>,
     pub(super) server_certificate: Option<ServerCertificateKeeper>,
+    pub(super) authority: Arc<Authority>,
     pub(super) initial_password: PathBuf,
 }
 
@@ -94,6 +97,30 @@ impl PolicyListener for OnPolicyChange {
     }
 }
 
+/// Passes another CA on, without keeping the broker alive.
+struct OnCaChange {
+    server: Weak<Server>,
+    acceptors: Vec<TlsAcceptor>,
+    /// For the certificate that the broker shows.
+    changed: Arc<Notify>,
+}
+
+impl AuthorityListener for OnCaChange {
+    fn trust(&self, ca: &CertificateAuthority) -> Result<(), String> {
+        let Some(server) = self.server.upgrade() else { return Ok(()) };
+        server.anchors.replace_own(ca.issuers());
+        let anchors = server.anchors.certificates();
+        self.acceptors.iter().try_for_each(|tls| tls.trust(&anchors)).map_err(|error| error.to_string())
+    }
+
+    fn changed(&self, _: &CertificateAuthority) {
+        self.changed.notify_one();
+        if let Some(server) = self.server.upgrade() {
+            server.authority_changed();
+        }
+    }
+}
+
 fn password_of_admin(policy: &crate::access::Policy) -> Option<&str> {
     let admin: Username = "admin".parse().ok()?;
     policy.user_named(&admin)?.password_hash.as_deref()
@@ -116,8 +143,14 @@ pub(super) fn run(parts: Parts<'_>) {
     control.spawn(tick_registry(Arc::clone(server), shutdown.subscribe()));
     control.spawn(keep_audit(Arc::clone(&parts.keeper), shutdown.subscribe()));
     control.spawn(Arc::clone(&parts.crl).run(shutdown.subscribe()));
+    let ca_changed = Arc::new(Notify::new());
+    parts.authority.set_listener(Arc::new(OnCaChange {
+        server: Arc::downgrade(server),
+        acceptors: parts.listening.acceptors(),
+        changed: Arc::clone(&ca_changed),
+    }));
     if let Some(keeper) = parts.server_certificate {
-        control.spawn(keeper.run(shutdown.subscribe()));
+        control.spawn(keeper.run(Arc::clone(&ca_changed), shutdown.subscribe()));
     }
     control.spawn(save_last_seen(Arc::clone(server), shutdown.subscribe()));
 
@@ -129,6 +162,8 @@ pub(super) fn run(parts: Parts<'_>) {
         password_policy: parts.password_policy,
         keeper: parts.keeper,
         crl: parts.crl,
+        anchors: Arc::clone(&server.anchors),
+        authority: parts.authority,
         session: server.settings.session.clone(),
         clock: Arc::clone(&server.clock),
         moved: moved.subscribe(),
@@ -215,8 +250,8 @@ impl Https<'_> {
         });
         let named: Arc<str> = name.into();
         let service = move |peer: HttpsPeer| {
-            let HttpsPeer { address, certificate } = peer;
-            site.service(admin::Peer { address: address.ip(), certificate, listener: Arc::clone(&named) })
+            let HttpsPeer { address, certificates } = peer;
+            site.service(admin::Peer { address: address.ip(), certificates, listener: Arc::clone(&named) })
         };
         let stopped = self.shutdown.subscribe();
         self.control.spawn(async move {

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use portcullis::access::{Auth, Permission, Quota, RevocationReason, RoleName, Username};
+use portcullis::access::{
+    Auth, Permission, Quota, RevocationReason, RoleName, Username, UsernamePattern, UsernamePatternError,
+};
 use portcullis::admin::api::{Action, Hash, RequestId, StateFilter, TokenId};
-use portcullis::authn::{UsernamePattern, UsernamePatternError};
 use portcullis::clock::Timestamp;
 use portcullis::config::parse_duration;
 use portcullis::device::Address;
@@ -254,6 +255,47 @@ pub(crate) enum CaCommand {
         /// Write it there, DER
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// That of this issuer, as `ca show` shows it [default: the one that issues]
+        #[arg(long, value_name = "ISSUER")]
+        issuer: Option<String>,
+    },
+    /// Make a new CA, which issues from now on; the one before stays trusted until it is retired
+    Rotate,
+    /// Print a request (PKCS#10) to have the key of a new CA certified by whoever keeps the root
+    Csr {
+        /// The common name of the request
+        #[arg(long, value_name = "NAME", default_value = "Portcullis intermediate CA")]
+        name: String,
+        /// Write it there
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Take over the certificate of a CA, for the key of `ca csr` or of the CA that issues, with those above it
+    Import {
+        /// PEM: the certificate of the CA, then those above it up to the root
+        #[arg(value_name = "FILE")]
+        certificates: PathBuf,
+    },
+    /// List the certificates of an issuer that are in force
+    Living {
+        /// As `ca show` shows it
+        #[arg(value_name = "ISSUER")]
+        issuer: String,
+        /// Begin after this user
+        #[arg(long, value_name = "USER")]
+        after: Option<Username>,
+        /// At most about so many
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+    },
+    /// Trust the CA before the one that issues no more
+    Retire {
+        /// As `ca show` shows it
+        #[arg(value_name = "ISSUER")]
+        issuer: String,
+        /// Revoke what it has issued and is in force, and end the sessions that stand on that
+        #[arg(long)]
+        force: bool,
     },
     /// Revoke an issuer with all that it has issued, and end the sessions that stand on that. There is no way back
     Revoke {
@@ -325,6 +367,8 @@ pub(crate) enum UserCommand {
     Enable(UserName),
     /// End the sessions of a user, and let it do nothing
     Disable(UserName),
+    /// Put a certificate of another CA on record of a user: an administrator logs in with no other one of such a CA
+    Pin(UserPin),
     /// Revoke a certificate of a user or all of them, and end the sessions that stand on it
     Revoke(UserRevoke),
     /// Delete a user with its sessions and certificates
@@ -421,6 +465,18 @@ pub(crate) struct UserEdit {
     /// The user does not end
     #[arg(long, conflicts_with = "expires")]
     pub(crate) no_expires: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UserPin {
+    #[arg(value_name = "USER")]
+    pub(crate) username: Username,
+    /// The certificate, PEM; its common name is the user's
+    #[arg(value_name = "FILE")]
+    pub(crate) certificate: PathBuf,
+    /// For the record
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) comment: Option<String>,
 }
 
 #[derive(Debug, Args)]

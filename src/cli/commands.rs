@@ -54,6 +54,7 @@ async fn user(command: UserCommand, client: &Client, shell: &mut Shell<'_>) -> R
             shell.print(&user, show_user)
         }
         UserCommand::Edit(arguments) => edit::user(*arguments, client, shell).await,
+        UserCommand::Pin(arguments) => edit::pin(arguments, client, shell).await,
         UserCommand::Revoke(arguments) => edit::revoke(arguments, client, shell).await,
         UserCommand::Passwd(arguments) => user_passwd(arguments, client, shell).await,
         UserCommand::Enable(name) => switch(&name.username, "enable", client, shell).await,

@@ -2,9 +2,9 @@
 //! back with the version that was read. When somebody else was faster, the broker refuses.
 
 use portcullis::access::{Auth, Permission, Role, RoleName};
-use portcullis::admin::api::{Revocation, RoleUpdate, UserPatch, UserView};
+use portcullis::admin::api::{Pin, Revocation, RoleUpdate, UserPatch, UserView};
 
-use super::args::{RoleEdit, UserEdit, UserRevoke};
+use super::args::{RoleEdit, UserEdit, UserPin, UserRevoke};
 use super::client::{Client, segment};
 use super::commands::user_path;
 use super::output::printable;
@@ -64,6 +64,19 @@ pub(crate) async fn role(arguments: RoleEdit, client: &Client, shell: &mut Shell
     };
     let role: Role = client.put(&path, &update).await?;
     shell.print(&role, |role| format!("changed the role {}\n", role.name))
+}
+
+/// Puts a certificate of another CA on record.
+pub(crate) async fn pin(arguments: UserPin, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
+    let UserPin { username, certificate: path, comment } = arguments;
+    let certificate = std::fs::read_to_string(&path)
+        .map_err(|error| Failure::answer(format!("cannot read `{}`: {error}", path.display())))?;
+    let order = Pin { certificate, comment, version: None };
+    let user: UserView = client.post(&format!("{}/certificates", user_path(&username)?), &order).await?;
+    shell.print(&user, |user| {
+        let serial = user.certificates.last().map_or("", |record| record.serial.as_str());
+        format!("put the certificate {} on record of {}\n", printable(serial), user.username)
+    })
 }
 
 pub(crate) async fn revoke(arguments: UserRevoke, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {

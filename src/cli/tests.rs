@@ -271,6 +271,8 @@ fn ca() -> Value {
         "certificates": { "live": 17, "of_other_issuers": 2, "revoked": 3, "expired": 1 },
         "crl": { "number": 7, "entries": 3, "this_update": "2026-02-01T00:00:00Z", "next_update": "2026-02-08T00:00:00Z" },
         "revoked_issuers": [{ "issuer": "ef", "revoked_at": "2026-01-02T00:00:00Z", "reason": "cACompromise", "comment": "stolen" }],
+        "former": { "issuer": "ef".repeat(20), "subject": "CN=Portcullis CA 99", "not_after": "2031-01-01T00:00:00Z", "certificates": 12, "users": 11 },
+        "trust": [{ "subject": "CN=Partner Root", "fingerprint": "12".repeat(32), "username": "partner-*", "not_after": "2030-01-01T00:00:00Z" }],
     })
 }
 
@@ -284,6 +286,17 @@ async fn the_authority() {
         ("ca crl", vec![ok(&json!("not read here"))]),
         ("ca crl --out /proc/nowhere", vec![ok(&json!("not read here"))]),
         ("ca revoke ef --reason keyCompromise --comment stolen", vec![ok(&revoked)]),
+        ("user pin root-1 /proc/nowhere", vec![]),
+        ("ca rotate", vec![ok(&ca())]),
+        ("ca csr --name Plant", vec![ok(&json!({ "csr": "-----BEGIN CERTIFICATE REQUEST-----\n" }))]),
+        ("ca import /proc/nowhere", vec![]),
+        (
+            "ca living ef --after pump-7",
+            vec![ok(
+                &json!({ "items": [{ "username": "pump-8", "serial": "01ab", "not_after": "2030-01-01T00:00:00Z" }] }),
+            )],
+        ),
+        ("ca retire ef", vec![ok(&ca())]),
     ] {
         writeln!(text, "{}", transcript(command, answers).await).unwrap();
     }

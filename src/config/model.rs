@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::source::Source;
-use crate::access::{Auth, Permission, Quota, Role, RoleName, Username};
+use crate::access::{Auth, Permission, Quota, Role, RoleName, Username, UsernamePattern};
 
 const MIB: u64 = 1 << 20;
 const DAY: Duration = Duration::from_hours(24);
@@ -118,7 +118,7 @@ pub enum TlsVersion {
 }
 
 /// Section `[ca]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Ca {
     /// PEM; made at the first start when it and the key are absent.
     pub certificate: PathBuf,
@@ -130,6 +130,31 @@ pub struct Ca {
     pub crl_validity: Duration,
     /// Where the revocation list can be fetched: an `http://` or `https://` URL that issued certificates name.
     pub crl_url: Option<String>,
+    /// What the key is encrypted with: from `passphrase_file`, `passphrase_env`, or the systemd credential `ca-passphrase`.
+    pub passphrase: Option<SecretString>,
+    /// Further anchors for certificates of clients, each for its own names.
+    pub trust: Vec<Trust>,
+}
+
+impl PartialEq for Ca {
+    fn eq(&self, other: &Self) -> bool {
+        let plain = |ca: &Self| {
+            let Self { certificate, key, validity, crl_validity, crl_url, passphrase: _, trust } = ca.clone();
+            (certificate, key, validity, crl_validity, crl_url, trust)
+        };
+        plain(self) == plain(other)
+            && self.passphrase.as_ref().map(ExposeSecret::expose_secret)
+                == other.passphrase.as_ref().map(ExposeSecret::expose_secret)
+    }
+}
+
+/// A `[[ca.trust]]`: whoever has a certificate of this CA may be a user with such a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trust {
+    /// PEM: one or more certificates of CAs.
+    pub certificate: PathBuf,
+    /// The names that it is good for.
+    pub username: UsernamePattern,
 }
 
 /// Section `[registry]`.
@@ -447,6 +472,8 @@ impl Config {
                 validity: DAY * 90,
                 crl_validity: DAY * 7,
                 crl_url: None,
+                passphrase: None,
+                trust: Vec::new(),
             },
             registry: Registry::default(),
             access: Access::default(),

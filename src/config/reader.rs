@@ -96,16 +96,16 @@ impl<'t> Report<'t> {
         if value.is_empty() || value.contains(['"', '\'', '[', '{']) || DeValue::parse(value).is_ok() {
             return None;
         }
-        let value = if key.contains("password") { "..." } else { value };
+        let value = if key.contains("pass") { "..." } else { value };
         Some(format!("put text in double quotes: `{} = \"{value}\"`", key.trim()))
     }
 
     /// For a text that could not be parsed, so that nobody knows where its passwords are: blots out whatever follows
-    /// `password =` or `password_hash =` on a line.
+    /// `password =`, `password_hash =` or `passphrase =` on a line.
     pub(super) fn hide_passwords(&self) {
         let mut start = 0;
         for line in self.text.split_inclusive('\n') {
-            for word in ["password", "password_hash", "\"password\"", "'password'"] {
+            for word in ["password", "password_hash", "\"password\"", "'password'", "passphrase", "\"passphrase\""] {
                 for (index, _) in line.match_indices(word) {
                     let after = line.get(index + word.len()..).unwrap_or_default();
                     if let Some(value) = after.trim_start().strip_prefix('=') {

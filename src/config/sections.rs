@@ -11,9 +11,10 @@ use toml::de::DeValue;
 use super::files;
 use super::model::{
     Access, Admin, Argon2, Audit, Ca, Config, DeniedPublish, Durability, Limits, Log, LogFormat, LogLevel, Metrics,
-    OrphanedRetained, PartialSubscription, Password, Registry, Store, Tls, TlsVersion,
+    OrphanedRetained, PartialSubscription, Password, Registry, Store, Tls, TlsVersion, Trust,
 };
 use super::reader::{Item, Section, Wrong, boolean, duration, integer, one_of, size, socket_address, text};
+use crate::access::UsernamePattern;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -80,6 +81,12 @@ fn ca(section: &Section<'_>, base: &Path, default: Ca) -> Ca {
         validity: section.get("validity", duration(HOUR..=DAY * 3650)).unwrap_or(default.validity),
         crl_validity: section.get("crl_validity", duration(HOUR..=DAY * 90)).unwrap_or(default.crl_validity),
         crl_url: section.get("crl_url", url),
+        passphrase: files::passphrase(
+            section,
+            base,
+            std::env::var_os("CREDENTIALS_DIRECTORY").as_deref().map(Path::new),
+        ),
+        trust: section.sections("trust").iter().filter_map(|section| trust(section, base)).collect(),
     };
     if section.get("identity", one_of(&[("cn", false), ("san_uri", true)])) == Some(true) {
         let key = section.full("identity");
@@ -89,9 +96,22 @@ fn ca(section: &Section<'_>, base: &Path, default: Ca) -> Ca {
             "write \"cn\" or leave the key out",
         );
     }
-    section.not_yet("trust", "for now only certificates of the broker's own CA are trusted: leave it out");
     section.finish();
     ca
+}
+
+/// A `[[ca.trust]]` that has both of its keys.
+fn trust(section: &Section<'_>, base: &Path) -> Option<Trust> {
+    let certificate = section.get("certificate", path(base));
+    let username = section.get("username", |item| {
+        UsernamePattern::try_from(text(item)?).map_err(|_| {
+            Wrong::expected("a pattern of usernames such as \"partner-*\", 1 to 64 letters, digits, `._:@-` and `*`")
+        })
+    });
+    section.require("certificate", "\"partner.pem\"");
+    section.require("username", "\"partner-*\"");
+    section.finish();
+    Some(Trust { certificate: certificate?, username: username? })
 }
 
 fn registry(section: &Section<'_>, default: Registry) -> Registry {

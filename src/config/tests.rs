@@ -233,7 +233,6 @@ fn what_comes_later_is_refused_and_not_ignored() {
     snapshot(
         "later",
         &[
-            "[[ca.trust]]\ncertificate = \"partner.pem\"\nusername = \"partner-*\"",
             "[ca]\nidentity = \"san_uri\"",
             "[registry]\napprovals = 2",
             "[[registry.rule]]\naction = \"grant\"",
@@ -257,6 +256,8 @@ fn a_password_in_the_file_is_in_no_message() {
         "[[user]]\nusername = \"historian\"\npassword_hash = 'hunter2'\nauth = 3",
         "user = [{ username = \"historian\", password = \"hunter2\" }]",
         "[[user]]\npassword = hunter2\n",
+        "[ca]\npassphrase = \"hunter2\"\n",
+        "[ca]\npassphrase = hunter2\n",
         "[[user]]\n\"password\" = \"hunter2\nfoo = [",
     ] {
         let error = Config::parse(text, ".").unwrap_err();
@@ -288,6 +289,68 @@ fn password_files_lose_their_newline_and_nothing_else() {
     fs::create_dir(base.path().join("secret")).unwrap();
     writeln!(all, "{}", messages(text, base.path())).unwrap();
     insta::assert_snapshot!("password_files", all);
+}
+
+/// A certificate, PEM.
+fn authority() -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    rcgen::CertificateParams::new(["partner.example".to_owned()]).unwrap().self_signed(&key).unwrap().pem()
+}
+
+#[test]
+fn the_passphrase_of_the_ca_comes_from_one_place() {
+    use secrecy::ExposeSecret;
+    let base = tempfile::tempdir().unwrap();
+    private(&base.path().join("secret"), b"correct horse\n");
+    let passphrase = |text: &str| {
+        let config = Config::parse(text, base.path()).unwrap();
+        config.ca.passphrase.map(|passphrase| passphrase.expose_secret().to_owned())
+    };
+    assert_eq!(passphrase(""), None);
+    assert_eq!(passphrase("[ca]\npassphrase_file = \"secret\"").as_deref(), Some("correct horse"));
+    // Cargo gives it to every test.
+    assert_eq!(passphrase("[ca]\npassphrase_env = \"CARGO_PKG_NAME\"").as_deref(), Some("portcullis"));
+
+    // The credential of systemd counts where broker.toml names nothing.
+    let read = |text: &str, credentials: &std::path::Path| {
+        let document = toml::de::DeTable::parse(text).unwrap();
+        let report = super::reader::Report::new(text);
+        let root = super::reader::Section::root(&report, document.get_ref());
+        let found = super::files::passphrase(&root.section("ca"), base.path(), Some(credentials));
+        assert!(report.is_clean());
+        found.map(|passphrase| passphrase.expose_secret().to_owned())
+    };
+    let credentials = tempfile::tempdir().unwrap();
+    assert_eq!(read("", credentials.path()), None);
+    private(&credentials.path().join("ca-passphrase"), b"by systemd");
+    assert_eq!(read("", credentials.path()).as_deref(), Some("by systemd"));
+    assert_eq!(read("[ca]\npassphrase_file = \"secret\"", credentials.path()).as_deref(), Some("correct horse"));
+}
+
+#[test]
+fn what_is_wrong_with_the_passphrase_or_with_a_further_ca_is_told() {
+    let base = tempfile::tempdir().unwrap();
+    private(&base.path().join("secret"), b"correct horse\n");
+    private(&base.path().join("two"), b"two\nlines\n");
+    fs::write(base.path().join("partner.pem"), authority()).unwrap();
+    let trust = |lines: &str| format!("[[ca.trust]]\n{lines}");
+    let cases = [
+        "[ca]\npassphrase_file = \"secret\"\npassphrase_env = \"PATH\"".to_owned(),
+        "[ca]\npassphrase_file = \"absent\"".to_owned(),
+        "[ca]\npassphrase_file = \"two\"".to_owned(),
+        "[ca]\npassphrase_env = \"NO_SUCH_VARIABLE\"".to_owned(),
+        "[ca]\npassphrase = \"hunter2\"".to_owned(),
+        trust(""),
+        trust("certificate = \"partner.pem\""),
+        trust("certificate = \"absent.pem\"\nusername = \"partner-*\""),
+        trust("certificate = \"secret\"\nusername = \"partner-*\""),
+        trust("certificate = \"partner.pem\"\nusername = \"partner *\""),
+        trust("certificate = \"partner.pem\"\nusername = \"\""),
+        trust("certificate = \"partner.pem\"\nusername = \"p-*\"\nfingerprint = \"ab\""),
+        "ca.trust = \"partner.pem\"".to_owned(),
+    ];
+    let cases: Vec<&str> = cases.iter().map(String::as_str).collect();
+    insta::assert_snapshot!("authority", report(&cases, base.path()));
 }
 
 #[cfg(unix)]
@@ -426,6 +489,9 @@ fn each_commented_setting_of_the_shipped_file_is_the_default() {
 fn the_examples_of_the_shipped_file_are_accepted_together() {
     let base = tempfile::tempdir().unwrap();
     fs::create_dir(base.path().join("secrets")).unwrap();
+    fs::create_dir(base.path().join("certs")).unwrap();
+    fs::write(base.path().join("certs/partner.pem"), authority()).unwrap();
+    private(&base.path().join("secrets/ca"), b"correct horse battery staple\n");
     private(&base.path().join("secrets/admin"), b"correct horse battery staple\n");
     private(&base.path().join("secrets/historian"), b"correct horse battery staple\n");
     let text: Vec<&str> = SHIPPED
@@ -445,22 +511,24 @@ fn the_examples_of_the_shipped_file_are_accepted_together() {
 /// Every key that the reader asks for is in the shipped file, in its own section.
 #[test]
 fn every_key_is_documented_in_the_shipped_file() {
-    let all = "[[listener]]\nname = \"a\"\nbind = \"127.0.0.1:1\"\n[[user]]\nusername = \"abc\"\nauth = \"certificate\"\n\
+    let all = "[[ca.trust]]\ncertificate = \"partner.pem\"\nusername = \"partner-*\"\n[[listener]]\nname = \"a\"\nbind = \"127.0.0.1:1\"\n[[user]]\nusername = \"abc\"\nauth = \"certificate\"\n\
         permissions = [{ context = \"mqtt\", operation = \"read\", resource = \"a\" }]\n\
         [[role]]\nname = \"r\"\npermissions = [{ context = \"mqtt\", operation = \"read\", resource = \"a\" }]";
-    let asked = Config::parse(all, ".").unwrap().source.asked;
+    let base = tempfile::tempdir().unwrap();
+    fs::write(base.path().join("partner.pem"), authority()).unwrap();
+    let asked = Config::parse(all, base.path()).unwrap().source.asked;
     // Refused with a reason of their own, so not for anybody to write.
     let refused = [
-        "ca.trust",
         "registry.rule",
         "listener.path",
         "listener.origins",
         "user.quota",
         "user.certificates",
         "user.password",
+        "ca.passphrase",
     ];
-    // Another spelling of a documented key.
-    let aliases = ["user.mqttPublishPrefix"];
+    // Another spelling of a documented key, or another place of what it names.
+    let aliases = ["user.mqttPublishPrefix", "ca.passphrase_env"];
     let mut documented: BTreeSet<String> = BTreeSet::new();
     let mut section = String::new();
     let mut item = String::new();

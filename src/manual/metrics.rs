@@ -37,6 +37,7 @@
 //! | `portcullis_crl_next_update_timestamp_seconds` | | when it lapses, in seconds since 1970 |
 //! | `portcullis_crl_failures_total` | | lists that could not be made; it is tried again every 10 seconds |
 //! | `portcullis_ca_not_after_timestamp_seconds` | | end of the CA's certificate, in seconds since 1970 |
+//! | `portcullis_ca_former` | | 1 while the CA before the one that issues is still trusted |
 //! | `portcullis_server_certificate_not_after_timestamp_seconds` | | end of the broker's own certificate; 0 without TLS |
 //! | `portcullis_registry_renewals_total` | `outcome` | new certificates: `issued`, `in_grace`, `repeated` (a lost answer), `refused` |
 //! | `portcullis_registry_invitations_total` | | invitations to renew a certificate |

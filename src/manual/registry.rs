@@ -63,7 +63,7 @@
 //! | `$registry/challenge` | empty, or `{"id": ...}` | 200 with `nonce` and `expires_at` |
 //! | `$registry/renew` | see [Renewal](#renewal) | 201 as for `register`, or why not |
 //! | `$registry/whoami` | empty, or `{"id": ...}` | 200 with `username`, `auth`, `roles`, `permissions`, and `serial` and `not_after` of the certificate in use; 401 in a registration session |
-//! | `$registry/ca` | empty, or `{"id": ...}` | 200 with `ca`, the trust bundle (PEM) |
+//! | `$registry/ca` | empty, or `{"id": ...}` | 200 with `ca`, the trust bundle (PEM); the same comes unasked on `$registry/ca/response` when the CA changes, see [certificates](super::certificates#another-ca) |
 //!
 //! The answer is a PUBLISH to the asking connection alone; it is never routed. It comes on `$registry/<operation>/response`, or on the
 //! Response Topic of the request when that is `$registry/<operation>/response` or lies below it; and only if the connection holds a

@@ -52,10 +52,13 @@
 //! | `/api/users/{name}` | GET, PATCH, DELETE (`?version=N`) |
 //! | `/api/users/{name}/password` | PUT |
 //! | `/api/users/{name}/enable`, `/api/users/{name}/disable` | POST |
+//! | `/api/users/{name}/certificates` | POST, puts one of another CA on record |
 //! | `/api/users/{name}/certificates/{serial}/revoke`, `/api/users/{name}/certificates/revoke` | POST |
 //! | `/api/ca` | GET |
-//! | `/api/ca/issuers/{issuer}/revoke` | POST |
-//! | `/crl` | GET, DER |
+//! | `/api/ca/rotate`, `/api/ca/csr`, `/api/ca/import` | POST |
+//! | `/api/ca/issuers/{issuer}/certificates` | GET, those in force; `after`, `limit` (1 to 1000) |
+//! | `/api/ca/issuers/{issuer}/retire`, `/api/ca/issuers/{issuer}/revoke` | POST |
+//! | `/crl`, `/crl/{issuer}` | GET, DER |
 //! | `/api/openapi.json` | GET |
 //! | `/api/roles` | GET, POST |
 //! | `/api/roles/{name}` | GET, PUT, DELETE (`?version=N`) |

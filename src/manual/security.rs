@@ -54,7 +54,12 @@
 //! | a certificate used for another name, revoked, expired, or of a deleted user | checked against the user at every CONNECT | `a_certificate_speaks_for_no_other_name`, `a_certificate_without_a_user_off_record_revoked_or_expired_is_refused`, `a_revoked_certificate_ends_its_sessions` |
 //! | a certificate with a valid chain and another's name, two names, none, NUL or control characters in it | one CN that is a user name; and only certificates on the user's record log in, so that the CA's key alone opens nothing | `a_valid_chain_with_a_forged_subject_opens_nothing`, `two_common_names_are_refused_in_either_order`, `an_issued_certificate_must_be_on_record_for_that_user` |
 //! | a certificate of another CA | TLS handshake fails | `certificates_that_are_refused`, `rustls_admits_what_we_issue_in_its_time_and_from_our_ca_alone` |
-//! | a partner's CA that names an administrator | a further CA is good for its names only, and never for an administrator who has not pinned the certificate; broker.toml cannot name one in this version | `an_extra_anchor_is_good_for_its_names_and_never_for_an_admin_that_has_not_pinned_it` |
+//! | a partner's CA that names an administrator | a further CA is good for its names only, and never for an administrator who has not pinned the certificate | `an_extra_anchor_is_good_for_its_names_and_never_for_an_admin_that_has_not_pinned_it`, `a_partner_never_makes_an_administrator_who_has_not_pinned_the_certificate`, `over_https_a_partner_is_held_to_the_same` |
+//! | a partner's CA that names somebody else's device, by itself, by a CA below it, or under the name of our CA | the pattern of its names; what our CA has signed must be on record whatever else is trusted | `a_partners_certificates_log_in_under_their_names_and_under_no_other`, `an_intermediate_under_a_partner_is_bound_to_the_names_of_the_partner`, `what_the_own_ca_has_signed_must_be_on_record_whatever_else_is_trusted` |
+//! | another CA below the same root as ours | only what our CA itself has issued is a client's | `another_ca_of_the_same_root_makes_nobody_a_client` |
+//! | a CA of somebody's own in place of the broker's | only holders of `admin` change it; each change is in the audit log, before and after | `only_an_administrator_changes_the_ca` |
+//! | devices that are locked out while the CA is changed, a crash included | the old one stays trusted until it is retired; each step is whole, and leaves one of the two | `the_ca_is_rotated_and_retired_without_one_reconnect_that_fails`, `whatever_a_crash_leaves_is_one_of_the_two_cas_and_can_be_changed_again`, `a_write_that_fails_leaves_the_ca_that_was` |
+//! | a key file that makes the start endless | the work that it may ask for is bounded | `a_file_cannot_ask_for_work_without_end` |
 //! | a disabled user by another path: certificate, both, resumed TLS, a remembered password, a waiting session, the guest, the embedding program, HTTPS | the user is asked at every CONNECT and every request, whatever it proves; TLS resumption carries no authority | `a_disabled_user_gets_in_on_no_path`, `a_disabled_guest_is_no_guest`, `a_change_of_the_user_counts_at_the_next_request_of_the_same_connection`, `who_is_gone_disabled_or_expired_changes_nothing` |
 //! | a login that is overtaken by a change | the identity is checked again after the password, at the attach, and at every turn of a connection | `a_user_disabled_expired_deleted_or_replaced_while_its_password_is_checked_is_refused`, `during_the_argon2_check`, `during_connect`, `nobody_slips_in_while_the_user_is_disabled`, `a_live_identity_falls_with_what_it_stands_on` |
 //! | a connection that stands on a proof which is not asked for any more | it falls with the proof | `a_proof_that_is_not_asked_for_any_more_holds_nobody`, `any_change_of_the_user_ends_the_proof` |
@@ -185,10 +190,10 @@
 //!
 //! # Not covered
 //!
-//! - `certs/ca.key` lies unencrypted on the disk (mode 0600). Whoever reads it can pretend to be the broker to every client that trusts
+//! - Without a passphrase `certs/ca.key` lies unencrypted on the disk (mode 0600). Whoever reads it can pretend to be the broker to every client that trusts
 //!   `certs/ca.pem`. A client certificate forged with it does not log in: only those on a user's record do.
 //! - Whoever has a user's password, or a device's key, is that user until somebody says otherwise: `user disable`, `user revoke`.
-//! - **Not in this version**: shared subscriptions, topic aliases, further CAs, `$registry/admin` over MQTT,
+//! - **Not in this version**: shared subscriptions, topic aliases, `$registry/admin` over MQTT,
 //!   reloading broker.toml while the broker runs. What there would be to attack is refused, and tested to be.
 //! - A service that publishes to whatever Response Topic it is told does so by its own rules: give it no more than it needs, or
 //!   `access.response_grants` instead.

@@ -107,13 +107,13 @@ pub(super) async fn serve(
         }
     };
 
-    let certificate = transport.peer_certificate().map(<[u8]>::to_vec);
+    let certificates = transport.peer_certificates();
     let admitted = tokio::select! {
         // The login first: most need no wait, and then nobody looks at the socket.
         biased;
         admitted = timeout_at(
             deadline,
-            login::admit(&server, &listener, peer, number, &connect, certificate.as_deref()),
+            login::admit(&server, &listener, peer, number, &connect, certificates.as_deref()),
         ) => admitted,
         () = hung_up(&server, &mut transport, &mut input) => {
             server.metrics.connections_refused.inc(ConnectionRefusal::Abandoned);

@@ -91,8 +91,8 @@ pub(crate) struct HttpsListener {
 pub(crate) struct HttpsPeer {
     /// Its address.
     pub(crate) address: SocketAddr,
-    /// Its certificate (DER), whose chain was verified in the handshake.
-    pub(crate) certificate: Option<Arc<[u8]>>,
+    /// Its certificates (DER), its own first: a chain that was verified in the handshake.
+    pub(crate) certificates: Option<Arc<[Vec<u8>]>>,
 }
 
 /// Accepts until shutdown. `service` makes what answers the requests of one connection.
@@ -145,7 +145,7 @@ async fn serve<M, S, B>(
         Ok(opened) => opened,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     };
-    let (stream, certificate) = match opened {
+    let (stream, certificates) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             listener.metrics.handshake_failed();
@@ -154,7 +154,7 @@ async fn serve<M, S, B>(
         }
     };
     let _open = listener.metrics.connection_opened(name);
-    let service = service(HttpsPeer { address, certificate: certificate.map(Into::into) });
+    let service = service(HttpsPeer { address, certificates: certificates.map(Into::into) });
     let io = TokioIo::new(Impatient { io: stream, limit: write, linger, stalled: None, closing: None });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -301,7 +301,7 @@ mod tests {
         let shown = Arc::new(super::super::ServerKey::new(certificate.chain(), certificate.key_der()).unwrap());
         let tls = TlsAcceptor::new(&super::super::TlsSettings {
             certificate: &shown,
-            client_anchors: ca.anchors(),
+            client_anchors: &ca.anchors(),
             client_certificate: super::super::ClientCertificate::Off,
             tls12: false,
             inside: super::super::Inside::Http,

@@ -1,6 +1,6 @@
 //! From a CONNECT to the session it may have: who is it, and may it be here?
 //!
-//! Enters: a CONNECT, the peer's verified certificate, the listener. Leaves: an [`Admitted`] or a [`Rejection`].
+//! Enters: a CONNECT, the peer's verified certificates, the listener. Leaves: an [`Admitted`] or a [`Rejection`].
 //! The identity can be held against any later state of the users, and is, at every turn of the connection.
 
 use std::{borrow::Cow, net::SocketAddr, sync::Arc};
@@ -9,11 +9,10 @@ use super::{Server, admission::Place, listener::Listener};
 use crate::{
     access::{Authority, CertificateRecord, Policy},
     audit,
-    authn::{Cause, ClientCertificate, Credentials, Identity, Refusal, Source},
+    authn::{Cause, Credentials, Identity, Refusal, Source},
     clock::{Instant, Timestamp},
     metrics::AuthenticationOutcome,
     mqtt::{ClientId, Connect, ProtocolVersion, ReasonCode},
-    pki::PeerCertificate,
     registry::{self, Binding, Caller, Door, Knock, Origin},
     session::{Owner, Rejection, SessionKey, Settings, Terms, check_connect},
 };
@@ -107,10 +106,10 @@ pub(super) async fn admit(
     peer: SocketAddr,
     connection: u64,
     connect: &Connect,
-    certificate: Option<&[u8]>,
+    certificates: Option<&[Vec<u8>]>,
 ) -> Result<Admitted, Rejection> {
     check_connect(connect)?;
-    let anonymous = connect.username.is_none() && connect.password.is_none() && certificate.is_none();
+    let anonymous = connect.username.is_none() && connect.password.is_none() && certificates.is_none();
     if anonymous && listener.anonymous.is_none() && listener.registration {
         return registration(server, peer, connection, connect);
     }
@@ -122,10 +121,14 @@ pub(super) async fn admit(
                 .inspect(|_| server.metrics.authentications.inc(AuthenticationOutcome::Anonymous))
         }
         _ => {
-            let certificate = certificate.map(client_certificate).transpose().inspect_err(|_| {
+            let certificate = certificates.map(|chain| server.anchors.certificate(chain, server.clock.timestamp()));
+            let certificate = certificate.transpose().map_err(|why| {
                 server.metrics.authentications.inc(AuthenticationOutcome::BadCredentials);
-                record_failure(server, listener, peer, connect, "certificate_unreadable");
+                tracing::info!(%peer, listener = listener.name, "login refused: {why}");
+                record_failure(server, listener, peer, connect, why.cause());
+                rejection(ReasonCode::BadUserNameOrPassword, why.explanation())
             })?;
+            let certificate = certificate.map(Arc::new);
             let credentials = Credentials {
                 username: connect.username.as_deref(),
                 password: connect.password.as_deref(),
@@ -138,7 +141,9 @@ pub(super) async fn admit(
     let identity = match identity {
         Ok(identity) => identity,
         Err(refusal) => {
-            if let Some(told) = implicit(server, listener, peer, connection, connect, certificate, &refusal).await {
+            if certificates.is_none()
+                && let Some(told) = implicit(server, listener, peer, connection, connect, refusal).await
+            {
                 return Err(told);
             }
             tracing::info!(
@@ -178,11 +183,10 @@ async fn implicit(
     peer: SocketAddr,
     connection: u64,
     connect: &Connect,
-    certificate: Option<&[u8]>,
-    refusal: &Refusal,
+    refusal: Refusal,
 ) -> Option<Rejection> {
     let Refusal::BadCredentials(cause) = refusal else { return None };
-    if !listener.registration || certificate.is_some() {
+    if !listener.registration {
         return None;
     }
     let (username, password) = (connect.username.as_deref()?.parse().ok()?, connect.password.as_deref()?);
@@ -196,7 +200,7 @@ async fn implicit(
         sink: None,
     };
     let knock = server.registry.knock(&username, password, &origin).await;
-    if knock != Knock::Shut && *cause != Cause::UnknownUser {
+    if knock != Knock::Shut && cause != Cause::UnknownUser {
         // A guess at the password of somebody, whatever it is told.
         record_failure(server, listener, peer, connect, cause.as_str());
     }
@@ -224,7 +228,28 @@ fn invitation(identity: &Identity, server: &Server) -> Option<Instant> {
     let certificate = identity.certificate()?;
     let now = (server.clock.instant(), server.clock.timestamp());
     let validity = (certificate.not_before, certificate.not_after);
-    registry::invitation(validity, &certificate.fingerprint, now.1).and_then(|at| instant_of(at, now))
+    let at = if is_of_former_ca(server, identity) {
+        registry::early_invitation(certificate.not_after, &certificate.fingerprint, now.1)
+    } else {
+        registry::invitation(validity, &certificate.fingerprint, now.1)
+    };
+    at.and_then(|at| instant_of(at, now))
+}
+
+/// Was the certificate issued by the CA before the one that issues now?
+fn is_of_former_ca(server: &Server, identity: &Identity) -> bool {
+    let signers = server.registry.signers().load();
+    let (Some(former), Some(certificate)) = (signers.former(), identity.certificate()) else { return false };
+    let (policy, former) = (server.directory.policy(), former.id());
+    policy.user(identity.user()).is_some_and(|user| {
+        let mut records = user.certificates.iter();
+        records.any(|it| it.fingerprint == certificate.fingerprint && it.issuer.as_deref() == Some(&former))
+    })
+}
+
+/// When this client is to be told that its certificate should be renewed, after the CA has changed; `None`: as before.
+pub(super) fn early_invitation(identity: &Identity, server: &Server) -> Option<Instant> {
+    is_of_former_ca(server, identity).then(|| invitation(identity, server)).flatten()
 }
 
 /// Takes a failed login down.
@@ -261,13 +286,4 @@ fn client_id(connect: &Connect) -> (ClientId, bool) {
             (ClientId::try_from(drawn.as_str()).unwrap_or_else(|_| connect.client_id.clone()), true)
         }
     }
-}
-
-/// What a verified certificate says. Its chain was checked by TLS; whose it is, is checked by `authn`.
-fn client_certificate(der: &[u8]) -> Result<Arc<ClientCertificate>, Rejection> {
-    let certificate = PeerCertificate::from_der(der).map_err(|error| {
-        tracing::info!(%error, "a client certificate cannot be read");
-        rejection(ReasonCode::BadUserNameOrPassword, "the client certificate cannot be read")
-    })?;
-    Ok(Arc::new(certificate.into()))
 }

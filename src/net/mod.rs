@@ -47,7 +47,7 @@ use self::{
 use crate::{
     access::{Authority, Policy, QuotaKind, User},
     audit::{self, UserRef},
-    authn::Authenticator,
+    authn::{Anchors, Authenticator},
     clock::{Clock, Instant, Timestamp},
     directory::{Affected, Directory, PolicyChange, PolicyListener},
     metrics::{DropCause, Metrics, RefusedAction},
@@ -99,6 +99,8 @@ pub(crate) struct Server {
     pub(crate) router: Router,
     pub(crate) directory: Arc<Directory>,
     pub(crate) authenticator: Arc<Authenticator>,
+    /// Whose word a client certificate is.
+    pub(crate) anchors: Arc<Anchors>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
@@ -356,6 +358,10 @@ fn concerns_the_connection(old: Option<&Arc<User>>, new: Option<&Arc<User>>, now
     if Arc::ptr_eq(old, new) {
         return false;
     }
+    // A certificate of a further anchor logs in no administrator.
+    if old.is_administrator() != new.is_administrator() {
+        return true;
+    }
     let same_rights = User {
         description: new.description.clone(),
         roles: new.roles.clone(),
@@ -402,6 +408,7 @@ mod tests {
         assert!(concerns(|user| user.enabled = false));
         assert!(concerns(|user| user.password_hash = Some("$argon2id$".into())));
         assert!(concerns(|user| user.auth = Auth::Either));
+        assert!(concerns(|user| user.roles = vec!["admin".parse().unwrap()]), "a partner's certificate logs in none");
         assert!(concerns(|user| user.client_id = Some("x".into())));
         assert!(concerns(|user| user.expires_at = Some(Timestamp::MAX)), "an end is set");
         assert!(concerns(|user| user.expires_at = Some(Timestamp::UNIX_EPOCH)));

@@ -9,10 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use bytestring::ByteString;
 
 use super::{
     Server,
-    login::Admitted,
+    login::{self, Admitted},
     sessions::{Gate, SessionCell},
 };
 use crate::{
@@ -44,15 +45,13 @@ impl AnswerSink for Mouth {
         if gate.connection != self.connection {
             return;
         }
-        if gate.answers.len() >= WAITING_ANSWERS {
-            gate.answers.pop_front();
-        }
-        gate.answers.push_back(RegistryAnswer {
+        let answer = RegistryAnswer {
             response_topic: path.response_topic.clone(),
             correlation_data: path.correlation_data.clone(),
             payload: Bytes::from(answer.encode(path.format)),
             content_type: path.format.media_type(),
-        });
+        };
+        push(&mut gate, answer);
         drop(gate);
         cell.mailbox.call();
     }
@@ -85,6 +84,48 @@ pub(super) fn invitation(server: &Server, gate: &Gate, topic: TopicName) -> Opti
         payload: Bytes::from(invitation.to_json()),
         content_type: Format::Json.media_type(),
     })
+}
+
+/// Where the trust bundle is answered, asked for or not.
+const BUNDLE: &str = "$registry/ca/response";
+
+impl Server {
+    /// Tells whoever listens the new trust bundle, and invites whose certificate is of the CA before this one.
+    pub(crate) fn authority_changed(&self) {
+        let Ok(topic) = TopicName::try_from(ByteString::from_static(BUNDLE)) else { return };
+        let payload = Bytes::from(self.registry.bundle().encode(Format::Json));
+        for cell in self.sessions.all() {
+            let mut gate = cell.gate();
+            if !gate.session.is_attached() {
+                continue;
+            }
+            let invite = gate.identity.as_ref().and_then(|identity| login::early_invitation(identity, self));
+            let hears = gate.session.hears(&topic);
+            if let Some(at) = invite {
+                gate.session.invite_by(at);
+            }
+            if hears {
+                let answer = RegistryAnswer {
+                    response_topic: topic.clone(),
+                    correlation_data: None,
+                    payload: payload.clone(),
+                    content_type: Format::Json.media_type(),
+                };
+                push(&mut gate, answer);
+            }
+            drop(gate);
+            if hears || invite.is_some() {
+                cell.mailbox.call();
+            }
+        }
+    }
+}
+
+fn push(gate: &mut Gate, answer: RegistryAnswer) {
+    if gate.answers.len() >= WAITING_ANSWERS {
+        gate.answers.pop_front();
+    }
+    gate.answers.push_back(answer);
 }
 
 /// Whoever asks.

@@ -16,7 +16,7 @@ use rustls::{
     RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer},
-    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier},
+    server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier},
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
@@ -111,29 +111,65 @@ fn certified(chain: &[Vec<u8>], key: &[u8]) -> Result<CertifiedKey, TlsError> {
         .map_err(|error| TlsError::Unusable("server certificate or its key", error.to_string()))
 }
 
-/// A listener's TLS side: makes one session per connection.
+/// A listener's TLS side: makes one session per connection. Clones share one.
 #[derive(Clone, Debug)]
-pub(crate) struct TlsAcceptor(Arc<ServerConfig>);
+pub(crate) struct TlsAcceptor(Arc<Side>);
+
+#[derive(Debug)]
+struct Side {
+    /// Exchanged when the anchors change: a handshake takes what is there when it begins.
+    config: ArcSwap<ServerConfig>,
+    certificate: Arc<ServerKey>,
+    client_certificate: ClientCertificate,
+    tls12: bool,
+    inside: Inside,
+    ticketer: Arc<dyn ProducesTickets>,
+}
 
 impl TlsAcceptor {
     /// Checks everything that can be checked before the first connection comes.
     pub(crate) fn new(settings: &TlsSettings<'_>) -> Result<Self, TlsError> {
+        let TlsSettings { certificate, client_anchors, client_certificate, tls12, inside } = *settings;
+        let certificate = Arc::clone(certificate);
+        // Tickets (RFC 8446 4.6.1, RFC 5077): what a session needs to be resumed lies with the client, sealed by a key that
+        // lives in memory, half a day at most. A whole fleet can come back by them, and nothing is kept of who does not.
+        let ticketer = aws_lc_rs::Ticketer::new()
+            .map_err(|error| TlsError::Unusable("source of randomness", error.to_string()))?;
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|error| TlsError::Unusable("TLS version", error.to_string()))?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&certificate) as _);
+        let config = ArcSwap::from_pointee(config);
+        let side = Side { config, certificate, client_certificate, tls12, inside, ticketer };
+        side.trust(client_anchors)?;
+        Ok(Self(Arc::new(side)))
+    }
+
+    /// From now on certificates of clients are verified against these anchors. After an error those of before stay.
+    pub(crate) fn trust(&self, anchors: &[Vec<u8>]) -> Result<(), TlsError> {
+        self.0.trust(anchors)
+    }
+}
+
+impl Side {
+    fn trust(&self, anchors: &[Vec<u8>]) -> Result<(), TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let versions: &[&SupportedProtocolVersion] = if settings.tls12 { &[&TLS13, &TLS12] } else { &[&TLS13] };
+        let versions: &[&SupportedProtocolVersion] = if self.tls12 { &[&TLS13, &TLS12] } else { &[&TLS13] };
         let unusable = |what: &'static str| move |error: rustls::Error| TlsError::Unusable(what, error.to_string());
 
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)
             .map_err(unusable("TLS version"))?;
-        let builder = if settings.client_certificate == ClientCertificate::Off {
+        let builder = if self.client_certificate == ClientCertificate::Off {
             builder.with_no_client_auth()
         } else {
             let mut roots = RootCertStore::empty();
-            for anchor in settings.client_anchors {
+            for anchor in anchors {
                 roots.add(CertificateDer::from(anchor.clone())).map_err(unusable("trust anchor"))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            let verifier = if settings.client_certificate == ClientCertificate::Required {
+            let verifier = if self.client_certificate == ClientCertificate::Required {
                 verifier
             } else {
                 verifier.allow_unauthenticated()
@@ -141,43 +177,44 @@ impl TlsAcceptor {
             let verifier = verifier.build().map_err(|error| TlsError::Unusable("trust anchor", error.to_string()))?;
             builder.with_client_cert_verifier(verifier)
         };
-        let mut config = builder.with_cert_resolver(Arc::clone(settings.certificate) as _);
-        // Tickets (RFC 8446 4.6.1, RFC 5077): what a session needs to be resumed lies with the client, sealed by a key that
-        // lives in memory, half a day at most. A whole fleet can come back by them, and nothing is kept of who does not.
+        let mut config = builder.with_cert_resolver(Arc::clone(&self.certificate) as _);
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.ticketer = aws_lc_rs::Ticketer::new()
-            .map_err(|error| TlsError::Unusable("source of randomness", error.to_string()))?;
+        config.ticketer = Arc::clone(&self.ticketer);
         // One is all that a client that reconnects needs.
         config.send_tls13_tickets = 1;
         config.max_early_data_size = 0;
         // The names that IANA registers.
-        let protocol: &[u8] = match settings.inside {
+        let protocol: &[u8] = match self.inside {
             Inside::Mqtt => b"mqtt",
             Inside::Http => b"http/1.1",
         };
         config.alpn_protocols = vec![protocol.to_vec()];
-        Ok(Self(Arc::new(config)))
-    }
-
-    pub(super) fn accept(&self, tcp: TcpStream) -> io::Result<TlsStream> {
-        let mut tls = ServerConnection::new(Arc::clone(&self.0)).map_err(io::Error::other)?;
-        tls.set_buffer_limit(Some(RECORD));
-        Ok(TlsStream { tcp, tls: Box::new(tls) })
+        self.config.store(Arc::new(config));
+        Ok(())
     }
 }
 
 impl TlsAcceptor {
+    pub(super) fn accept(&self, tcp: TcpStream) -> io::Result<TlsStream> {
+        let mut tls = ServerConnection::new(self.0.config.load_full()).map_err(io::Error::other)?;
+        tls.set_buffer_limit(Some(RECORD));
+        Ok(TlsStream { tcp, tls: Box::new(tls) })
+    }
+
     /// Runs the handshake to its end, for a protocol that encrypts ahead of the socket: not for MQTT. The stream, and the
-    /// peer's end-entity certificate (DER), verified against the anchors.
+    /// peer's certificates (DER), its own first, verified against the anchors.
     pub(super) async fn accept_stream(
         &self,
         tcp: TcpStream,
-    ) -> io::Result<(impl AsyncRead + AsyncWrite + Unpin + Send + 'static, Option<Vec<u8>>)> {
-        let stream = tokio_rustls::TlsAcceptor::from(Arc::clone(&self.0)).accept(tcp).await?;
-        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let certificate = certificate.map(|certificate| certificate.to_vec());
-        Ok((stream, certificate))
+    ) -> io::Result<(impl AsyncRead + AsyncWrite + Unpin + Send + 'static, Option<Vec<Vec<u8>>>)> {
+        let stream = tokio_rustls::TlsAcceptor::from(self.0.config.load_full()).accept(tcp).await?;
+        let certificates = stream.get_ref().1.peer_certificates().map(chain);
+        Ok((stream, certificates))
     }
+}
+
+fn chain(certificates: &[CertificateDer<'_>]) -> Vec<Vec<u8>> {
+    certificates.iter().map(|certificate| certificate.to_vec()).collect()
 }
 
 /// One TLS connection.
@@ -240,9 +277,9 @@ impl TlsStream {
         }
     }
 
-    /// The peer's end-entity certificate (DER), verified against the anchors in the handshake.
-    pub(super) fn peer_certificate(&self) -> Option<&[u8]> {
-        self.tls.peer_certificates().and_then(|chain| chain.first()).map(AsRef::as_ref)
+    /// The peer's certificates (DER), its own first: a chain that was verified against the anchors in the handshake.
+    pub(super) fn peer_certificates(&self) -> Option<Vec<Vec<u8>>> {
+        self.tls.peer_certificates().map(chain)
     }
 
     /// Reads records from the socket. `Ok(0)` is the end of the stream.

@@ -41,11 +41,11 @@ impl Transport {
         })
     }
 
-    /// The peer's verified certificate (DER), on TLS connections that presented one.
-    pub(super) fn peer_certificate(&self) -> Option<&[u8]> {
+    /// What the peer has sent of certificates (DER), its own first, on TLS connections: a chain that was verified.
+    pub(super) fn peer_certificates(&self) -> Option<Vec<Vec<u8>>> {
         match self {
             Self::Plain(_) => None,
-            Self::Tls(tls) => tls.peer_certificate(),
+            Self::Tls(tls) => tls.peer_certificates(),
         }
     }
 

@@ -128,6 +128,11 @@ impl PreparedCrl {
         self.next_update
     }
 
+    /// Key identifier of who is to sign it, lower-case hexadecimal.
+    pub(super) fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
     /// The bytes to sign.
     pub(super) fn tbs(&self) -> &[u8] {
         &self.tbs

@@ -21,11 +21,28 @@ pub enum IssuerError {
     #[error("it is not an X.509 v3 certificate")]
     Structure,
     /// basicConstraints absent or CA:FALSE.
-    #[error("it is not the certificate of a CA (basicConstraints lacks CA:TRUE)")]
+    #[error(
+        "it is not the certificate of a CA (basicConstraints lacks CA:TRUE); name the one of the CA, not one that it has issued"
+    )]
     NotCa,
     /// keyUsage without keyCertSign.
-    #[error("its key usage does not admit signing certificates (keyCertSign)")]
+    #[error("its key usage does not admit signing certificates; have it issued with keyCertSign and cRLSign")]
     KeyUsage,
+    /// pathLenConstraint.
+    #[error(
+        "its path length constraint of {admitted} does not admit the {found} below it; have it issued with a longer one, or use a CA that is nearer to the root"
+    )]
+    PathLength {
+        /// So many CAs may be below it.
+        admitted: u32,
+        /// So many are.
+        found: usize,
+    },
+    /// extKeyUsage without clientAuth.
+    #[error(
+        "its extended key usage does not admit certificates of clients; have it issued with clientAuth and serverAuth, or without that extension"
+    )]
+    Purpose,
     /// The key.
     #[error("{0}")]
     Key(#[from] KeyError),
@@ -43,6 +60,9 @@ pub struct IssuerCertificate {
     key: PublicKey,
     key_identifier: Vec<u8>,
     signs_crls: bool,
+    path_length: Option<u32>,
+    /// Of clients, and of servers.
+    admits: (bool, bool),
     crl_url: Option<String>,
     not_before: Timestamp,
     not_after: Timestamp,
@@ -56,15 +76,16 @@ impl IssuerCertificate {
             return Err(IssuerError::Structure);
         };
         // RFC 5280 4.2.1.9: without basicConstraints no key may verify certificates.
-        let ca = parsed.basic_constraints().map_err(|_| IssuerError::Structure)?.is_some_and(|it| it.value.ca);
-        if !ca {
-            return Err(IssuerError::NotCa);
-        }
+        let constraints = parsed.basic_constraints().map_err(|_| IssuerError::Structure)?;
+        let Some(constraints) = constraints.filter(|it| it.value.ca) else { return Err(IssuerError::NotCa) };
         let usage = parsed.key_usage().map_err(|_| IssuerError::Structure)?;
         if usage.as_ref().is_some_and(|it| !it.value.key_cert_sign()) {
             return Err(IssuerError::KeyUsage);
         }
         let signs_crls = usage.is_none_or(|it| it.value.crl_sign());
+        let purposes = parsed.extended_key_usage().map_err(|_| IssuerError::Structure)?;
+        let admits = purposes
+            .map_or((true, true), |it| (it.value.any || it.value.client_auth, it.value.any || it.value.server_auth));
         let key = PublicKey::admit(parsed.public_key())?;
         // RFC 5280 4.2.1.1: our AKI must be the issuer's SKI, however that was made.
         let key_identifier = parsed
@@ -81,6 +102,8 @@ impl IssuerCertificate {
             key,
             key_identifier,
             signs_crls,
+            path_length: constraints.value.path_len_constraint,
+            admits,
             crl_url: None,
             not_before: timestamp(parsed.validity().not_before.timestamp())?,
             not_after: timestamp(parsed.validity().not_after.timestamp())?,
@@ -100,6 +123,11 @@ impl IssuerCertificate {
     /// The subject as RFC 4514 writes it, more or less: for people.
     pub fn name(&self) -> String {
         X509Certificate::from_der(&self.der).map(|(_, parsed)| parsed.subject().to_string()).unwrap_or_default()
+    }
+
+    /// The name of who has issued it, as [`IssuerCertificate::name`].
+    pub fn issuer_name(&self) -> String {
+        X509Certificate::from_der(&self.der).map(|(_, parsed)| parsed.issuer().to_string()).unwrap_or_default()
     }
 
     /// Its key.
@@ -122,6 +150,21 @@ impl IssuerCertificate {
         self.signs_crls
     }
 
+    /// So many CAs may be below it (RFC 5280 4.2.1.9); `None`: any number.
+    pub fn path_length(&self) -> Option<u32> {
+        self.path_length
+    }
+
+    /// May it issue certificates of clients (extendedKeyUsage absent, or with clientAuth)?
+    pub fn admits_clients(&self) -> bool {
+        self.admits.0
+    }
+
+    /// May it issue certificates of servers (extendedKeyUsage absent, or with serverAuth)?
+    pub fn admits_servers(&self) -> bool {
+        self.admits.1
+    }
+
     /// Where its revocation list is: what it issues names that.
     pub fn crl_url(&self) -> Option<&str> {
         self.crl_url.as_deref()
@@ -132,12 +175,17 @@ impl IssuerCertificate {
         self.crl_url = url;
     }
 
+    /// From now on it ends no later than its chain does, nor does anything that it issues.
+    pub(super) fn end_by(&mut self, end: Timestamp) {
+        self.not_after = self.not_after.min(end);
+    }
+
     /// Start of validity.
     pub fn not_before(&self) -> Timestamp {
         self.not_before
     }
 
-    /// End of validity.
+    /// End of validity; of the CA that signs, the end of its chain up to the root where that comes first.
     pub fn not_after(&self) -> Timestamp {
         self.not_after
     }

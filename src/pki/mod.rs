@@ -9,6 +9,7 @@
 //! Pure but for `signer.rs`, which holds private keys, draws random numbers and touches files. Each arrow is a
 //! type that only the check before it can make: nothing is signed that did not pass all of them.
 
+mod chain;
 mod crl;
 pub(crate) mod crockford;
 mod csr;
@@ -22,6 +23,7 @@ mod prepared;
 pub mod signer;
 mod subject;
 
+pub use chain::ChainError;
 pub use crl::{Crl, CrlEntries, PreparedCrl};
 pub use csr::{CsrError, MAX_CSR_SIZE, VerifiedCsr};
 pub use issuer::{IssuerCertificate, IssuerError};
@@ -32,7 +34,9 @@ pub use pem::{base64, encode as pem};
 pub use prepared::{
     BACKDATE, DEFAULT_VALIDITY, IssuedCertificate, PreparedCertificate, ProfileError, SerialNumber, ServerName,
 };
-pub use signer::{CertificateAuthority, Origin, ServerCertificate, SignerError};
+pub use signer::{
+    CaFiles, CertificateAuthority, EncryptionError, Origin, ServerCertificate, SignerError, Signers, read_authorities,
+};
 pub use subject::CommonNameError;
 
 use std::fmt::Write as _;
@@ -54,7 +58,7 @@ pub trait Signer: Send + Sync {
     /// Certificates between an issued one and the root, PEM, nearest first; empty when the issuer is the root.
     fn chain_pem(&self) -> &str;
 
-    /// The trust bundle, PEM.
+    /// The trust bundle, PEM: roots, by which devices verify the broker.
     fn bundle_pem(&self) -> &str;
 }
 

@@ -1,31 +1,40 @@
 //! The one place with private keys: the certificate authority and the broker's own certificate, in files.
 //!
 //! Entering: paths, names, the time, prepared certificates. Leaving: signatures over what `prepared.rs` wrote, and files: keys
-//! with mode 0600, each written whole (temporary file, fsync, link or rename). Never: an existing key is replaced, a
+//! with mode 0600, each written whole (temporary file, fsync, link or rename). Never: a key that something was issued with is lost, a
 //! certificate that the operator put there is touched, a private key is shown.
-//!
-//! # Whose file is it?
-//!
-//! Beside a server certificate that we made lies `<file>.managed` with its SHA-256 fingerprint. While the fingerprint fits, the
-//! certificate is ours: at start it is renewed, for the same key, at two thirds of its life, when it lacks a name, or when another CA issues
-//! now. Without that file, or when the certificate is another one, it is the operator's and only read.
+
+mod encryption;
+mod error;
+mod keys;
+mod rotation;
+mod server;
 
 use std::fs;
-use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rcgen::{PublicKeyData as _, SigningKey as _};
-use x509_parser::certificate::X509Certificate;
-use x509_parser::prelude::FromDer;
+use secrecy::SecretString;
 use x509_parser::time::ASN1Time;
 use zeroize::Zeroizing;
 
+pub use encryption::EncryptionError;
+pub use error::SignerError;
+pub use server::ServerCertificate;
+
+use keys::{create_key, fits, read_keys};
+
 use super::pem::{self, PemError};
 use super::{
-    BACKDATE, Crl, IssuedCertificate, IssuerCertificate, IssuerError, KeyError, PreparedCertificate, PreparedCrl,
-    ProfileError, PublicKey, SerialNumber, ServerName, Signer, der, issuer, prepared,
+    BACKDATE, ChainError, Crl, IssuedCertificate, IssuerCertificate, PreparedCertificate, PreparedCrl, ProfileError,
+    SerialNumber, Signer,
+    chain::{self, Placed},
+    der,
 };
 use crate::clock::Duration;
 use crate::files;
@@ -33,109 +42,8 @@ use crate::files;
 /// Life of a CA that we make: ten years.
 const CA_VALIDITY: Duration = Duration::from_hours(3650 * 24);
 
-/// Life of a server certificate: one year, under the 398 days that clients accept.
-const SERVER_VALIDITY: Duration = Duration::from_hours(365 * 24);
-
 /// Files larger than this are no certificates: 1 MiB.
 const MAX_FILE: u64 = 1 << 20;
-
-/// Why there is no CA, no server certificate or no signature.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SignerError {
-    /// A file cannot be read.
-    #[error("cannot read `{}`: {source}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A file cannot be written.
-    #[error("cannot write `{}`: {source}", path.display())]
-    Write {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Not the PEM that should be there.
-    #[error("`{}` is not usable: {source}", path.display())]
-    Pem {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: PemError,
-    },
-    /// A key with a passphrase.
-    #[error("the key in `{}` is encrypted; store it without a passphrase and with mode 0600", .0.display())]
-    EncryptedKey(PathBuf),
-    /// Not a private key that we can use.
-    #[error("`{}` holds no usable private key; expected is PKCS#8, SEC1 or PKCS#1 in PEM, of P-256, P-384, Ed25519 or RSA", .0.display())]
-    Key(PathBuf),
-    /// A certificate alone.
-    #[error("the certificate `{}` is there but its key `{}` is not; put the key there, or move the certificate away", certificate.display(), key.display())]
-    KeyMissing {
-        /// Of the certificate.
-        certificate: PathBuf,
-        /// Of the key that should be there.
-        key: PathBuf,
-    },
-    /// Two files that do not belong together.
-    #[error("the certificate `{}` does not fit the key `{}`; put the two there that belong together", certificate.display(), key.display())]
-    KeyMismatch {
-        /// Of the certificate.
-        certificate: PathBuf,
-        /// Of the key.
-        key: PathBuf,
-    },
-    /// Not a certificate that can issue others.
-    #[error("the certificate in `{}` cannot be the CA: {source}", path.display())]
-    Issuer {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: IssuerError,
-    },
-    /// The chain is out of order.
-    #[error("certificate {position} in `{}` has not issued the one before it; order them from the CA up to the root", path.display())]
-    Chain {
-        /// Which file.
-        path: PathBuf,
-        /// Counted from 1.
-        position: usize,
-    },
-    /// Not X.509.
-    #[error("`{}` holds no X.509 certificate", .0.display())]
-    Certificate(PathBuf),
-    /// Its time is over or not yet come.
-    #[error("the certificate in `{}` is valid from {not_before} to {not_after}, not now; renew it, or correct the clock", path.display())]
-    NotValid {
-        /// Which.
-        path: PathBuf,
-        /// Start.
-        not_before: Timestamp,
-        /// End.
-        not_after: Timestamp,
-    },
-    /// An existing key of a kind that we do not certify.
-    #[error("no certificate can be made for the key in `{}`: {source}", path.display())]
-    KeyKind {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: KeyError,
-    },
-    /// The profile.
-    #[error("{0}")]
-    Profile(#[from] ProfileError),
-    /// The operating system gives no random numbers.
-    #[error("the operating system gave no random numbers")]
-    Random,
-    /// The cryptographic library refused.
-    #[error("the signature could not be made: {0}")]
-    Sign(String),
-}
 
 /// How a certificate came to be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,19 +56,74 @@ pub enum Origin {
     Loaded,
 }
 
-/// The broker's certificate authority.
+/// Where a CA is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct CaFiles<'a> {
+    /// PEM: the certificate of the issuer, then those above it.
+    pub certificate: &'a Path,
+    /// PEM: its key.
+    pub key: &'a Path,
+    /// What the key is encrypted with; a key that is made is, where there is one.
+    pub passphrase: Option<&'a SecretString>,
+}
+
+impl<'a> CaFiles<'a> {
+    /// A key without a passphrase.
+    pub fn plain(certificate: &'a Path, key: &'a Path) -> Self {
+        Self { certificate, key, passphrase: None }
+    }
+}
+
+/// The broker's certificate authority: the CA that issues, and for a time the one before it.
 pub struct CertificateAuthority {
+    current: Ca,
+    /// Still trusted: what it has issued logs in, and is on its revocation list.
+    former: Option<Ca>,
+    /// The roots, PEM: what devices verify the broker with.
+    bundle_pem: String,
+}
+
+/// One issuer with its key.
+struct Ca {
     issuer: IssuerCertificate,
     key: KeyPair,
+    /// What stands between an issued certificate and the root, DER, nearest first.
     chain: Vec<Vec<u8>>,
     chain_pem: String,
-    anchors: Vec<Vec<u8>>,
-    bundle_pem: String,
+    root: Vec<u8>,
 }
 
 impl std::fmt::Debug for CertificateAuthority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "CertificateAuthority({})", super::hex(self.issuer.key_identifier()))
+        write!(f, "CertificateAuthority({})", self.current.issuer.id())
+    }
+}
+
+impl Ca {
+    fn new(key: KeyPair, ordered: Vec<Placed>) -> Option<Self> {
+        let end = chain::end(&ordered);
+        // INVARIANT: an ordered chain ends with its root, which is the issuer itself where it stands alone.
+        let root = ordered.last()?.1.der().to_vec();
+        let chain: Vec<Vec<u8>> =
+            ordered.iter().filter(|(_, it)| !it.is_root()).map(|(_, it)| it.der().to_vec()).collect();
+        let (_, mut issuer) = ordered.into_iter().next()?;
+        if let Some(end) = end {
+            issuer.end_by(end);
+        }
+        let chain_pem = chain.iter().map(|der| pem::encode("CERTIFICATE", der)).collect();
+        Some(Self { issuer, key, chain, chain_pem, root })
+    }
+
+    /// Its certificates as a file has them: the issuer first, the root last.
+    fn certificates(&self) -> Vec<Vec<u8>> {
+        let mut all = self.chain.clone();
+        all.push(self.root.clone());
+        all
+    }
+
+    fn sign(&self, prepared: PreparedCertificate) -> Result<IssuedCertificate, SignerError> {
+        let signature = self.key.sign(prepared.tbs()).map_err(|error| sign_error(&error))?;
+        Ok(prepared.redeem(&signature, &self.issuer)?)
     }
 }
 
@@ -176,139 +139,128 @@ impl CertificateAuthority {
     pub fn generate(now: Timestamp) -> Result<Self, SignerError> {
         let key = KeyPair::generate().map_err(|error| sign_error(&error))?;
         let certificate = self_sign(&key, now)?;
-        Self::assemble(Path::new("the new CA"), key, vec![certificate])
+        let nowhere = Path::new("the new CA");
+        Self::assemble(&CaFiles::plain(nowhere, nowhere), vec![key], &[certificate], now)
     }
 
     /// Loads the CA from its files, or makes one when they are not there. A key without its certificate, as a first start leaves it
     /// that was interrupted, gets a new one.
-    pub fn load_or_create(certificate: &Path, key: &Path, now: Timestamp) -> Result<(Self, Origin), SignerError> {
+    pub fn load_or_create(files: &CaFiles<'_>, now: Timestamp) -> Result<(Self, Origin), SignerError> {
+        let CaFiles { certificate, key, passphrase } = *files;
         let key_found = exists(key)?;
         if exists(certificate)? {
             if !key_found {
                 return Err(SignerError::KeyMissing { certificate: certificate.into(), key: key.into() });
             }
-            return Ok((Self::load(certificate, key, now)?, Origin::Loaded));
+            return Ok((Self::load(files, now)?, Origin::Loaded));
         }
-        let pair = if key_found { read_key(key)? } else { create_key(key)? };
-        let der = self_sign(&pair, now)?;
-        let ca = Self::assemble(certificate, pair, vec![der.clone()])?;
+        let pairs = if key_found { read_keys(key, passphrase)? } else { vec![create_key(key, passphrase)?] };
+        let pair = pairs.first().ok_or_else(|| SignerError::Key(key.into()))?;
+        let der = self_sign(pair, now)?;
+        let ca = Self::assemble(files, pairs, std::slice::from_ref(&der), now)?;
         write_new(certificate, pem::encode("CERTIFICATE", &der).as_bytes(), 0o644)?;
         Ok((ca, Origin::Created))
     }
 
-    /// Loads the CA: the first certificate of the file must fit the key; the others, if any, lead to the root.
-    pub fn load(certificate: &Path, key: &Path, now: Timestamp) -> Result<Self, SignerError> {
-        let pair = read_key(key)?;
-        let certificates = read_certificates(certificate)?;
-        let leaf = certificates.first().map(Vec::as_slice).unwrap_or_default();
-        check_fit(leaf, &pair, certificate, key)?;
-        let ca = Self::assemble(certificate, pair, certificates)?;
-        check_time(certificate, ca.issuer.not_before(), ca.issuer.not_after(), now)?;
-        Ok(ca)
+    /// Loads the CA: a key must be there for the first certificate of the file, and others lead from it to its root. What else is there is
+    /// a CA before it, with its key and its chain.
+    pub fn load(files: &CaFiles<'_>, now: Timestamp) -> Result<Self, SignerError> {
+        let pairs = read_keys(files.key, files.passphrase)?;
+        let certificates = read_certificates(files.certificate)?;
+        Self::assemble(files, pairs, &certificates, now)
     }
 
-    fn assemble(path: &Path, key: KeyPair, certificates: Vec<Vec<u8>>) -> Result<Self, SignerError> {
-        let issuers = certificates
-            .iter()
-            .map(|der| IssuerCertificate::from_der(der))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|source| SignerError::Issuer { path: path.into(), source })?;
-        for (at, pair) in issuers.windows(2).enumerate() {
-            if let [below, above] = pair
-                && !above.has_issued(below.der())
-            {
-                return Err(SignerError::Chain { path: path.into(), position: at + 2 });
+    fn assemble(
+        files: &CaFiles<'_>,
+        mut keys: Vec<KeyPair>,
+        certificates: &[Vec<u8>],
+        now: Timestamp,
+    ) -> Result<Self, SignerError> {
+        let path = files.certificate;
+        let wrong = |source| SignerError::Chain { path: path.into(), source };
+        let leaf = certificates.first().ok_or_else(|| SignerError::Certificate(path.into()))?;
+        let at = keys.iter().position(|key| fits(leaf, key));
+        let at = at.ok_or_else(|| SignerError::KeyMismatch { certificate: path.into(), key: files.key.into() })?;
+        let key = keys.swap_remove(at);
+        let placed: Vec<Placed> = (1..).zip(authorities(path, certificates)?).collect();
+        let first = placed.first().ok_or_else(|| SignerError::Certificate(path.into()))?;
+        let ordered = chain::order(first, &placed).map_err(wrong)?;
+        let mut used: Vec<usize> = ordered.iter().map(|(position, _)| *position).collect();
+        chain::verify(&ordered, now).map_err(wrong)?;
+        let mut former = None;
+        for key in keys {
+            let Some(issuer) = placed.iter().find(|(_, it)| fits(it.der(), &key)) else {
+                tracing::debug!(
+                    "{} holds a key without a certificate, of a change that was not finished",
+                    files.key.display()
+                );
+                continue;
+            };
+            let ordered = chain::order(issuer, &placed).map_err(wrong)?;
+            used.extend(ordered.iter().map(|(position, _)| *position));
+            match chain::verify(&ordered, now) {
+                Ok(()) => former = Ca::new(key, ordered),
+                // Its end is not that of the one that issues.
+                Err(error) => tracing::warn!("the CA before this one is not trusted any more: {error}"),
             }
         }
-        let encode = |der: &Vec<u8>| pem::encode("CERTIFICATE", der);
-        let chain: Vec<Vec<u8>> = issuers.iter().filter(|it| !it.is_root()).map(|it| it.der().to_vec()).collect();
-        let chain_pem = chain.iter().map(encode).collect();
-        let bundle_pem = certificates.iter().map(encode).collect();
-        let issuer = issuers.into_iter().next().ok_or_else(|| SignerError::Certificate(path.into()))?;
-        Ok(Self { issuer, key, chain, chain_pem, anchors: certificates, bundle_pem })
+        if let Some((position, stray)) = placed.iter().find(|(position, _)| !used.contains(position)) {
+            return Err(wrong(ChainError::Stray { position: *position, name: stray.name() }));
+        }
+        let current = Ca::new(key, ordered).ok_or_else(|| SignerError::Certificate(path.into()))?;
+        Ok(Self::of(current, former))
     }
 
-    /// From now on, what it issues names this place of its revocation list (RFC 5280 4.2.1.13): an ASCII URL.
+    fn of(current: Ca, former: Option<Ca>) -> Self {
+        let mut bundle_pem = pem::encode("CERTIFICATE", &current.root);
+        if let Some(former) = former.as_ref().filter(|former| former.root != current.root) {
+            bundle_pem += &pem::encode("CERTIFICATE", &former.root);
+        }
+        Self { current, former, bundle_pem }
+    }
+
+    /// From now on, what it issues names this place of its revocation list (RFC 5280 4.2.1.13): an ASCII URL, in which `{issuer}` stands
+    /// for the key identifier.
     #[must_use]
-    pub fn with_crl_url(mut self, url: Option<String>) -> Self {
-        self.issuer.set_crl_url(url);
+    pub fn with_crl_url(mut self, url: Option<&str>) -> Self {
+        for ca in [Some(&mut self.current), self.former.as_mut()].into_iter().flatten() {
+            let url = url.map(|url| url.replace("{issuer}", &ca.issuer.id()));
+            ca.issuer.set_crl_url(url);
+        }
         self
     }
 
-    /// The certificates of the trust bundle, DER: anchors for verifying clients.
-    pub fn anchors(&self) -> &[Vec<u8>] {
-        &self.anchors
+    /// Whom certificates of clients are trusted of: the issuer, however many certificates are above it, and the one before it.
+    pub fn issuers(&self) -> Vec<IssuerCertificate> {
+        self.each().map(|ca| ca.issuer.clone()).collect()
     }
 
-    /// The broker's own certificate: found, renewed or made, as the page of this module says.
-    pub fn server_certificate(
-        &self,
-        certificate: &Path,
-        key: &Path,
-        names: &[ServerName],
-        now: Timestamp,
-    ) -> Result<ServerCertificate, SignerError> {
-        let key_found = exists(key)?;
-        if !exists(certificate)? {
-            let pair = if key_found { read_key(key)? } else { create_key(key)? };
-            return self.issue_server(certificate, key, &pair, names, now, Origin::Created);
-        }
-        if !key_found {
-            return Err(SignerError::KeyMissing { certificate: certificate.into(), key: key.into() });
-        }
-        let pair = read_key(key)?;
-        let chain = read_certificates(certificate)?;
-        let leaf = chain.first().map(Vec::as_slice).unwrap_or_default();
-        check_fit(leaf, &pair, certificate, key)?;
-        let found = ServerCertificate::read(certificate, leaf, chain.clone(), &pair, managed(certificate, leaf)?)?;
-        let stale = now < found.not_before
-            || found.renew_at() <= now
-            || !self.issuer.has_issued(leaf)
-            || names.iter().any(|name| !found.names.contains(name));
-        if found.managed && stale {
-            return self.issue_server(certificate, key, &pair, names, now, Origin::Renewed);
-        }
-        check_time(certificate, found.not_before, found.not_after, now)?;
-        Ok(found)
+    /// As [`CertificateAuthority::issuers`], DER: anchors for verifying clients.
+    pub fn anchors(&self) -> Vec<Vec<u8>> {
+        self.each().map(|ca| ca.issuer.der().to_vec()).collect()
     }
 
-    fn issue_server(
-        &self,
-        certificate: &Path,
-        key: &Path,
-        pair: &KeyPair,
-        names: &[ServerName],
-        now: Timestamp,
-        origin: Origin,
-    ) -> Result<ServerCertificate, SignerError> {
-        let public = PublicKey::from_spki_der(&pair.subject_public_key_info())
-            .map_err(|source| SignerError::KeyKind { path: key.into(), source })?;
-        let prepared =
-            PreparedCertificate::server(public, names, &self.issuer, self.draw_serial()?, now, SERVER_VALIDITY)?;
-        let issued = self.sign(prepared)?;
-        let text = format!("{}{}", issued.pem(), self.chain_pem);
-        let marker = marker(certificate);
-        if origin == Origin::Renewed {
-            // INVARIANT: whichever certificate is there after a crash, the marker names it.
-            let old =
-                fs::read_to_string(&marker).map_err(|source| SignerError::Read { path: marker.clone(), source })?;
-            replace(&marker, format!("{old}{}\n", issued.fingerprint()).as_bytes(), 0o644)?;
-            replace(certificate, text.as_bytes(), 0o644)?;
-        } else {
-            replace(&marker, format!("{}\n", issued.fingerprint()).as_bytes(), 0o644)?;
-            write_new(certificate, text.as_bytes(), 0o644)?;
-        }
-        replace(&marker, format!("{}\n", issued.fingerprint()).as_bytes(), 0o644)?;
-        let chain = std::iter::once(issued.der().to_vec()).chain(self.chain.iter().cloned()).collect();
-        let mut made = ServerCertificate::read(certificate, issued.der(), chain, pair, true)?;
-        made.origin = origin;
-        Ok(made)
+    /// The CA before the one that issues, while it is trusted.
+    pub fn former(&self) -> Option<&IssuerCertificate> {
+        self.former.as_ref().map(|former| &former.issuer)
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Ca> {
+        std::iter::once(&self.current).chain(&self.former)
+    }
+
+    /// Who issues the broker's own certificate: the CA before this one, where devices may have no other root to verify it with.
+    fn for_servers(&self) -> &Ca {
+        self.former
+            .as_ref()
+            .filter(|former| former.root != self.current.root && former.issuer.admits_servers())
+            .unwrap_or(&self.current)
     }
 }
 
 impl Signer for CertificateAuthority {
     fn issuer(&self) -> &IssuerCertificate {
-        &self.issuer
+        &self.current.issuer
     }
 
     fn draw_serial(&self) -> Result<SerialNumber, SignerError> {
@@ -318,17 +270,17 @@ impl Signer for CertificateAuthority {
     }
 
     fn sign(&self, prepared: PreparedCertificate) -> Result<IssuedCertificate, SignerError> {
-        let signature = self.key.sign(prepared.tbs()).map_err(|error| sign_error(&error))?;
-        Ok(prepared.redeem(&signature, &self.issuer)?)
+        self.current.sign(prepared)
     }
 
     fn sign_crl(&self, prepared: PreparedCrl) -> Result<Crl, SignerError> {
-        let signature = self.key.sign(prepared.tbs()).map_err(|error| sign_error(&error))?;
-        Ok(prepared.redeem(&signature, &self.issuer)?)
+        let ca = self.each().find(|ca| ca.issuer.id() == prepared.issuer()).unwrap_or(&self.current);
+        let signature = ca.key.sign(prepared.tbs()).map_err(|error| sign_error(&error))?;
+        Ok(prepared.redeem(&signature, &ca.issuer)?)
     }
 
     fn chain_pem(&self) -> &str {
-        &self.chain_pem
+        &self.current.chain_pem
     }
 
     fn bundle_pem(&self) -> &str {
@@ -336,83 +288,41 @@ impl Signer for CertificateAuthority {
     }
 }
 
-/// What a TLS listener shows.
-pub struct ServerCertificate {
-    chain: Vec<Vec<u8>>,
-    key: Zeroizing<Vec<u8>>,
-    names: Vec<ServerName>,
-    not_before: Timestamp,
-    not_after: Timestamp,
-    managed: bool,
-    origin: Origin,
-}
+/// The CA in use, which can be exchanged while everything runs: whoever begins something takes the one of that moment.
+#[derive(Debug)]
+pub struct Signers(ArcSwap<CertificateAuthority>);
 
-impl std::fmt::Debug for ServerCertificate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ServerCertificate({:?}, {:?}, until {})", self.origin, self.names, self.not_after)
+impl Signers {
+    /// Begins with this one.
+    pub fn new(ca: impl Into<Arc<CertificateAuthority>>) -> Self {
+        Self(ArcSwap::new(ca.into()))
+    }
+
+    /// The one of this moment.
+    pub fn load(&self) -> Arc<CertificateAuthority> {
+        self.0.load_full()
+    }
+
+    /// From now on it is this one.
+    pub fn store(&self, ca: Arc<CertificateAuthority>) {
+        self.0.store(ca);
     }
 }
 
-impl ServerCertificate {
-    fn read(path: &Path, leaf: &[u8], chain: Vec<Vec<u8>>, key: &KeyPair, managed: bool) -> Result<Self, SignerError> {
-        let malformed = || SignerError::Certificate(path.into());
-        let Ok(([], parsed)) = X509Certificate::from_der(leaf) else {
-            return Err(malformed());
-        };
-        let time = |at: &ASN1Time| issuer::timestamp(at.timestamp()).map_err(|_| malformed());
-        let not_before = time(&parsed.validity().not_before)?;
-        let not_after = time(&parsed.validity().not_after)?;
-        Ok(Self {
-            names: prepared::alternative_names(&parsed).unwrap_or_default(),
-            not_before,
-            not_after,
-            managed,
-            origin: Origin::Loaded,
-            key: Zeroizing::new(key.serialize_der()),
-            chain,
-        })
-    }
+/// The certificates of a file (PEM), each of which must be one of a CA, with a key of an admitted kind.
+///
+/// # Errors
+/// [`SignerError`]: what cannot be read, or is none.
+pub fn read_authorities(path: &Path) -> Result<Vec<IssuerCertificate>, SignerError> {
+    authorities(path, &read_certificates(path)?)
+}
 
-    /// Leaf first, DER.
-    pub fn chain(&self) -> &[Vec<u8>] {
-        &self.chain
-    }
-
-    /// SHA-256 of the certificate, lower-case hexadecimal.
-    pub fn fingerprint(&self) -> String {
-        super::hex(&super::sha256(self.chain.first().map(Vec::as_slice).unwrap_or_default()))
-    }
-
-    /// The private key, DER: PKCS#8, SEC1 or PKCS#1. A secret.
-    pub fn key_der(&self) -> &[u8] {
-        &self.key
-    }
-
-    /// DNS names and addresses; empty when the operator's certificate has others.
-    pub fn names(&self) -> &[ServerName] {
-        &self.names
-    }
-
-    /// End of validity.
-    pub fn not_after(&self) -> Timestamp {
-        self.not_after
-    }
-
-    /// Two thirds of its life.
-    pub fn renew_at(&self) -> Timestamp {
-        let life = self.not_after.as_second().saturating_sub(self.not_before.as_second());
-        Timestamp::from_second(self.not_before.as_second().saturating_add(life / 3 * 2)).unwrap_or(self.not_after)
-    }
-
-    /// Is it ours to renew?
-    pub fn is_managed(&self) -> bool {
-        self.managed
-    }
-
-    /// How it came to be there.
-    pub fn origin(&self) -> Origin {
-        self.origin
-    }
+fn authorities(path: &Path, certificates: &[Vec<u8>]) -> Result<Vec<IssuerCertificate>, SignerError> {
+    let refused = |source| SignerError::Chain { path: path.into(), source };
+    let read = |(position, der): (usize, &Vec<u8>)| {
+        IssuerCertificate::from_der(der).map_err(|source| refused(ChainError::of(position, der, source)))
+    };
+    (1..).zip(certificates).map(read).collect()
 }
 
 fn sign_error(error: &rcgen::Error) -> SignerError {
@@ -466,64 +376,11 @@ fn read_certificates(path: &Path) -> Result<Vec<Vec<u8>>, SignerError> {
     Ok(certificates)
 }
 
-/// The private key of a file; other blocks, such as `EC PARAMETERS`, may be there too.
-fn read_key(path: &Path) -> Result<KeyPair, SignerError> {
-    let blocks =
-        pem::blocks(&read(path)?, "PRIVATE KEY").map_err(|source| SignerError::Pem { path: path.into(), source })?;
-    if blocks.iter().any(|block| block.label == "ENCRYPTED PRIVATE KEY") {
-        return Err(SignerError::EncryptedKey(path.into()));
-    }
-    let Some(block) = blocks.into_iter().find(|block| block.label.ends_with("PRIVATE KEY")) else {
-        return Err(SignerError::Pem { path: path.into(), source: PemError::Missing("PRIVATE KEY") });
-    };
-    let der = Zeroizing::new(block.der);
-    warn_when_readable_by_others(path);
-    KeyPair::try_from(der.as_slice()).map_err(|_| SignerError::Key(path.into()))
-}
-
-fn warn_when_readable_by_others(path: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    if fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o077 != 0) {
-        tracing::warn!("the key {} can be read by others; set its mode to 0600", path.display());
-    }
-}
-
-fn create_key(path: &Path) -> Result<KeyPair, SignerError> {
-    let key = KeyPair::generate().map_err(|error| sign_error(&error))?;
-    write_new(path, Zeroizing::new(key.serialize_pem()).as_bytes(), 0o600)?;
-    Ok(key)
-}
-
-/// Does the certificate (the first of its file) hold the public half of the key?
-fn check_fit(certificate: &[u8], pair: &KeyPair, file: &Path, key: &Path) -> Result<(), SignerError> {
-    match X509Certificate::from_der(certificate) {
-        Ok(([], parsed)) if parsed.public_key().raw == pair.subject_public_key_info() => Ok(()),
-        Ok(([], _)) => Err(SignerError::KeyMismatch { certificate: file.into(), key: key.into() }),
-        _ => Err(SignerError::Certificate(file.into())),
-    }
-}
-
 fn check_time(path: &Path, not_before: Timestamp, not_after: Timestamp, now: Timestamp) -> Result<(), SignerError> {
     if not_before <= now && now < not_after {
         Ok(())
     } else {
         Err(SignerError::NotValid { path: path.into(), not_before, not_after })
-    }
-}
-
-fn marker(certificate: &Path) -> PathBuf {
-    let mut name = certificate.as_os_str().to_owned();
-    name.push(".managed");
-    name.into()
-}
-
-fn managed(certificate: &Path, leaf: &[u8]) -> Result<bool, SignerError> {
-    let path = marker(certificate);
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(text.lines().any(|line| line == super::hex(&super::sha256(leaf)))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(SignerError::Read { path, source }),
     }
 }
 

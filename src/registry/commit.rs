@@ -31,7 +31,7 @@ use crate::authn::Source;
 use crate::clock::{Clock, Duration, Instant};
 use crate::directory::{self, Actor, Directory, Transaction};
 use crate::metrics::Metrics;
-use crate::pki::Signer;
+use crate::pki::Signers;
 use crate::store::{Batch, Store, Table};
 
 pub(super) const REQUESTS: Table<Uuid, Request> = Table::new("registry_requests", 1);
@@ -72,7 +72,7 @@ pub(super) struct Inner {
     pub(super) jobs: Semaphore,
     pub(super) store: Arc<dyn Store>,
     pub(super) directory: Arc<Directory>,
-    pub(super) signer: Arc<dyn Signer>,
+    pub(super) signers: Arc<Signers>,
     pub(super) hasher: Arc<dyn PasswordHasher>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Arc<Metrics>,

@@ -17,7 +17,7 @@ use crate::access::{CertificateRecord, ManagedBy, User, UserId};
 use crate::audit::{self, Note, UserRef, Word};
 use crate::directory::{self, Actor, Expected, NewUser};
 use crate::metrics::RegistryDecision;
-use crate::pki::{IssuedCertificate, PreparedCertificate, VerifiedCsr};
+use crate::pki::{IssuedCertificate, PreparedCertificate, Signer as _, VerifiedCsr};
 
 /// Longest reason and comment, in bytes.
 const MAX_TEXT: usize = audit::Comment::MAX;
@@ -260,11 +260,13 @@ impl Inner {
         actor: &Actor,
         now: Now,
     ) -> Result<IssuedCertificate, RegistryError> {
-        if self.directory.policy().is_issuer_revoked(&self.signer.issuer().id()) {
+        // Of this moment: what is prepared for one CA is signed by it, even if another one issues meanwhile.
+        let signer = self.signers.load();
+        if self.directory.policy().is_issuer_revoked(&signer.issuer().id()) {
             return Err(RegistryError::Invalid("the CA is revoked: replace it, then grant this"));
         }
-        let serial = self.signer.draw_serial()?;
-        let prepared = PreparedCertificate::client(csr, self.signer.issuer(), serial, now.wall, self.settings.validity)
+        let serial = signer.draw_serial()?;
+        let prepared = PreparedCertificate::client(csr, signer.issuer(), serial, now.wall, self.settings.validity)
             .map_err(crate::pki::SignerError::from)?;
         // Whatever becomes of the transaction: no key signs anything that the log does not know of.
         let intent = audit::Event::CertificateSigning {
@@ -274,7 +276,7 @@ impl Inner {
         };
         self.directory.record(intent.into(), actor)?;
         tracing::info!("signing certificate {} for `{}`", serial.hex(), csr.username());
-        Ok(self.signer.sign(prepared)?)
+        Ok(signer.sign(prepared)?)
     }
 }
 

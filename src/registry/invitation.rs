@@ -26,11 +26,22 @@ pub fn invitation(
 ) -> Option<Timestamp> {
     let left = span(now, not_after).filter(|left| !left.is_zero())?;
     let life = span(not_before, not_after)?;
-    // Hexadecimal of SHA-256: any part of it is as good as a random number.
-    let drawn = fingerprint.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or_default();
-    let share = |of: Duration| of.mul_f64(f64::from(drawn) / (f64::from(u32::MAX) + 1.0));
+    let share = |of: Duration| of.mul_f64(drawn(fingerprint));
     let due = two_thirds(not_before, not_after).checked_add(share(life / 12)).ok()?;
     if now < due { Some(due) } else { now.checked_add(share(LATE_SPREAD.min(left / 10))).ok() }
+}
+
+/// When the connection of a certificate of the CA before the one that issues is invited: within ten minutes from now, but never later
+/// than after a tenth of what is left. `None`: nothing is left.
+pub fn early_invitation(not_after: Timestamp, fingerprint: &str, now: Timestamp) -> Option<Timestamp> {
+    let left = span(now, not_after).filter(|left| !left.is_zero())?;
+    now.checked_add(LATE_SPREAD.min(left / 10).mul_f64(drawn(fingerprint))).ok()
+}
+
+/// From 0 to 1, of each certificate its own. Hexadecimal of SHA-256: any part of it is as good as a random number.
+fn drawn(fingerprint: &str) -> f64 {
+    let drawn = fingerprint.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or_default();
+    f64::from(drawn) / (f64::from(u32::MAX) + 1.0)
 }
 
 fn two_thirds(from: Timestamp, to: Timestamp) -> Timestamp {
@@ -85,6 +96,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn an_early_invitation_comes_within_ten_minutes_and_leaves_time(
+            now in 0..1_000_000_000_i64, left in -10..400_000_000_i64, fingerprint in "[0-9a-f]{64}",
+        ) {
+            match early_invitation(at(now + left), &fingerprint, at(now)) {
+                None => prop_assert!(left <= 0),
+                Some(due) => {
+                    prop_assert!(at(now) <= due && due <= at(now + 600));
+                    prop_assert!(span(at(now), due).unwrap() <= span(at(now), at(now + left)).unwrap() / 10);
+                }
+            }
+        }
+
         #[test]
         fn the_invitation_comes_in_time_and_not_before_two_thirds(
             from in 0..1_000_000_000_i64, life in 1..400_000_000_i64, now in 0..1_400_000_000_i64, fingerprint in "[0-9a-f]{64}",

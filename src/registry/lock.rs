@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Now;
 use super::request::Door;
 use crate::access::Username;
-use crate::authn::UsernamePattern;
+use crate::access::UsernamePattern;
 use crate::clock::{Duration, Instant};
 
 /// Longest time that one unlock may last: a week.

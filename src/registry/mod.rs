@@ -34,7 +34,7 @@ mod tokens;
 
 pub use answer::Answer;
 pub use format::Format;
-pub use invitation::{Invitation, invitation};
+pub use invitation::{Invitation, early_invitation, invitation};
 pub use knock::Knock;
 pub use lock::{MAX_UNLOCK, Network, NetworkError, UnlockTerms};
 pub use message::{MAX_CONTEXT, MAX_ID, MAX_PAYLOAD, MAX_WISHES};

@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 
 use super::*;
 use crate::access::RevocationReason;
-use crate::authn::UsernamePattern;
+use crate::access::UsernamePattern;
 use crate::registry::reference::{self, Deed, Expect, Mishap, Model, Op, Picture, Proof, Revoked};
 use crate::registry::{RegistryError, ReplaceTerms};
 use crate::store::MemoryStore;

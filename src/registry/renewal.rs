@@ -22,7 +22,7 @@ use crate::access::{CertificateRecord, User, UserId};
 use crate::audit::{self, Note, UserRef, Word};
 use crate::directory::{self, Actor, DirectoryError, Expected, Transaction};
 use crate::metrics::RenewalOutcome;
-use crate::pki::hex;
+use crate::pki::{Signer as _, hex};
 use crate::store::{Batch, Table};
 
 pub(super) const RENEWALS: Table<Uuid, Renewal> = Table::new("registry_renewals", 1);
@@ -112,7 +112,8 @@ impl Inner {
             (None, None) => return Ok(refused(RenewRefused::NotAuthenticated)),
         };
         let (key, csr) = (message.csr.key().fingerprint(), hex(message.csr.digest()));
-        let ask = RenewAsk { claim, username: message.csr.username(), key: &key, csr: &csr };
+        let issuer = self.signers.load().issuer().id();
+        let ask = RenewAsk { claim, username: message.csr.username(), key: &key, csr: &csr, issuer: &issuer };
         let mut state = self.state.lock();
         let claims = || Claims::on(ask.username, Some(ask.key));
         let verdict = loop {
@@ -195,11 +196,12 @@ impl Inner {
 
     /// A certificate on its way to the device.
     pub(super) fn collected(&self, user: &User, record: CertificateRecord, pem: String) -> Answer {
+        let signer = self.signers.load();
         Answer {
             username: Some(user.username.clone()),
             certificate: Some(pem),
-            chain: Some(self.signer.chain_pem().to_owned()),
-            ca: Some(self.signer.bundle_pem().to_owned()),
+            chain: Some(signer.chain_pem().to_owned()),
+            ca: Some(signer.bundle_pem().to_owned()),
             serial: Some(record.serial),
             not_after: Some(record.not_after),
             ..Answer::new(201, "granted")

@@ -32,7 +32,7 @@ use crate::authn::{Busy, HashError, Source};
 use crate::clock::{Clock, Duration};
 use crate::directory::{Actor, Directory};
 use crate::metrics::{Metrics, RegistryBadInput, RegistryOutcome};
-use crate::pki::{PairingCode, Signer, VerifiedCsr};
+use crate::pki::{PairingCode, Signer as _, Signers, VerifiedCsr};
 use crate::store::Store;
 
 /// Messages that are worked on at once; more are told to come back.
@@ -68,7 +68,7 @@ impl Registry {
     pub fn open(
         store: Arc<dyn Store>,
         directory: Arc<Directory>,
-        signer: Arc<dyn Signer>,
+        signers: Arc<Signers>,
         hasher: Arc<dyn PasswordHasher>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
@@ -116,7 +116,7 @@ impl Registry {
             jobs: Semaphore::new(JOBS),
             store,
             directory,
-            signer,
+            signers,
             hasher,
             clock,
             metrics,
@@ -165,14 +165,24 @@ impl Registry {
         answer
     }
 
+    /// The CA that issues, and the one before it.
+    pub fn signers(&self) -> &Arc<Signers> {
+        &self.0.signers
+    }
+
     /// `$registry/ca`: the trust bundle.
     pub fn ca(&self, payload: &[u8], content_type: Option<&str>, origin: &Origin) -> Answer {
-        let answer = self.limit(origin).and_then(|()| Ok(parse_question(payload, content_type)?)).map_or_else(
-            |refused| *refused,
-            |id| Answer { ca: Some(self.0.signer.bundle_pem().to_owned()), ..Answer::new(200, "ok") }.with_id(id),
-        );
+        let answer = self
+            .limit(origin)
+            .and_then(|()| Ok(parse_question(payload, content_type)?))
+            .map_or_else(|refused| *refused, |id| self.bundle().with_id(id));
         self.count(&answer);
         answer
+    }
+
+    /// What `$registry/ca` would answer now, for those who have not asked.
+    pub fn bundle(&self) -> Answer {
+        Answer { ca: Some(self.0.signers.load().bundle_pem().to_owned()), ..Answer::new(200, "ok") }
     }
 
     /// `$registry/whoami`: the caller's identity, the end of its certificate, and its permissions.

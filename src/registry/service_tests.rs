@@ -145,7 +145,7 @@ fn open(
     let registry = Registry::open(
         store,
         Arc::clone(&directory),
-        Arc::clone(ca) as _,
+        Arc::new(crate::pki::Signers::new(Arc::clone(ca))),
         Arc::clone(argon2) as _,
         clock,
         Arc::new(Metrics::new()),

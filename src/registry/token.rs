@@ -14,9 +14,8 @@ use zeroize::Zeroizing;
 
 use super::lock::Network;
 use super::operator::GrantTerms;
-use crate::access::{Permission, RoleName};
+use crate::access::{Permission, RoleName, UsernamePattern};
 use crate::audit::Who;
-use crate::authn::UsernamePattern;
 use crate::pki::{crockford, hex, sha256};
 
 /// Bits of a secret: 160, drawn at random. So SHA-256 keeps it well enough: nobody tries 2^160 of them, however fast each is.

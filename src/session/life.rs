@@ -136,6 +136,21 @@ impl Session {
         }
     }
 
+    /// The client is to be invited at this time, if no earlier one is set: its certificate should be another one before it is due.
+    pub fn invite_by(&mut self, at: Instant) {
+        let Phase::Attached(connection) = &mut self.phase else { return };
+        connection.invitation = match connection.invitation {
+            Invitation::At(earlier) if earlier <= at => return,
+            Invitation::Due => return,
+            Invitation::At(_) | Invitation::Over => Invitation::At(at),
+        };
+    }
+
+    /// Does the client listen to what the registry says on this topic?
+    pub fn hears(&self, topic: &TopicName) -> bool {
+        self.is_attached() && self.subscriptions.answer(topic).is_some()
+    }
+
     /// Asks for the invitation, if it is due and the client would get it.
     pub(super) fn invite(&mut self) {
         let Ok(topic) = TopicName::try_from(ByteString::from_static(INVITATION)) else { return };

@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use portcullis::access::CertificateRecord;
 use portcullis::pki::{
-    CertificateAuthority, IssuedCertificate, PeerCertificate, PreparedCertificate, Signer, VerifiedCsr,
+    CaFiles, CertificateAuthority, IssuedCertificate, PeerCertificate, PreparedCertificate, Signer, VerifiedCsr,
 };
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use rustls::{
@@ -75,7 +75,7 @@ pub(crate) fn issue(certs: &Path, common_name: &str) -> (Identity, IssuedCertifi
 /// The same, for a CSR.
 pub(crate) fn issue_for(certs: &Path, csr: &str) -> IssuedCertificate {
     let now = Timestamp::now();
-    let ca = CertificateAuthority::load(&certs.join("ca.pem"), &certs.join("ca.key"), now).unwrap();
+    let ca = CertificateAuthority::load(&CaFiles::plain(&certs.join("ca.pem"), &certs.join("ca.key")), now).unwrap();
     let csr = VerifiedCsr::from_pem(csr.as_bytes()).unwrap();
     let serial = ca.draw_serial().unwrap();
     let prepared = PreparedCertificate::client(&csr, ca.issuer(), serial, now, Duration::from_hours(24)).unwrap();
@@ -107,6 +107,28 @@ pub(crate) fn issue_elsewhere(common_name: &str) -> Identity {
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
     let issuer = rcgen::Issuer::new(authority, key);
     sign(parameters(common_name), Timestamp::now() + Duration::from_hours(1), &issuer)
+}
+
+/// A client certificate of any CA, good for an hour.
+pub(crate) fn issue_by(common_name: &str, issuer: &rcgen::Issuer<'_, KeyPair>) -> Identity {
+    sign(parameters(common_name), Timestamp::now() + Duration::from_hours(1), issuer)
+}
+
+/// A CA for certificates of clients, with so many CAs below it at most: on its own, or below another one.
+pub(crate) fn authority(
+    name: &str,
+    path_length: u8,
+    above: Option<&rcgen::Issuer<'_, KeyPair>>,
+) -> (String, rcgen::Issuer<'static, KeyPair>) {
+    let key = KeyPair::generate().unwrap();
+    let mut authority = parameters(name);
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(path_length));
+    authority.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    let certificate = match above {
+        None => authority.self_signed(&key),
+        Some(above) => authority.signed_by(&key, above),
+    };
+    (certificate.unwrap().pem(), rcgen::Issuer::new(authority, key))
 }
 
 fn sign(mut leaf: CertificateParams, end: Timestamp, issuer: &rcgen::Issuer<'_, KeyPair>) -> Identity {

@@ -50,6 +50,8 @@ pub(in crate::registry) struct RenewAsk<'a> {
     pub(in crate::registry) key: &'a str,
     /// SHA-256 of it, hexadecimal.
     pub(in crate::registry) csr: &'a str,
+    /// The CA that issues now.
+    pub(in crate::registry) issuer: &'a str,
 }
 
 /// What becomes of it.
@@ -164,6 +166,8 @@ impl Core {
             && newest.is_some_and(|newest| newest.csr == ask.csr)
             && !users.is_revoked(record)
             && now.wall < renewal_due(record)
+            // Of the CA before this one it is due at any time.
+            && record.issuer.as_deref() == Some(ask.issuer)
         {
             return Ok(RenewVerdict::Same { user: Arc::clone(user), record: record.clone(), nonce });
         }

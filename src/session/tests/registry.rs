@@ -196,6 +196,37 @@ fn an_invitation_waits_for_the_subscription_and_is_made_again_to_the_next_connec
     }
 }
 
+/// Another CA has taken over: who was invited, or is to be later, is invited in time; who is to be earlier stays so.
+#[test]
+fn an_invitation_can_be_moved_forward_and_be_made_again() {
+    let version = ProtocolVersion::V5;
+    let mut bench = Bench::new(&[]);
+    due_in(&mut bench, version, 50);
+    bench.subscribe_with(INVITE, SubscriptionOptions::default(), None);
+    let begin = bench.clock.instant();
+    let at = |seconds| begin.checked_add(Duration::from_secs(seconds)).unwrap();
+    bench.session.invite_by(at(60));
+    bench.session.invite_by(at(20));
+    bench.clock.advance(Duration::from_secs(20));
+    assert_eq!(invitations(&timeout(&mut bench)), 1);
+    bench.clock.advance(Duration::from_secs(40));
+    assert_eq!(invitations(&timeout(&mut bench)), 0);
+    bench.session.invite_by(at(70));
+    assert!(bench.session.poll_timeout().is_some_and(|next| next <= at(70)), "its connection wakes in time");
+    bench.clock.advance(Duration::from_secs(10));
+    assert_eq!(invitations(&timeout(&mut bench)), 1);
+}
+
+#[test]
+fn who_listens_to_the_registry_is_known() {
+    let mut bench = Bench::new(&[]);
+    due_in(&mut bench, ProtocolVersion::V5, 50);
+    assert!(!bench.session.hears(&topic("$registry/ca/response")));
+    bench.subscribe_with("$registry/ca/response/#", SubscriptionOptions::default(), None);
+    assert!(bench.session.hears(&topic("$registry/ca/response")));
+    assert!(!bench.session.hears(&topic("$registry/renew/response")));
+}
+
 #[test]
 fn a_client_that_enrols_or_has_no_rule_subscribes_to_invitations_alone() {
     let mut bench = registering(ProtocolVersion::V5);

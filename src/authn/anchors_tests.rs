@@ -1,0 +1,246 @@
+//! Attacks by way of a further anchor: each is judged by its name and never opens more than that.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+
+use super::super::testing::{Snapshot, user};
+use super::super::{Cause, Users as _};
+use super::*;
+use crate::access::User;
+use crate::authn::testing::record;
+use crate::pki::{CertificateAuthority, PreparedCertificate, Signer as _, VerifiedCsr};
+
+fn now() -> Timestamp {
+    "2026-03-01T12:00:00Z".parse().unwrap()
+}
+
+fn named(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2026, 6, 1);
+    params
+}
+
+fn authority(name: &str, length: u8) -> CertificateParams {
+    let mut params = named(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(length));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params
+}
+
+/// A CA with its certificate.
+struct Ca {
+    der: Vec<u8>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Ca {
+    fn root(name: &str, length: u8) -> Self {
+        Self::of(authority(name, length), None)
+    }
+
+    fn of(params: CertificateParams, above: Option<&Self>) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let certificate = match above {
+            None => params.self_signed(&key),
+            Some(above) => params.signed_by(&key, &above.issuer),
+        };
+        Self { der: certificate.unwrap().der().to_vec(), issuer: Issuer::new(params, key) }
+    }
+
+    fn below(&self, name: &str, length: u8) -> Self {
+        Self::of(authority(name, length), Some(self))
+    }
+
+    fn client(&self, name: &str) -> Vec<u8> {
+        self.leaf(named(name), ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    fn leaf(&self, mut params: CertificateParams, purpose: ExtendedKeyUsagePurpose) -> Vec<u8> {
+        params.extended_key_usages = vec![purpose];
+        params.signed_by(&KeyPair::generate().unwrap(), &self.issuer).unwrap().der().to_vec()
+    }
+
+    fn trusted(&self, names: &str) -> Trusted {
+        Trusted {
+            file: "partner.pem".into(),
+            certificate: IssuerCertificate::from_der(&self.der).unwrap(),
+            names: names.to_owned().try_into().unwrap(),
+        }
+    }
+}
+
+fn own() -> CertificateAuthority {
+    CertificateAuthority::generate("2026-02-01T00:00:00Z".parse().unwrap()).unwrap()
+}
+
+fn anchors(own: &CertificateAuthority, further: Vec<Trusted>) -> Anchors {
+    Anchors::new(vec![own.issuer().clone()], further).unwrap()
+}
+
+/// May this user log in with this chain?
+fn login(anchors: &Anchors, user: &User, chain: &[&Vec<u8>]) -> Result<(), String> {
+    let certificate = anchors.certificate(chain, now()).map_err(|why| why.cause().to_owned())?;
+    let users = Snapshot::default();
+    assert!(users.by_id(user.id).is_none(), "nothing but the record and the rules of the user counts");
+    certificate.proves(&users, user, now()).map_err(|cause| cause.as_str().to_owned())
+}
+
+fn refused(cause: Cause) -> Result<(), String> {
+    Err(cause.as_str().to_owned())
+}
+
+#[test]
+fn a_partner_speaks_for_its_own_names_and_for_no_other() {
+    let (own, partner) = (own(), Ca::root("Partner Root", 1));
+    let anchors = anchors(&own, vec![partner.trusted("partner-*")]);
+    assert_eq!(login(&anchors, &user("partner-1"), &[&partner.client("partner-1")]), Ok(()));
+    for name in ["press-7", "partner", "apartner-1", "Partner-1"] {
+        assert_eq!(login(&anchors, &user(name), &[&partner.client(name)]), refused(Cause::CertificateNameNotAdmitted));
+    }
+    assert_eq!(anchors.certificates().len(), 2);
+}
+
+#[test]
+fn a_partner_never_makes_an_administrator_who_has_not_pinned_the_certificate() {
+    let (own, partner) = (own(), Ca::root("Partner Root", 0));
+    let anchors = anchors(&own, vec![partner.trusted("*")]);
+    for name in ["root-1", "partner-1"] {
+        let leaf = partner.client(name);
+        let plain = user(name);
+        assert_eq!(login(&anchors, &plain, &[&leaf]), Ok(()));
+        let admin = User { roles: vec!["line".parse().unwrap(), "admin".parse().unwrap()], ..plain };
+        assert_eq!(login(&anchors, &admin, &[&leaf]), refused(Cause::CertificateNotOnRecord));
+        // Another certificate of the same CA and name is on record.
+        let other = PeerCertificate::from_der(&partner.client(name)).unwrap();
+        let mut admin = User { certificates: vec![record(other.fingerprint())], ..admin };
+        assert_eq!(login(&anchors, &admin, &[&leaf]), refused(Cause::CertificateNotOnRecord));
+        admin.certificates.push(record(PeerCertificate::from_der(&leaf).unwrap().fingerprint()));
+        assert_eq!(login(&anchors, &admin, &[&leaf]), Ok(()));
+        admin.certificates[1].revoked_at = Some(now());
+        assert_eq!(login(&anchors, &admin, &[&leaf]), refused(Cause::CertificateRevoked));
+    }
+}
+
+#[test]
+fn an_intermediate_under_a_partner_is_bound_to_the_names_of_the_partner() {
+    let (own, partner) = (own(), Ca::root("Partner Root", 1));
+    let anchors = anchors(&own, vec![partner.trusted("partner-*")]);
+    let plant = partner.below("Partner Plant", 0);
+    let (mine, other) = (plant.client("partner-1"), plant.client("press-7"));
+    for chain in [vec![&mine, &plant.der], vec![&mine, &plant.der, &partner.der], vec![&mine, &partner.der, &plant.der]]
+    {
+        assert_eq!(login(&anchors, &user("partner-1"), &chain), Ok(()));
+    }
+    assert_eq!(
+        login(&anchors, &user("partner-1"), &[&mine]),
+        Err("certificate_untrusted".into()),
+        "the way is missing"
+    );
+    let outside = login(&anchors, &user("press-7"), &[&other, &plant.der]);
+    assert_eq!(outside, refused(Cause::CertificateNameNotAdmitted));
+    // Deeper than the partner's own certificate admits, and a device that plays the CA.
+    let deep = plant.below("Partner Line", 0);
+    let leaf = deep.client("partner-1");
+    assert_eq!(
+        login(&anchors, &user("partner-1"), &[&leaf, &deep.der, &plant.der]),
+        Err("certificate_untrusted".into())
+    );
+    let device = Ca::of(named("partner-2"), Some(&partner));
+    let forged = device.client("partner-1");
+    assert_eq!(login(&anchors, &user("partner-1"), &[&forged, &device.der]), Err("certificate_untrusted".into()));
+}
+
+/// The library asks neither for the time of an anchor nor for its path length.
+#[test]
+fn a_partner_whose_time_is_over_or_that_may_have_no_ca_below_it() {
+    let own = own();
+    let flat = Ca::root("Flat Root", 0);
+    let below = flat.below("Below", 0);
+    let mut lapsed = authority("Lapsed Root", 1);
+    lapsed.not_after = rcgen::date_time_ymd(2026, 2, 20);
+    let lapsed = Ca::of(lapsed, None);
+    let anchors = anchors(&own, vec![flat.trusted("*"), lapsed.trusted("*")]);
+    assert_eq!(login(&anchors, &user("partner-1"), &[&flat.client("partner-1")]), Ok(()));
+    let through = login(&anchors, &user("partner-1"), &[&below.client("partner-1"), &below.der]);
+    assert_eq!(through, Err("certificate_untrusted".into()));
+    let late = login(&anchors, &user("partner-1"), &[&lapsed.client("partner-1")]);
+    assert_eq!(late, Err("certificate_untrusted".into()));
+}
+
+#[test]
+fn what_the_own_ca_has_signed_must_be_on_record_whatever_else_is_trusted() {
+    let own = own();
+    let csr = VerifiedCsr::from_pem(include_bytes!("../pki/testdata/p256.csr.pem")).unwrap();
+    let prepared =
+        PreparedCertificate::client(&csr, own.issuer(), own.draw_serial().unwrap(), now(), Duration::from_hours(24));
+    let issued = own.sign(prepared.unwrap()).unwrap();
+    let leaf = issued.der().to_vec();
+    let partner = Ca::root("Partner Root", 1);
+    let anchors = anchors(&own, vec![partner.trusted("*")]);
+    assert_eq!(login(&anchors, &user("press-7"), &[&leaf]), refused(Cause::CertificateNotOnRecord));
+    // With a chain that suggests otherwise, too.
+    assert_eq!(login(&anchors, &user("press-7"), &[&leaf, &partner.der]), refused(Cause::CertificateNotOnRecord));
+    let known = User { certificates: vec![record(issued.fingerprint())], ..user("press-7") };
+    assert_eq!(login(&anchors, &known, &[&leaf]), Ok(()));
+    // A partner that takes the name of our CA is still the partner.
+    let mut namesake = authority("x", 1);
+    namesake.distinguished_name = rcgen::DistinguishedName::new();
+    namesake.distinguished_name.push(DnType::CommonName, own.issuer().name().trim_start_matches("CN="));
+    let namesake = Ca::of(namesake, None);
+    let confusing = self::anchors(&own, vec![namesake.trusted("partner-*")]);
+    let leaf = namesake.client("press-7");
+    assert_eq!(login(&confusing, &user("press-7"), &[&leaf]), refused(Cause::CertificateNameNotAdmitted));
+    let known =
+        User { certificates: vec![record(PeerCertificate::from_der(&leaf).unwrap().fingerprint())], ..user("press-7") };
+    assert_eq!(login(&confusing, &known, &[&leaf]), refused(Cause::CertificateNameNotAdmitted));
+}
+
+#[test]
+fn a_ca_named_twice_is_good_for_both_kinds_of_names() {
+    let (own, partner) = (own(), Ca::root("Partner Root", 0));
+    let anchors = anchors(&own, vec![partner.trusted("a-*"), partner.trusted("b-*")]);
+    for (name, verdict) in [("a-1", Ok(())), ("b-1", Ok(())), ("c-1", refused(Cause::CertificateNameNotAdmitted))] {
+        assert_eq!(login(&anchors, &user(name), &[&partner.client(name)]), verdict);
+    }
+}
+
+#[test]
+fn a_certificate_for_another_purpose_or_without_a_reader_is_nobody() {
+    let (own, partner) = (own(), Ca::root("Partner Root", 0));
+    let anchors = anchors(&own, vec![partner.trusted("*")]);
+    let server = partner.leaf(named("partner-1"), ExtendedKeyUsagePurpose::ServerAuth);
+    assert_eq!(login(&anchors, &user("partner-1"), &[&server]), Err("certificate_untrusted".into()));
+    let mut lapsed = named("partner-1");
+    lapsed.not_after = rcgen::date_time_ymd(2026, 2, 1);
+    let lapsed = partner.leaf(lapsed, ExtendedKeyUsagePurpose::ClientAuth);
+    assert_eq!(login(&anchors, &user("partner-1"), &[&lapsed]), Err("certificate_untrusted".into()));
+    assert_eq!(login(&anchors, &user("partner-1"), &[&b"\x30\x00".to_vec()]), Err("certificate_unreadable".into()));
+    assert_eq!(anchors.certificate::<Vec<u8>>(&[], now()), Err(NoAnchor::Unreadable));
+}
+
+#[test]
+fn the_own_ca_and_one_for_servers_are_no_further_anchors() {
+    let own = own();
+    let mut told = Vec::new();
+    let mut tell = |trusted: Trusted| {
+        told.push(
+            Anchors::new(vec![own.issuer().clone()], vec![trusted])
+                .unwrap_err()
+                .to_string()
+                .replace(&own.issuer().name(), "CN=own"),
+        );
+    };
+    let names: UsernamePattern = "*".to_owned().try_into().unwrap();
+    tell(Trusted { file: "ca.pem".into(), certificate: own.issuer().clone(), names });
+    let mut servers = authority("Web Root", 0);
+    servers.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    tell(Ca::of(servers, None).trusted("*"));
+    insta::assert_snapshot!(told.join("\n"), @r"
+    `ca.pem` holds the broker's own CA (`CN=own`), which is trusted for what is on record and for nothing else; remove it from `[[ca.trust]]`
+    `partner.pem` holds `CN=Web Root`, whose extended key usage does not admit certificates of clients; name the CA that issues those
+    ");
+}

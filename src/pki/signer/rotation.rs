@@ -1,0 +1,190 @@
+//! Another CA in place of the one that issues: made by us, or certified by whoever keeps the root.
+//!
+//! Entering: the files of the CA, certificates, the time. Leaving: the files changed, and the CA that they are then. Never: a key that
+//! something was issued with is lost, and never a moment at which the files are none of the two states.
+//!
+//! # What a crash leaves
+//!
+//! Each step is one file that is there whole or not at all, and the file of certificates says which CA issues. INVARIANT: whatever it
+//! says, the file of keys has the keys for it: a key is added before its certificate, and removed after it. A key without a certificate
+//! is of a change that was not finished, and is not looked at.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData as _};
+use zeroize::Zeroizing;
+
+use super::keys::{create_key, fits, read_keys, replace_keys};
+use super::{CaFiles, CertificateAuthority, SignerError, exists, replace, self_sign, sign_error};
+use crate::pki::pem::{self, PemError};
+use crate::pki::{IssuerCertificate, der};
+
+impl CertificateAuthority {
+    /// Makes a new CA that issues from now on; this one stays trusted.
+    ///
+    /// # Errors
+    /// [`SignerError::NotOurs`] and [`SignerError::Overlap`]; or a file that cannot be written: then nothing has changed.
+    pub fn rotate(&self, files: &CaFiles<'_>, now: Timestamp) -> Result<Self, SignerError> {
+        self.check_alone()?;
+        if !self.current.issuer.is_root() {
+            return Err(SignerError::NotOurs);
+        }
+        let key = KeyPair::generate().map_err(|error| sign_error(&error))?;
+        let certificate = self_sign(&key, now)?;
+        self.succeed(files, Some(&key), vec![certificate], now)
+    }
+
+    /// A request for a certificate of a new CA (PEM, PKCS#10), for whoever keeps the root. Its key waits beside that of the CA, and is
+    /// the same until its certificate is imported.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written.
+    pub fn request(&self, files: &CaFiles<'_>, common_name: &str) -> Result<String, SignerError> {
+        let waiting = waiting(files);
+        if let Some(key) = waiting_key(files)?
+            && key.subject_public_key_info() == self.current.key.subject_public_key_info()
+        {
+            // Of an import that was interrupted after its last word.
+            remove(&waiting)?;
+        }
+        let key = match waiting_key(files)? {
+            Some(key) => key,
+            None => create_key(&waiting, files.passphrase)?,
+        };
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        let request = params.serialize_request(&key).map_err(|error| sign_error(&error))?;
+        Ok(pem::encode("CERTIFICATE REQUEST", request.der()))
+    }
+
+    /// Takes over certificates (PEM: the new one, then those above it up to the root). For the key of [`CertificateAuthority::request`], it
+    /// is another CA, and this one stays trusted; for the key of this one, it is the same CA with another certificate.
+    ///
+    /// # Errors
+    /// What is wrong with the certificates, as at a start; [`SignerError::NoRequest`], [`SignerError::OtherKey`],
+    /// [`SignerError::Overlap`]; or a file that cannot be written: then nothing has changed.
+    pub fn import(&self, files: &CaFiles<'_>, text: &[u8], now: Timestamp) -> Result<Self, SignerError> {
+        let certificates = certificates(text)?;
+        let leaf = certificates.first().ok_or(SignerError::OtherKey)?;
+        if fits(leaf, &self.current.key) {
+            if certificates == self.current.certificates() {
+                return Err(SignerError::Same);
+            }
+            let same = IssuerCertificate::from_der(leaf).is_ok_and(|it| {
+                let ours = &self.current.issuer;
+                it.subject_der() == ours.subject_der() && it.key_identifier() == ours.key_identifier()
+            });
+            // What it has issued names it by both.
+            return if same { self.succeed(files, None, certificates, now) } else { Err(SignerError::OtherName) };
+        }
+        let key = waiting_key(files)?.ok_or(SignerError::NoRequest)?;
+        if !fits(leaf, &key) {
+            return Err(SignerError::OtherKey);
+        }
+        self.check_alone()?;
+        let next = self.succeed(files, Some(&key), certificates, now)?;
+        remove(&waiting(files))?;
+        Ok(next)
+    }
+
+    /// Ends the trust in the CA before this one. What it has issued logs in no more, and nothing is signed with its key any more.
+    ///
+    /// # Errors
+    /// [`SignerError::NotFormer`]; or a file that cannot be written: before the first, nothing has changed.
+    pub fn retire(&self, files: &CaFiles<'_>, issuer: &str, now: Timestamp) -> Result<Self, SignerError> {
+        if self.former.as_ref().is_none_or(|former| former.issuer.id() != issuer) {
+            return Err(SignerError::NotFormer(issuer.chars().take(128).collect()));
+        }
+        write_certificates(files.certificate, &self.current.certificates())?;
+        replace_keys(files.key, &[&self.current.key], files.passphrase)?;
+        Self::load(files, now)
+    }
+
+    fn check_alone(&self) -> Result<(), SignerError> {
+        self.former.as_ref().map_or(Ok(()), |former| Err(SignerError::Overlap(former.issuer.id())))
+    }
+
+    /// `key`: of the certificates, when it is another one than ours.
+    fn succeed(
+        &self,
+        files: &CaFiles<'_>,
+        key: Option<&KeyPair>,
+        certificates: Vec<Vec<u8>>,
+        now: Timestamp,
+    ) -> Result<Self, SignerError> {
+        let kept = match key {
+            Some(_) => Some(&self.current),
+            None => self.former.as_ref(),
+        };
+        let mut file = certificates;
+        for certificate in kept.into_iter().flat_map(super::Ca::certificates) {
+            if !file.contains(&certificate) {
+                file.push(certificate);
+            }
+        }
+        let keys: Vec<&KeyPair> = key.into_iter().chain(self.each().map(|ca| &ca.key)).collect();
+        // INVARIANT: what a start would refuse is not written.
+        let copies = keys.iter().map(|key| copy(key)).collect::<Result<_, _>>()?;
+        Self::assemble(files, copies, &file, now)?;
+        if key.is_some() {
+            replace_keys(files.key, &keys, files.passphrase)?;
+        }
+        write_certificates(files.certificate, &file)?;
+        Self::load(files, now)
+    }
+}
+
+fn waiting_key(files: &CaFiles<'_>) -> Result<Option<KeyPair>, SignerError> {
+    let path = waiting(files);
+    if !exists(&path)? {
+        return Ok(None);
+    }
+    Ok(read_keys(&path, files.passphrase)?.into_iter().next())
+}
+
+/// Where the key of a request waits.
+fn waiting(files: &CaFiles<'_>) -> PathBuf {
+    let mut name = files.key.as_os_str().to_owned();
+    name.push(".next");
+    name.into()
+}
+
+fn copy(key: &KeyPair) -> Result<KeyPair, SignerError> {
+    KeyPair::try_from(Zeroizing::new(key.serialize_der()).as_slice()).map_err(|error| sign_error(&error))
+}
+
+fn certificates(text: &[u8]) -> Result<Vec<Vec<u8>>, SignerError> {
+    let label = "CERTIFICATE";
+    let path = || PathBuf::from("the text that was sent");
+    let blocks = pem::blocks(text, label).map_err(|source| SignerError::Pem { path: path(), source })?;
+    let found: Vec<_> = blocks.into_iter().filter(|block| block.label == label).map(|block| block.der).collect();
+    if found.is_empty() {
+        return Err(SignerError::Pem { path: path(), source: PemError::Missing(label) });
+    }
+    if found.iter().any(|certificate| der::check(certificate).is_err()) {
+        return Err(SignerError::Certificate(path()));
+    }
+    Ok(found)
+}
+
+fn write_certificates(path: &Path, certificates: &[Vec<u8>]) -> Result<(), SignerError> {
+    let text: String = certificates.iter().map(|der| pem::encode("CERTIFICATE", der)).collect();
+    replace(path, text.as_bytes(), 0o644)
+}
+
+fn remove(path: &Path) -> Result<(), SignerError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(SignerError::Write { path: path.into(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[path = "rotation_tests.rs"]
+mod tests;

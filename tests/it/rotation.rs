@@ -1,0 +1,286 @@
+//! Another CA while the fleet is connected: rotated, renewed and retired without one reconnect that fails.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use portcullis::{
+    directory::Actor,
+    mqtt::{Packet, ReasonCode},
+    registry::{GrantTerms, UnlockTerms},
+};
+use rcgen::KeyPair;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use serde_json::{Value, json};
+
+use crate::{
+    certificates::{ANY_TLS, Identity, identity, request, roots, tls_client},
+    client::{Client, PATIENCE, Q1, Received, Tls, V5, connect, text_of, topic_of},
+    harness::Harness,
+    https::Https,
+};
+
+const LISTENERS: &str = r#"
+[[listener]]
+name = "tls"
+bind = "127.0.0.1:0"
+tls = true
+client_certificate = "optional"
+registration = true
+"#;
+
+/// A device with what it has on its disk: a certificate, and the roots that it trusts.
+struct Device {
+    name: String,
+    identity: Identity,
+    trust: PathBuf,
+}
+
+struct Fleet {
+    harness: Harness,
+    home: tempfile::TempDir,
+}
+
+impl Fleet {
+    async fn new() -> Self {
+        let harness = Harness::start_rest(LISTENERS).await;
+        harness.user_with("operator", |user| user.roles = vec!["admin".parse().unwrap()]);
+        harness.user_with("clerk", |user| {
+            user.permissions = vec![portcullis::access::Permission::allow(
+                portcullis::access::Context::Http,
+                portcullis::access::Operation::ReadWrite,
+                "/#",
+            )];
+        });
+        let registry = harness.handle().registry().clone();
+        registry.unlock(UnlockTerms::default(), Actor::System).await.unwrap();
+        Self { harness, home: tempfile::tempdir().unwrap() }
+    }
+
+    fn trust(&self, name: &str, pem: &str) -> PathBuf {
+        let path = self.home.path().join(format!("{name}.pem"));
+        std::fs::write(&path, pem).unwrap();
+        path
+    }
+
+    async fn open(&self, trust: &Path, identity: Option<Identity>) -> std::io::Result<Client> {
+        let config = tls_client(roots(trust), ANY_TLS, identity);
+        Ok(Client::over(Tls::connect(self.harness.address("tls"), config).await?, V5))
+    }
+
+    /// The code of the CONNACK; `None`: nobody was there.
+    async fn login(&self, device: &Device) -> Option<ReasonCode> {
+        let mut client = self.open(&device.trust, Some(device.identity.clone())).await.ok()?;
+        client.try_send(Packet::Connect(Box::new(connect(V5, &device.name)))).await.ok()?;
+        match client.read().await {
+            Received::Packet(Packet::ConnAck(connack)) => Some(connack.reason_code),
+            _ => None,
+        }
+    }
+
+    /// Connected, and listening to the registry.
+    async fn connected(&self, device: &Device) -> Client {
+        let mut client = self.open(&device.trust, Some(device.identity.clone())).await.unwrap();
+        let name = format!("{}-listens", device.name);
+        assert_eq!(client.connect(&connect(V5, &name)).await.reason_code, ReasonCode::Success);
+        client.subscribe("$registry/+/response/#", Q1).await;
+        client
+    }
+
+    /// A device that trusts the bundle that it was given with its certificate.
+    async fn enrol(&self, name: &str) -> Device {
+        let mut stranger = self.open(&self.harness.broker.started().trust_bundle.clone(), None).await.unwrap();
+        assert_eq!(stranger.connect(&connect(V5, "")).await.reason_code, ReasonCode::Success);
+        stranger.subscribe("$registry/register/response", Q1).await;
+        let (key, csr) = request(name);
+        let message = json!({ "username": name, "csr": csr });
+        assert_eq!(ask(&mut stranger, "register", &message).await["status"], 202);
+        let registry = self.harness.handle().registry().clone();
+        let pending = registry.list(None).await.unwrap();
+        let id = pending.iter().find(|it| it.username.as_str() == name).unwrap().id;
+        registry.grant(id, GrantTerms::default(), Actor::System).await.unwrap();
+        let granted: Value = serde_json::from_str(text_of(&stranger.expect_publish().await)).unwrap();
+        self.device(name, &granted, &key)
+    }
+
+    fn device(&self, name: &str, granted: &Value, key: &KeyPair) -> Device {
+        let der = CertificateDer::from_pem_slice(granted["certificate"].as_str().unwrap().as_bytes()).unwrap();
+        let trust = self.trust(name, granted["ca"].as_str().unwrap());
+        Device { name: name.to_owned(), identity: identity(&der, key), trust }
+    }
+
+    /// With a new key; the device goes on with what it was given.
+    async fn renew(&self, device: &Device) -> Device {
+        let mut client = self.connected(device).await;
+        let (key, csr) = request(&device.name);
+        let answer = ask(&mut client, "renew", &json!({ "csr": csr })).await;
+        assert_eq!(answer["status"], 201, "{answer}");
+        let renewed = self.device(&device.name, &answer, &key);
+        assert_eq!(self.login(&renewed).await, Some(ReasonCode::Success));
+        // The old one is retired a moment after the new one has connected.
+        let name = device.name.parse().unwrap();
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let policy = self.harness.users().policy();
+            let records = &policy.user_named(&name).unwrap().certificates;
+            if records.iter().filter(|record| record.revoked_at.is_none()).count() == 1 {
+                return renewed;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "the old certificate stays");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> crate::https::Reply {
+        Https::to(&self.harness).await.call("operator", "POST", path, body).await
+    }
+
+    async fn get(&self, path: &str) -> crate::https::Reply {
+        Https::to(&self.harness).await.get("operator", path).await
+    }
+}
+
+async fn ask(client: &mut Client, operation: &str, message: &Value) -> Value {
+    client.publish(&format!("$registry/{operation}"), &message.to_string(), Q1).await;
+    serde_json::from_str(text_of(&client.expect_publish().await)).unwrap()
+}
+
+fn roots_in(pem: &Value) -> usize {
+    pem.as_str().unwrap().matches("-----BEGIN CERTIFICATE-----").count()
+}
+
+/// Until the broker shows a certificate that this device can verify.
+async fn eventually_logs_in(fleet: &Fleet, device: &Device) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while fleet.login(device).await != Some(ReasonCode::Success) {
+        assert!(tokio::time::Instant::now() < deadline, "{} is locked out", device.name);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ca_is_rotated_and_retired_without_one_reconnect_that_fails() {
+    let fleet = Arc::new(Fleet::new().await);
+    let [first, second, last] = [fleet.enrol("pump-1").await, fleet.enrol("pump-2").await, fleet.enrol("pump-3").await];
+    let stubborn = fleet.enrol("pump-4").await;
+    let old = fleet.get("/api/ca").await.body["key_identifier"].as_str().unwrap().to_owned();
+    let old_root = std::fs::read_to_string(&first.trust).unwrap();
+
+    // Reconnects all the time, with the root and the certificate of the first day.
+    let (stop, tries, failures) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let restless = tokio::spawn({
+        let (fleet, stop, tries, failures) =
+            (Arc::clone(&fleet), Arc::clone(&stop), Arc::clone(&tries), Arc::clone(&failures));
+        async move {
+            while !stop.load(Ordering::SeqCst) {
+                tries.fetch_add(1, Ordering::SeqCst);
+                if fleet.login(&last).await != Some(ReasonCode::Success) {
+                    failures.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+            last
+        }
+    });
+
+    let mut listening = fleet.connected(&first).await;
+    let rotated = fleet.post("/api/ca/rotate", &json!({})).await;
+    assert_eq!(rotated.status.as_u16(), 200, "{}", rotated.body);
+    let new = rotated.body["key_identifier"].as_str().unwrap().to_owned();
+    assert_ne!(new, old);
+    let former = &rotated.body["former"];
+    assert_eq!((&former["issuer"], &former["users"], &former["certificates"]), (&json!(old), &json!(4), &json!(4)));
+
+    // Who listens is told; who asks, too.
+    let pushed = listening.expect_publish().await;
+    assert_eq!(topic_of(&pushed), "$registry/ca/response");
+    let pushed: Value = serde_json::from_str(text_of(&pushed)).unwrap();
+    assert_eq!((&pushed["status"], roots_in(&pushed["ca"])), (&json!(200), 2));
+    assert!(pushed["ca"].as_str().unwrap().contains(&old_root));
+    assert_eq!(ask(&mut listening, "ca", &json!({})).await["ca"], pushed["ca"]);
+
+    // A device that comes now gets both roots, and so does one that renews.
+    let newcomer = fleet.enrol("pump-5").await;
+    assert_eq!(roots_in(&json!(std::fs::read_to_string(&newcomer.trust).unwrap())), 2);
+    assert_eq!(fleet.login(&newcomer).await, Some(ReasonCode::Success));
+    let first = fleet.renew(&first).await;
+    let second = fleet.renew(&second).await;
+
+    // The report, in pages of whole users.
+    let living = fleet.get(&format!("/api/ca/issuers/{old}/certificates?limit=1")).await;
+    assert_eq!(living.body["items"][0]["username"], "pump-3", "{}", living.body);
+    let more = fleet.get(&format!("/api/ca/issuers/{old}/certificates?after=pump-3")).await;
+    assert_eq!(
+        (more.body["items"].as_array().unwrap().len(), &more.body["items"][0]["username"]),
+        (1, &json!("pump-4"))
+    );
+    for list in ["/crl".to_owned(), format!("/crl/{old}"), format!("/crl/{new}")] {
+        assert_eq!(fleet.get(&list).await.status.as_u16(), 200, "{list}");
+    }
+
+    // Not while somebody lives on it.
+    let retire = format!("/api/ca/issuers/{old}/retire");
+    let refused = fleet.post(&retire, &json!({})).await;
+    assert_eq!(refused.problem().0, 409);
+    assert!(refused.body["detail"].as_str().unwrap().starts_with("2 certificates of 2 users"), "{}", refused.body);
+    assert_eq!(fleet.post("/api/ca/rotate", &json!({})).await.problem().0, 409, "one overlap at a time");
+
+    stop.store(true, Ordering::SeqCst);
+    let last = restless.await.unwrap();
+    let last = fleet.renew(&last).await;
+    let mut held = fleet.connected(&stubborn).await;
+    let forced = fleet.post(&retire, &json!({ "force": true })).await;
+    assert_eq!((forced.status.as_u16(), &forced.body["former"]), (200, &Value::Null), "{}", forced.body);
+    // Its session ends; the others' certificates are of the new CA.
+    loop {
+        match held.read().await {
+            Received::Packet(Packet::Publish(_)) => {}
+            Received::Packet(Packet::Disconnect(_)) | Received::Closed => break,
+            Received::Packet(other) => panic!("not expected: {other:?}"),
+        }
+    }
+    assert_ne!(fleet.login(&stubborn).await, Some(ReasonCode::Success));
+    for device in [&first, &second, &last, &newcomer] {
+        eventually_logs_in(&fleet, device).await;
+    }
+    // A device that has the new root alone: the broker's own certificate follows.
+    let bundle = json!(std::fs::read_to_string(&fleet.harness.broker.started().trust_bundle).unwrap());
+    assert_eq!(roots_in(&bundle), 1);
+    let bare = Device { trust: fleet.trust("bare", bundle.as_str().unwrap()), ..first };
+    eventually_logs_in(&fleet, &bare).await;
+    let answered = Https::to(&fleet.harness).await.send("GET", "/api/client-registry/ca", &[], "").await.body;
+    assert_eq!(answered, bundle);
+    assert_eq!(fleet.get(&format!("/crl/{old}")).await.problem().0, 404);
+
+    let (tries, failures) = (tries.load(Ordering::SeqCst), failures.load(Ordering::SeqCst));
+    println!("{tries} reconnects under rotation and renewal");
+    assert!(tries > 0);
+    assert_eq!(failures, 0);
+}
+
+/// Whoever may do everything else over HTTP may not change the CA.
+#[tokio::test]
+async fn only_an_administrator_changes_the_ca() {
+    let fleet = Fleet::new().await;
+    let id = fleet.get("/api/ca").await.body["key_identifier"].as_str().unwrap().to_owned();
+    for (path, body) in [
+        ("/api/ca/rotate".to_owned(), json!({})),
+        ("/api/ca/csr".to_owned(), json!({ "common_name": "x" })),
+        ("/api/ca/import".to_owned(), json!({ "certificates": "x" })),
+        (format!("/api/ca/issuers/{id}/retire"), json!({})),
+    ] {
+        let refused = Https::to(&fleet.harness).await.call("clerk", "POST", &path, &body).await;
+        assert_eq!(refused.problem().0, 403, "{path}: {}", refused.body);
+    }
+    assert_eq!(fleet.get("/api/ca").await.body["key_identifier"], id.as_str());
+    assert_eq!(fleet.post(&format!("/api/ca/issuers/{id}/retire"), &json!({})).await.problem().0, 404);
+    for name in ["", "a\u{7}b", &*"x".repeat(65)] {
+        let refused = fleet.post("/api/ca/csr", &json!({ "common_name": name })).await;
+        assert_eq!(refused.problem().0, 422, "{name:?}");
+    }
+}
