@@ -64,6 +64,7 @@ const PURE: &[(&str, &[&str])] = &[
             "registry/service.rs",
             "registry/commit.rs",
             "registry/grant.rs",
+            "registry/knock.rs",
             "registry/renewal.rs",
             "registry/ruled.rs",
             "registry/tokens.rs",

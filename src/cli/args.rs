@@ -747,6 +747,9 @@ pub(crate) struct UnlockArguments {
     /// Only so many requests
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) count: Option<u32>,
+    /// A CONNECT with an unknown user name and a password is a request too
+    #[arg(long)]
+    pub(crate) implicit: bool,
 }
 
 #[derive(Debug, Args)]

@@ -215,6 +215,7 @@ async fn unlock(arguments: UnlockArguments, client: &Client, shell: &mut Shell<'
         source: arguments.source,
         username: arguments.username,
         count: arguments.count,
+        implicit: arguments.implicit,
     };
     let status: LockStatus = client.post(&format!("{BASE}/unlock"), &terms).await?;
     shell.print(&status, show_status)
@@ -228,6 +229,10 @@ fn show_status(status: &LockStatus) -> String {
         fields.add("listener", terms.listener.clone().unwrap_or_default());
         fields.add("source", terms.source.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
         fields.add("username", terms.username.clone().map(String::from).unwrap_or_default());
+        fields.add(
+            "implicit",
+            if terms.implicit { "a CONNECT with an unknown user name and a password too" } else { "" },
+        );
     }
     fields.add("requests left", status.remaining.map(|left| left.to_string()).unwrap_or_default());
     fields.add("pending", format!("{} of at most {}", status.pending, status.max_pending));

@@ -42,6 +42,13 @@ pub enum Actor {
         /// Who.
         author: Box<Actor>,
     },
+    /// Two people who have said the same, on the rights of each of them.
+    Both {
+        /// Who has said it before.
+        first: Box<Actor>,
+        /// Who acts now, and is who acts in the audit log.
+        second: Box<Actor>,
+    },
 }
 
 impl Actor {
@@ -54,14 +61,16 @@ impl Actor {
             Self::Config => (Who::Config, Some(Place::Configuration)),
             Self::Registry => (Who::Registry, None),
             Self::Token { token, author } => (author.in_audit().0, Some(Place::Token { token: *token })),
+            Self::Both { second, .. } => second.in_audit(),
         }
     }
 
-    /// The user of the broker whose rights bind it; `None`: nobody's do.
+    /// The user of the broker whose rights bind it, of two people one; `None`: nobody's do.
     pub fn user(&self) -> Option<(UserId, &Username)> {
         match self {
             Self::User { id, username, .. } => Some((*id, username)),
             Self::Token { author, .. } => author.user(),
+            Self::Both { first, second } => second.user().or_else(|| first.user()),
             Self::System | Self::Local { .. } | Self::Config | Self::Registry => None,
         }
     }
@@ -89,6 +98,7 @@ impl fmt::Display for Actor {
             Self::Config => f.write_str("config"),
             Self::Registry => f.write_str("registry"),
             Self::Token { token, author } => write!(f, "token {token} of {author}"),
+            Self::Both { first, second } => write!(f, "{first} and {second}"),
         }
     }
 }

@@ -72,6 +72,10 @@ pub(super) fn check(
     actor: &Actor,
     now: Timestamp,
 ) -> Result<(), DirectoryError> {
+    if let Actor::Both { first, second } = actor {
+        let each = |actor: &Actor| check((before, after), users, roles, issuers, actor, now);
+        return each(first).and_then(|()| each(second));
+    }
     let Some((id, username)) = actor.user() else { return Ok(()) };
     let refuse =
         |subject: Option<Subject>, excess| Err(DirectoryError::NotHeld { actor: username.clone(), subject, excess });

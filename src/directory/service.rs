@@ -332,7 +332,7 @@ impl Directory {
         let managed_by = match actor {
             Actor::Config => ManagedBy::Config,
             Actor::Registry | Actor::Token { .. } => ManagedBy::Registry,
-            Actor::System | Actor::Local { .. } | Actor::User { .. } => ManagedBy::Api,
+            Actor::System | Actor::Local { .. } | Actor::User { .. } | Actor::Both { .. } => ManagedBy::Api,
         };
         user(&self.commit(put(new.into_user(id, managed_by), Expected::Absent), actor)?, id)
     }

@@ -33,6 +33,21 @@
 //!
 //! Users may use the same operations; no rule is needed for them.
 //!
+//! # With a plain CONNECT
+//!
+//! A client that can do nothing but connect enrols too: `registry unlock --implicit`, and a CONNECT with an unknown user name and a password
+//! is a request, where the listener has `registration = true`. It is refused with 0x87 (3.1.1: 5) and a Reason String that says *pending* and gives
+//! the pairing code. Once it is granted, the same CONNECT succeeds; the user's `auth` is `password`. The `[password]` policy applies: a password
+//! that does not meet it is refused with 0x86 (3.1.1: 4) and what it lacks.
+//!
+//! - **It is no way to find out who exists.** A known user with a wrong password is told the very same, with a code that looks like one, after the same
+//!   work. So is a name that is pending with another password, and one for which there is no room: the operator sees what there is.
+//! - A CONNECT of 3.1.1, or one that wants no Reason String, cannot be told a code: `registry grant` needs `--unpaired` then.
+//! - Each such CONNECT counts as a wrong password, of its address and of its name, so a device should try again after 30 seconds, not sooner.
+//! - While the door is shut, or open without `--implicit`, nothing is recorded and the answer is the usual one; a request that is on record stays.
+//! - [Rules](#rules) are asked here too, once the door is open: what one grants, the next CONNECT has. One with `while_locked` does not open this door.
+//! - A CONNECT can hold no nonce: with `registry.require_nonce` this door stays shut.
+//!
 //! # Over HTTPS
 //!
 //! The same `register` and `ca` as `POST` and `GET` below `/api/client-registry/`: see [rest](super::rest).
@@ -182,7 +197,7 @@
 //!
 //! | command | |
 //! |---|---|
-//! | `registry unlock [--for 5m] [--listener NAME] [--source CIDR]... [--username 'line3-*'] [--count N]` | admits new requests for a while, and only such |
+//! | `registry unlock [--for 5m] [--listener NAME] [--source CIDR]... [--username 'line3-*'] [--count N] [--implicit]` | admits new requests for a while, and only such |
 //! | `registry lock` | refuses new requests |
 //! | `registry status` | locked or open, until when, how many wait |
 //! | `registry watch` | what happens, as it happens |

@@ -95,7 +95,7 @@ pub(super) async fn serve(
             server.metrics.connect_refused(error.reason_code);
             if let Some(version) = error.version {
                 let rejection =
-                    Rejection { reason_code: error.reason_code, explanation: error.explanation, refusal: None };
+                    Rejection { reason_code: error.reason_code, explanation: error.explanation.into(), refusal: None };
                 refuse(&server, &mut transport, version, rejection.connack()).await;
             }
             return;
@@ -129,7 +129,7 @@ pub(super) async fn serve(
         Err(_) => {
             let rejection = Rejection {
                 reason_code: ReasonCode::ServerBusy,
-                explanation: "the identity could not be checked in time: try again later",
+                explanation: "the identity could not be checked in time: try again later".into(),
                 refusal: None,
             };
             return reject(&server, &mut transport, peer, &connect, &rejection).await;

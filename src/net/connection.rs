@@ -563,7 +563,7 @@ fn rules_of_now(server: &Server, admitted: &Admitted, connect: &Connect) -> Resu
     let now = (server.clock.instant(), server.clock.timestamp());
     let standing = admitted.standing(None, &policy, now).ok_or(Rejection {
         reason_code: ReasonCode::NotAuthorized,
-        explanation: "this user may not connect",
+        explanation: "this user may not connect".into(),
         refusal: None,
     })?;
     check_will(connect, admitted.key.owner, &standing.authority, admitted.settings(server))?;

@@ -3,17 +3,17 @@
 //! Enters: a CONNECT, the peer's verified certificates, the listener. Leaves: an [`Admitted`] or a [`Rejection`].
 //! The identity can be held against any later state of the users, and is, at every turn of the connection.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use super::{Server, admission::Place, listener::Listener};
 use crate::{
     access::{Authority, CertificateRecord, Policy},
     audit,
-    authn::{Credentials, Identity, Source},
+    authn::{Cause, Credentials, Identity, Refusal, Source},
     clock::{Instant, Timestamp},
     metrics::AuthenticationOutcome,
-    mqtt::{ClientId, Connect, ReasonCode},
-    registry::{self, Caller},
+    mqtt::{ClientId, Connect, ProtocolVersion, ReasonCode},
+    registry::{self, Binding, Caller, Door, Knock, Origin},
     session::{Owner, Rejection, SessionKey, Settings, Terms, check_connect},
 };
 
@@ -87,8 +87,10 @@ pub(super) struct Standing {
     pub(super) until: Option<(Instant, ReasonCode)>,
 }
 
-fn rejection(reason_code: ReasonCode, explanation: &'static str) -> Rejection {
-    Rejection { reason_code, explanation, refusal: None }
+const BUSY: &str = "too many logins at once: try again in some seconds";
+
+fn rejection(reason_code: ReasonCode, explanation: impl Into<Cow<'static, str>>) -> Rejection {
+    Rejection { reason_code, explanation: explanation.into(), refusal: None }
 }
 
 /// The moment on the monotonic clock that a wall-clock time names; a past one is now.
@@ -136,24 +138,32 @@ pub(super) async fn admit(
             server.authenticator.authenticate(|| server.directory.policy(), &credentials).await
         }
     };
-    let identity = identity.map_err(|refusal| {
-        tracing::info!(
-            %peer,
-            listener = listener.name,
-            username = connect.username.as_deref().unwrap_or_default(),
-            cause = refusal.cause().as_str(),
-            "login refused"
-        );
-        record_failure(server, listener, peer, connect, refusal.cause().as_str());
-        rejection(
-            refusal.code(),
-            match refusal.code() {
-                ReasonCode::ServerBusy => "too many logins at once: try again in some seconds",
-                ReasonCode::NotAuthorized => "this user may not connect",
-                _ => "bad user name or password",
-            },
-        )
-    })?;
+    let identity = match identity {
+        Ok(identity) => identity,
+        Err(refusal) => {
+            if certificates.is_none()
+                && let Some(told) = implicit(server, listener, peer, connection, connect, refusal).await
+            {
+                return Err(told);
+            }
+            tracing::info!(
+                %peer,
+                listener = listener.name,
+                username = connect.username.as_deref().unwrap_or_default(),
+                cause = refusal.cause().as_str(),
+                "login refused"
+            );
+            record_failure(server, listener, peer, connect, refusal.cause().as_str());
+            return Err(rejection(
+                refusal.code(),
+                match refusal.code() {
+                    ReasonCode::ServerBusy => BUSY,
+                    ReasonCode::NotAuthorized => "this user may not connect",
+                    _ => "bad user name or password",
+                },
+            ));
+        }
+    };
 
     let (client_id, assigned_client_id) = client_id(connect);
     Ok(Admitted {
@@ -162,6 +172,54 @@ pub(super) async fn admit(
         terms: Terms { assigned_client_id, until: None, invite: invitation(&identity, server) },
         identity: Some(identity),
         _place: None,
+    })
+}
+
+/// Door 2 of the registry: what a client is told whose name and password open nothing, at a listener that admits registrations, while
+/// that door is open; `None`: what everybody is told.
+async fn implicit(
+    server: &Server,
+    listener: &Listener,
+    peer: SocketAddr,
+    connection: u64,
+    connect: &Connect,
+    refusal: Refusal,
+) -> Option<Rejection> {
+    let Refusal::BadCredentials(cause) = refusal else { return None };
+    if !listener.registration {
+        return None;
+    }
+    let (username, password) = (connect.username.as_deref()?.parse().ok()?, connect.password.as_deref()?);
+    let told_why =
+        connect.version == ProtocolVersion::V5 && connect.properties.request_problem_information != Some(false);
+    let origin = Origin {
+        source: peer.ip(),
+        listener: listener.name.as_str().into(),
+        door: if told_why { Door::Implicit } else { Door::ImplicitWithoutCode },
+        binding: Binding::Connection(connection),
+        sink: None,
+    };
+    let knock = server.registry.knock(&username, password, &origin).await;
+    if knock != Knock::Shut && cause != Cause::UnknownUser {
+        // A guess at the password of somebody, whatever it is told.
+        record_failure(server, listener, peer, connect, cause.as_str());
+    }
+    Some(match knock {
+        Knock::Shut => return None,
+        Knock::Busy => rejection(ReasonCode::ServerBusy, BUSY),
+        Knock::Weak(lacks) => {
+            rejection(ReasonCode::BadUserNameOrPassword, format!("bad user name or password; to enrol: {lacks}"))
+        }
+        Knock::Waiting(code) => rejection(
+            ReasonCode::NotAuthorized,
+            format!(
+                "this registration is pending, pairing code {code}; connect again with the same user name and password when it is granted"
+            ),
+        ),
+        Knock::Denied(reason) => {
+            let reason: String = reason.chars().map(|it| if it.is_control() { ' ' } else { it }).collect();
+            rejection(ReasonCode::NotAuthorized, format!("the operator denied this registration: {reason}"))
+        }
     })
 }
 

@@ -137,14 +137,14 @@ impl Server {
                 "as many sessions as the quota of this user admits"
             }
         };
-        Rejection { reason_code: ReasonCode::QuotaExceeded, explanation, refusal: None }
+        Rejection { reason_code: ReasonCode::QuotaExceeded, explanation: explanation.into(), refusal: None }
     }
 
     /// Counts a CONNECT beyond the user's connections, and says so.
     fn too_many_connections(&self) -> Rejection {
         self.metrics.quota_exceeded.inc(QuotaKind::Connections);
         let explanation = "as many connections as the quota of this user admits";
-        Rejection { reason_code: ReasonCode::QuotaExceeded, explanation, refusal: None }
+        Rejection { reason_code: ReasonCode::QuotaExceeded, explanation: explanation.into(), refusal: None }
     }
 
     /// Counts what routing a message came up against.

@@ -242,6 +242,43 @@ async fn what_people_say_at_once_is_heard_one_after_the_other() {
     stage.registry.inner().state.lock().core.check();
 }
 
+/// The attack: what the first one may no longer give is given, for it was asked too early. The log tells in which order it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_first_word_that_ends_while_the_grant_is_written_makes_no_user() {
+    let stage = Stage::on(FaultyStore::slow(Duration::from_millis(10)), settings());
+    let (_, bob) = person(&stage, "bob");
+    stage.unlock().await;
+    for number in 0..6 {
+        let (user, ada) = person(&stage, &format!("ada-{number}"));
+        let name = format!("press-{number}");
+        assert_eq!(stage.send(json!({"username": name, "csr": csr(&name, &new_key(), &[])})).await.status, 202);
+        let waiting = stage.registry.list(Some(StateFilter::Pending)).await.unwrap();
+        let id = waiting.iter().find(|it| it.username.as_str() == name).unwrap().id;
+        stage.registry.grant(id, Stage::terms(), ada).await.unwrap();
+        let (registry, bob) = (stage.registry.clone(), bob.clone());
+        let grant = tokio::spawn(async move { registry.grant(id, Stage::terms(), bob).await.map(|view| view.state) });
+        tokio::time::sleep(Duration::from_millis(2 * number)).await;
+        edit(&stage, user, |user| user.enabled = false);
+        match grant.await.unwrap() {
+            Ok(State::Granted { .. }) => assert!(made(&stage, &name)),
+            Ok(_) => assert!(!made(&stage, &name), "it began anew"),
+            Err(error) => {
+                assert_eq!(error.kind(), RegistryErrorKind::Forbidden, "{error}");
+                assert!(!made(&stage, &name));
+            }
+        }
+        let entries = audit::read(&*stage.store, 0, 1000).unwrap();
+        let records: Vec<_> = entries.iter().map(|entry| entry.read().unwrap().event).collect();
+        let granted = records.iter().position(
+            |event| matches!(event, audit::Event::RegistrationGranted { user, .. } if user.username.as_str() == name),
+        );
+        let ended = records
+            .iter()
+            .position(|event| matches!(event, audit::Event::UserChanged { user: ended, .. } if ended.id == user));
+        assert!(granted.is_none_or(|granted| granted < ended.unwrap()), "{granted:?} {ended:?}");
+    }
+}
+
 /// With one approval on record, whichever operation of the disk fails.
 #[tokio::test]
 async fn a_grant_that_fails_half_way_leaves_the_first_word_as_it_was() {

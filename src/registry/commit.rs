@@ -78,6 +78,7 @@ pub(super) struct Inner {
     pub(super) metrics: Arc<Metrics>,
     pub(super) settings: Settings,
     pub(super) tag_key: hmac::Key,
+    pub(super) code_key: hmac::Key,
     pub(super) events: broadcast::Sender<Event>,
     /// Where failed claims are told.
     pub(super) recorder: OnceLock<Arc<Recorder>>,

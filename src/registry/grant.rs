@@ -38,13 +38,16 @@ impl Inner {
         self.settle_request(&mut state, id);
         let request = state.core.grantable(id, terms.unpaired, now);
         let mut request = request.map_err(|why| RegistryError::undecidable(id, why))?.clone();
-        let mut by = actor.to_string();
+        let (mut by, mut on_rights_of) = (actor.to_string(), actor.clone());
         if self.settings.approvals >= 2 {
             let (who, _) = actor.in_audit();
             match request.approved.as_ref().map(|first| first.meets(&who, &terms)) {
                 Some(Meeting::Agreed) if self.still_stands(&state.core, &request, now) => {
                     if let Some(first) = request.approved.take() {
                         by = format!("{} and {actor}", first.by);
+                        // Whichever of them holds it no more when it is written, nothing is.
+                        let (first, second) = (Box::new(Actor::from(&first.who)), Box::new(actor.clone()));
+                        on_rights_of = Actor::Both { first, second };
                     }
                 }
                 Some(Meeting::Repeated) => return Err(RegistryError::OwnApproval(id)),
@@ -52,6 +55,7 @@ impl Inner {
             }
         }
         request.approved = None;
+        let actor = &on_rights_of;
         let claims = Claims::default().and_request(&request);
         let told = self.hold(&mut state, claims, |state| {
             let plan = MutexGuard::unlocked(state, || {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Now;
+use super::request::Door;
 use crate::access::{Network, Username, UsernamePattern};
 use crate::clock::{Duration, Instant};
 
@@ -31,6 +32,9 @@ pub struct UnlockTerms {
     /// Only so many new requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u32>,
+    /// Is a CONNECT with an unknown user name and a password a request too?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub implicit: bool,
 }
 
 /// Open or shut.
@@ -60,11 +64,12 @@ impl Lock {
     }
 
     /// May a new request come in?
-    pub(super) fn admits(&self, source: IpAddr, listener: &str, username: &Username, now: Now) -> bool {
+    pub(super) fn admits(&self, source: IpAddr, listener: &str, username: &Username, door: Door, now: Now) -> bool {
         match self {
             Self::Locked => false,
             Self::Open { until, terms, remaining, .. } => {
                 now.instant < *until
+                    && (terms.implicit || !door.is_implicit())
                     && remaining.is_none_or(|left| left > 0)
                     && terms.listener.as_deref().is_none_or(|only| only == listener)
                     && (terms.source.is_empty() || terms.source.iter().any(|network| network.contains(source)))
@@ -112,10 +117,11 @@ mod tests {
             source: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
             username: Some("line3-*".to_owned().try_into().unwrap()),
             count: Some(2),
+            implicit: false,
         };
         let mut lock = Lock::open(terms, Duration::from_mins(5), now()).unwrap();
         let admits = |lock: &Lock, source: &str, listener: &str, name: &str| {
-            lock.admits(source.parse().unwrap(), listener, &name.parse().unwrap(), now())
+            lock.admits(source.parse().unwrap(), listener, &name.parse().unwrap(), Door::Mqtt, now())
         };
         assert!(admits(&lock, "10.1.2.3", "enrol", "line3-7"));
         assert!(admits(&lock, "2001:db8::7", "enrol", "line3-"));
@@ -129,6 +135,14 @@ mod tests {
         let lock = Lock::open(UnlockTerms::default(), Duration::from_mins(5), now()).unwrap();
         clock.advance(Duration::from_mins(5) - Duration::from_nanos(1));
         assert!(admits(&lock, "192.0.2.1", "mqtts", "anybody"));
+        let through = |lock: &Lock, door| {
+            lock.admits("192.0.2.1".parse().unwrap(), "mqtts", &"anybody".parse().unwrap(), door, now())
+        };
+        let doors = [Door::Mqtt, Door::Rest, Door::Implicit, Door::ImplicitWithoutCode];
+        assert_eq!(doors.map(|door| through(&lock, door)), [true, true, false, false]);
+        let terms = UnlockTerms { implicit: true, ..UnlockTerms::default() };
+        let wide = Lock::open(terms, Duration::from_mins(5), now()).unwrap();
+        assert_eq!(doors.map(|door| through(&wide, door)), [true; 4]);
         clock.advance(Duration::from_nanos(1));
         assert!(!admits(&lock, "192.0.2.1", "mqtts", "anybody"));
         assert!(

@@ -210,6 +210,20 @@ impl From<String> for SecretText {
 }
 
 impl RegisterMessage {
+    /// What a CONNECT with a name and a password says.
+    pub(super) fn of_password(username: Username, password: SecretString) -> Self {
+        Self {
+            username,
+            password: Some(password),
+            csr: None,
+            context: None,
+            roles: Vec::new(),
+            permissions: Vec::new(),
+            token: None,
+            id: None,
+        }
+    }
+
     /// Reads a message. An error comes with the `id` to echo, where one could be found.
     pub(super) fn parse(payload: &[u8], content_type: Option<&str>) -> Result<Self, (MessageError, Option<Value>)> {
         // The username comes before everything that costs: a CSR of a reserved name is not verified.

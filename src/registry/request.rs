@@ -45,6 +45,22 @@ pub enum Door {
     Mqtt,
     /// `POST /api/client-registry/register`.
     Rest,
+    /// A CONNECT with an unknown user name and a password.
+    Implicit,
+    /// One whose CONNACK has no room for a pairing code: that of MQTT 3.1.1, or where the client wants no Reason String.
+    ImplicitWithoutCode,
+}
+
+impl Door {
+    /// Is it a CONNECT?
+    pub fn is_implicit(self) -> bool {
+        matches!(self, Self::Implicit | Self::ImplicitWithoutCode)
+    }
+
+    /// Is the device told its pairing code there?
+    pub(super) fn tells_code(self) -> bool {
+        self != Self::ImplicitWithoutCode
+    }
 }
 
 /// What has become of a request. One that lapses is forgotten and has no state.

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::answer::Answer;
 use super::commit::{Asker, Inner, POLL, Plan, REQUESTS, Shared};
 use super::core::{Ask, Claims, Core, Drawn, Facts, Limits, Refused, Step, Verdict, is_orphan};
+use super::knock;
 use super::lock::{Lock, UnlockTerms};
 use super::message::{RegisterMessage, parse_question};
 use super::nonce::{Mint, NONCE_LIFE, Nonces};
@@ -47,7 +48,7 @@ const USERS: usize = 1 << 20;
 const ISSUES: (u32, u32) = (4, 180);
 
 /// What a wrong password for a name on record costs of its source's rate, in messages.
-const WRONG_PROOF: u32 = 10;
+pub(super) const WRONG_PROOF: u32 = 10;
 
 /// Rounds of argon2 that one message may need: each denied request of the name, the holder, and its own hash.
 const ROUNDS: usize = 8;
@@ -87,6 +88,7 @@ impl Registry {
             approvals: settings.approvals,
             renew_grace: settings.renew_grace,
         };
+        let code_key = knock::code_key(&*store)?;
         let mint = Mint::new(&keys.0, clock.instant());
         let mut core = Core::new(limits, Nonces::new(mint.clone()));
         core.set_rules(settings.rules.clone());
@@ -122,6 +124,7 @@ impl Registry {
             metrics,
             settings,
             tag_key: hmac::Key::new(hmac::HMAC_SHA256, &keys.1),
+            code_key,
             events: broadcast::channel(256).0,
             recorder: OnceLock::new(),
         }));
@@ -235,21 +238,19 @@ impl Registry {
             Err(_) => return Answer::failed(),
         };
         let id = message.id.clone();
-        self.decide(message, origin).await.with_id(id)
+        self.decide(message, origin, &mut Facts::default()).await.with_id(id)
     }
 
-    async fn decide(&self, message: Arc<RegisterMessage>, origin: &Origin) -> Answer {
+    /// What becomes of a message; `facts` are what argon2 was asked on the way.
+    pub(super) async fn decide(&self, message: Arc<RegisterMessage>, origin: &Origin, facts: &mut Facts) -> Answer {
         let source = Source::from(origin.source);
-        let mut facts = Facts::default();
         for _ in 0..ROUNDS {
             let (registry, shared, origin) = (self.clone(), Arc::clone(&message), origin.clone());
-            let step = tokio::task::spawn_blocking(move || {
-                let outcome = registry.step(&shared, &facts, &origin, true);
-                (outcome, facts)
-            });
+            let known = std::mem::take(facts);
+            let step = tokio::task::spawn_blocking(move || (registry.step(&shared, &known, &origin, true), known));
             let outcome;
             let Ok(done) = step.await else { return Answer::failed() };
-            (outcome, facts) = done;
+            (outcome, *facts) = done;
             let Some(password) = message.password.as_ref().map(SecretString::expose_secret) else {
                 return match outcome {
                     Outcome::Answer(answer) => *answer,
@@ -258,7 +259,7 @@ impl Registry {
             };
             match outcome {
                 Outcome::Answer(answer) => return *answer,
-                Outcome::Verify(hash) => match self.0.hasher.verify(source, password, &hash).await {
+                Outcome::Verify(hash) => match self.0.hasher.verify(source, password, Some(&hash)).await {
                     Ok(matches) => {
                         if !matches {
                             // A guess costs more than a poll. The next message feels it; this one is answered.
@@ -294,7 +295,9 @@ impl Registry {
         let inner = &*self.0;
         let csr = message.csr.as_ref().map(|(_, csr)| csr);
         let key = csr.map(|csr| csr.key().fingerprint());
-        let drawn = match draw(csr) {
+        let implicit = message.password.as_ref().filter(|_| origin.door.is_implicit());
+        let code = implicit.map(|password| inner.implicit_code(&message.username, password));
+        let drawn = match draw(csr, code) {
             Ok(drawn) => drawn,
             Err(error) => {
                 tracing::error!("no random numbers: {error}");
@@ -492,6 +495,11 @@ impl Registry {
     pub async fn unlock(&self, terms: UnlockTerms, actor: Actor) -> Result<LockStatus, RegistryError> {
         self.blocking(move |inner| {
             inner.may_decide(&actor, &["unlock"])?;
+            if terms.implicit && inner.settings.require_nonce {
+                return Err(RegistryError::Invalid(
+                    "a CONNECT can hold no nonce: with `registry.require_nonce` an unlock cannot be `implicit`",
+                ));
+            }
             let now = inner.now();
             let mut state = inner.state.lock();
             if !state.core.unlock(terms, inner.settings.unlock_for, now) {
@@ -595,9 +603,11 @@ impl Outcome {
 }
 
 /// Random numbers for a request that may come to be; the pairing code is the key's where there is one.
-fn draw(csr: Option<&VerifiedCsr>) -> Result<Drawn, getrandom::Error> {
+fn draw(csr: Option<&VerifiedCsr>, code: Option<PairingCode>) -> Result<Drawn, getrandom::Error> {
     let pairing_code = if let Some(csr) = csr {
         PairingCode::of_key(csr.key())
+    } else if let Some(code) = code {
+        code
     } else {
         let mut bytes = [0; 10];
         getrandom::fill(&mut bytes)?;

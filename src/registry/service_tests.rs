@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 mod approvals;
 #[path = "flight_tests.rs"]
 mod flight;
+#[path = "knock_tests.rs"]
+mod knock;
 #[path = "model_tests.rs"]
 mod model;
 #[path = "nonce_tests.rs"]
@@ -51,9 +53,9 @@ impl PasswordHasher for Argon2 {
         })
     }
 
-    fn verify<'a>(&'a self, _: Source, password: &'a str, hash: &'a str) -> Hashing<'a, Result<bool, Busy>> {
+    fn verify<'a>(&'a self, _: Source, password: &'a str, hash: Option<&'a str>) -> Hashing<'a, Result<bool, Busy>> {
         self.0.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async move { Ok(hash.split('$').next() == Some(password)) })
+        Box::pin(async move { Ok(hash.and_then(|hash| hash.split('$').next()) == Some(password)) })
     }
 }
 

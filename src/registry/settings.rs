@@ -76,8 +76,13 @@ pub trait PasswordHasher: Send + Sync + 'static {
     /// Hashes a password: a PHC string.
     fn hash<'a>(&'a self, source: Source, password: &'a str) -> Hashing<'a, Result<String, HashError>>;
 
-    /// Does it match the PHC string?
-    fn verify<'a>(&'a self, source: Source, password: &'a str, hash: &'a str) -> Hashing<'a, Result<bool, Busy>>;
+    /// Does it match the PHC string? `None` matches nothing, and costs the same.
+    fn verify<'a>(
+        &'a self,
+        source: Source,
+        password: &'a str,
+        hash: Option<&'a str>,
+    ) -> Hashing<'a, Result<bool, Busy>>;
 }
 
 /// The broker's pool with its policy.
@@ -93,8 +98,13 @@ impl PasswordHasher for (Arc<Hasher>, PasswordPolicy) {
         })
     }
 
-    fn verify<'a>(&'a self, source: Source, password: &'a str, hash: &'a str) -> Hashing<'a, Result<bool, Busy>> {
-        Box::pin(self.0.verify(Lane::Registration, source, password.as_bytes(), Some(hash)))
+    fn verify<'a>(
+        &'a self,
+        source: Source,
+        password: &'a str,
+        hash: Option<&'a str>,
+    ) -> Hashing<'a, Result<bool, Busy>> {
+        Box::pin(self.0.verify(Lane::Registration, source, password.as_bytes(), hash))
     }
 }
 

@@ -3,6 +3,7 @@
 //! A decoded CONNECT enters; a CONNACK leaves. Who the client is, was settled elsewhere: [`check_connect`] is asked
 //! before the proof of identity is examined, [`check_will`] after. It never looks at credentials.
 
+use std::borrow::Cow;
 use std::num::NonZeroU16;
 
 use bytestring::ByteString;
@@ -20,7 +21,7 @@ pub struct Rejection {
     /// For the CONNACK; the codec knows the return code of 3.1.1, or that there is none.
     pub reason_code: ReasonCode,
     /// What is wrong and what to do about it.
-    pub explanation: &'static str,
+    pub explanation: Cow<'static, str>,
     /// To count and log, where a rule refused it.
     pub refusal: Option<Refusal>,
 }
@@ -44,7 +45,10 @@ impl Rejection {
             session_present: false,
             reason_code: self.reason_code,
             properties: ConnAckProperties {
-                reason_string: Some(ByteString::from_static(self.explanation)),
+                reason_string: Some(match &self.explanation {
+                    Cow::Borrowed(text) => ByteString::from_static(text),
+                    Cow::Owned(text) => ByteString::from(text.as_str()),
+                }),
                 ..ConnAckProperties::default()
             },
         }
@@ -69,7 +73,9 @@ pub struct Terms {
 /// An extended authentication method (there is none), an empty client identifier that asks for a lasting session in
 /// 3.1.1, and one that holds `+` or `#`.
 pub fn check_connect(connect: &Connect) -> Result<(), Rejection> {
-    let reject = |reason_code, explanation| Err(Rejection { reason_code, explanation, refusal: None });
+    let reject = |reason_code, explanation: &'static str| {
+        Err(Rejection { reason_code, explanation: explanation.into(), refusal: None })
+    };
     if connect.properties.authentication_method.is_some() {
         // [MQTT-4.12.0-1]
         return reject(
@@ -119,7 +125,7 @@ pub fn check_will(
             let reason_code = if v5 { reason_code } else { ReasonCode::NotAuthorized };
             Err(Rejection {
                 reason_code,
-                explanation: "the Will is not permitted; ask for the permission or connect without it",
+                explanation: "the Will is not permitted; ask for the permission or connect without it".into(),
                 refusal: Some(Refusal { action: Action::Will, topic: topic.into(), cause, reason_code }),
             })
         }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use portcullis::{
     access::Auth,
     directory::Actor,
-    mqtt::{Publish, PublishProperties, ReasonCode},
+    mqtt::{ConnAck, Connect, ProtocolVersion, Publish, PublishProperties, ReasonCode},
     pki::{PairingCode, VerifiedCsr},
     registry::{Door, GrantTerms, RequestId, StateFilter, UnlockTerms},
 };
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     certificates::{ANY_TLS, identity, request, roots, tls_client},
-    client::{Client, Q1, Tls, V5, connect, publish, text_of, topic_of},
+    client::{Client, Q1, Tls, V5, V311, connect, publish, text_of, topic_of},
     harness::{Harness, PASSWORD, allow_read, as_user},
     https::{Https, Reply, api, basic, config},
 };
@@ -426,6 +426,54 @@ async fn a_request_takes_two_operators_where_the_configuration_says_so() {
     let user = policy.user_named(&"pump-7".parse().unwrap()).unwrap();
     assert_eq!(user.roles, vec!["line".parse().unwrap()]);
     assert_eq!(grant("second", "line").await.problem(), (409, "conflict"), "it is decided");
+}
+
+/// A CONNECT over TLS with a name and a password, and what came of it.
+async fn plain_connect(harness: &Harness, version: ProtocolVersion, name: &str, password: &'static str) -> ConnAck {
+    let tls = Tls::connect(harness.address("mqtts"), config(harness, None)).await.unwrap();
+    let packet = Connect { password: Some(password.as_bytes().into()), ..as_user(version, "c", name) };
+    Client::over(tls, version).connect(&packet).await
+}
+
+fn reason_of(connack: &ConnAck) -> String {
+    connack.properties.reason_string.as_deref().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_client_that_can_only_connect_enrols_by_connecting() {
+    let harness = start("").await;
+    let (secret, guess) = ("the device has drawn this", "somebody guesses this one");
+    let shut = plain_connect(&harness, V5, "lamp-1", secret).await;
+    assert_eq!(
+        (shut.reason_code, &*reason_of(&shut)),
+        (ReasonCode::BadUserNameOrPassword, "bad user name or password")
+    );
+    unlock(&harness, UnlockTerms { implicit: true, ..UnlockTerms::default() }).await;
+
+    let told = plain_connect(&harness, V5, "lamp-1", secret).await;
+    assert_eq!(told.reason_code, ReasonCode::NotAuthorized);
+    let requests = harness.handle().registry().list(Some(StateFilter::Pending)).await.unwrap();
+    let request = requests.first().unwrap();
+    assert_eq!((requests.len(), request.username.as_str(), request.door), (1, "lamp-1", Door::Implicit));
+    let code = request.pairing_code.to_string();
+    assert!(reason_of(&told).contains(&format!("is pending, pairing code {code};")), "{}", reason_of(&told));
+
+    // Nobody learns that there is an `operator`.
+    let guessed = plain_connect(&harness, V5, "operator", guess).await;
+    assert_eq!(guessed.reason_code, ReasonCode::NotAuthorized);
+    let (said, waits) = (reason_of(&guessed), reason_of(&told));
+    let [said, waits] = [&said, &waits].map(|text| text.split_once("pairing code ").unwrap());
+    assert_eq!((said.0, said.1.len(), &said.1[19..]), (waits.0, waits.1.len(), &waits.1[19..]));
+    assert_ne!(said.1, waits.1);
+    let weak = plain_connect(&harness, V5, "lamp-2", "short").await;
+    assert_eq!(weak.reason_code, ReasonCode::BadUserNameOrPassword);
+    assert!(reason_of(&weak).starts_with("bad user name or password; to enrol: "), "{}", reason_of(&weak));
+
+    grant(&harness, request.id).await;
+    assert_eq!(plain_connect(&harness, V5, "lamp-1", secret).await.reason_code, ReasonCode::Success);
+    assert_eq!(plain_connect(&harness, V311, "lamp-3", secret).await.reason_code, ReasonCode::NotAuthorized);
+    let last = harness.handle().registry().list(Some(StateFilter::Pending)).await.unwrap().pop().unwrap();
+    assert_eq!((last.username.as_str(), last.door, last.pairing_shown), ("lamp-3", Door::ImplicitWithoutCode, false));
 }
 
 /// The same events as `registry watch`, for whoever has a rule for the topic, and for nobody else.

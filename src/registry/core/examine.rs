@@ -146,7 +146,7 @@ impl Core {
         };
         // A rule needs the door open, but for those that say so; what it grants is a new identity, never that of somebody.
         let mut by_lock = replaces.is_none() && token.is_none();
-        let unlocked = by_lock && self.lock.admits(ask.source, ask.listener, ask.username, now);
+        let unlocked = by_lock && self.lock.admits(ask.source, ask.listener, ask.username, ask.door, now);
         let rule = if by_lock && ask.rules { self.granted_by(ask, unlocked) } else { None };
         if by_lock && !unlocked && rule.is_none() {
             return refuse(changes, Refused::Locked);
@@ -219,8 +219,7 @@ impl Core {
             has_password: ask.tag.is_some(),
             password_hash: facts.fresh_hash.clone().filter(|_| ask.tag.is_some()),
             pairing_code: drawn.pairing_code,
-            // Both answer 202 with the code, door 1 at every version of the protocol.
-            pairing_shown: matches!(ask.door, Door::Mqtt | Door::Rest),
+            pairing_shown: ask.door.tells_code(),
             source: ask.source,
             listener: ask.listener.to_owned(),
             door: ask.door,

@@ -1,0 +1,131 @@
+//! Door 2: a CONNECT with an unknown user name and a password, from any MQTT client.
+//!
+//! Entering: a name and a password that have opened nothing. Leaving: what to tell the client, and perhaps a request on record.
+//! Never: a difference, in words or in work, between a name that nobody has and one that somebody has. Both wait, with a code that is
+//! a keyed hash of name and password; only the operator sees for which of them there is a request.
+
+use std::sync::Arc;
+
+use aws_lc_rs::hmac;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::commit::Inner;
+use super::core::Facts;
+use super::message::RegisterMessage;
+use super::operator::RegistryError;
+use super::service::{Registry, WRONG_PROOF};
+use super::settings::Origin;
+use crate::access::Username;
+use crate::authn::Source;
+use crate::pki::{PairingCode, hex, unhex};
+use crate::store::{Batch, Store, Table};
+
+/// Keys that outlive the run.
+const KEYS: Table<String, String> = Table::new("registry_keys", 1);
+
+/// That of the codes: with another one after a restart, a code that stays would tell that there is a request.
+const CODES: &str = "codes";
+
+/// What a client is told whose CONNECT has opened nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Knock {
+    /// The door is shut for it. Nothing was recorded.
+    Shut,
+    /// It waits, or so it is told.
+    Waiting(PairingCode),
+    /// The operator has turned it down, for this reason. Said to who has given the proof of the request; or to everybody whom a rule
+    /// denies, whose name it is or not.
+    Denied(String),
+    /// Nobody may have such a password: what it lacks.
+    Weak(String),
+    /// Too much at once.
+    Busy,
+}
+
+impl Registry {
+    /// Somebody has given a name and a password that open nothing. To be called after the argon2 of that, at a listener that
+    /// admits registrations.
+    pub async fn knock(&self, username: &Username, password: &[u8], origin: &Origin) -> Knock {
+        let inner = self.inner();
+        let (name, asked) = (username.clone(), origin.clone());
+        let admits = move |inner: &Inner| {
+            let Origin { source, listener, door, .. } = &asked;
+            Ok(inner.state.lock().core.lock().admits(*source, listener, &name, *door, inner.now()))
+        };
+        // An order of the operator may hold the table for as long as a commit takes.
+        if !self.blocking(admits).await.unwrap_or(false) {
+            return Knock::Shut;
+        }
+        let Ok(text) = str::from_utf8(password) else {
+            return Knock::Weak("a password to enrol with is text, in UTF-8".to_owned());
+        };
+        if let Err(lacks) = inner.hasher.check(text) {
+            return Knock::Weak(lacks);
+        }
+        if self.limit(origin).is_err() {
+            return Knock::Busy;
+        }
+        let Ok(_job) = inner.jobs.try_acquire() else { return Knock::Busy };
+        let password = SecretString::from(text);
+        let code = inner.implicit_code(username, &password);
+        let mut facts = Facts::default();
+        let answer = if username.is_reserved() {
+            None
+        } else {
+            let message = RegisterMessage::of_password(username.clone(), password.clone());
+            Some(self.decide(Arc::new(message), origin, &mut facts).await)
+        };
+        let source = Source::from(origin.source);
+        if facts.verified.is_empty() && facts.fresh_hash.is_none() {
+            // One argon2 for everybody.
+            if inner.hasher.verify(source, text, None).await.is_err() {
+                return Knock::Busy;
+            }
+        }
+        if !facts.verified.iter().any(|(_, matches)| !matches) {
+            // A guess at the password of a request has cost that already.
+            let _ = inner.rates.lock().take(source, WRONG_PROOF, inner.clock.instant());
+        }
+        let Some(answer) = answer else { return Knock::Waiting(code) };
+        self.count(&answer);
+        match (answer.status, answer.error) {
+            (403, Some("denied" | "rule")) => Knock::Denied(answer.reason.unwrap_or_default()),
+            (429, Some("busy")) => Knock::Busy,
+            // Also where the name is taken, the table is full, or the disk: none of which may show. And where a rule has granted it
+            // this moment: the next CONNECT succeeds.
+            _ => Knock::Waiting(answer.pairing_code.unwrap_or(code)),
+        }
+    }
+}
+
+impl Inner {
+    /// The pairing code of whoever gives this name with this password at door 2, whether there is a request or not.
+    pub(super) fn implicit_code(&self, username: &Username, password: &SecretString) -> PairingCode {
+        let mut context = hmac::Context::with_key(&self.code_key);
+        // No user name holds a NUL.
+        context.update(username.as_str().as_bytes());
+        context.update(&[0]);
+        context.update(password.expose_secret().as_bytes());
+        let mut bytes = [0; 10];
+        for (to, from) in bytes.iter_mut().zip(context.sign().as_ref()) {
+            *to = *from;
+        }
+        PairingCode::from_bytes(bytes)
+    }
+}
+
+/// The key of the codes: the one of the store, or a new one that is put there.
+pub(super) fn code_key(store: &dyn Store) -> Result<hmac::Key, RegistryError> {
+    let name = CODES.to_owned();
+    if let Some(text) = KEYS.get(store, &name)? {
+        let key = unhex(&text).ok_or_else(|| RegistryError::Damaged("the key of the pairing codes is none".into()))?;
+        return Ok(hmac::Key::new(hmac::HMAC_SHA256, &key));
+    }
+    let mut key = [0; 32];
+    getrandom::fill(&mut key)
+        .map_err(|_| RegistryError::Damaged("the operating system gave no random numbers".into()))?;
+    let mut batch = Batch::new();
+    batch.put(&KEYS, &name, &hex(&key))?;
+    store.commit(batch)?;
+    Ok(hmac::Key::new(hmac::HMAC_SHA256, &key))
+}
