@@ -43,7 +43,9 @@
 //! - **It is no way to find out who exists.** A known user with a wrong password is told the very same, with a code that looks like one, after the same
 //!   work. So is a name that is pending with another password, and one for which there is no room: the operator sees what there is.
 //! - A CONNECT of 3.1.1, or one that wants no Reason String, cannot be told a code: `registry grant` needs `--unpaired` then.
-//! - Each such CONNECT counts as a wrong password, of its address and of its name, so a device should try again after 30 seconds, not sooner.
+//! - Each such CONNECT counts as a wrong password, of its address and of its name, so a device should try again after 30 seconds, not sooner; and as eleven
+//!   messages of its address: with the default of `registry.requests_per_minute` five at once, then one in 11 seconds. For many devices behind one
+//!   address raise that, or let them register by a message.
 //! - While the door is shut, or open without `--implicit`, nothing is recorded and the answer is the usual one; a request that is on record stays.
 //! - [Rules](#rules) are asked here too, once the door is open: what one grants, the next CONNECT has. One with `while_locked` does not open this door.
 //! - A CONNECT can hold no nonce: with `registry.require_nonce` this door stays shut.

@@ -337,6 +337,36 @@ def in_cbor(broker, directory):
     client.close()
 
 
+def by_connecting():
+    chapter("a client that can do nothing but connect")
+    broker = Broker()
+    broker.start()
+
+    def connect(name, password, version=V5):
+        client = Client(broker, "lamp", version, name, password, tls=True)
+        code = client.connect()
+        reason = getattr(client.connack_properties, "ReasonString", "") if version == V5 else ""
+        if code == 0:
+            client.close()
+        return code, reason
+
+    equal(connect("lamp-1", STRONG)[0], BAD_CREDENTIALS, "while the door is shut, an unknown name is a wrong one")
+    broker.cli("registry", "unlock", "--for", "4m")
+    equal(connect("lamp-1", STRONG)[0], BAD_CREDENTIALS, "and so it is by an unlock that does not say `--implicit`")
+    broker.cli("registry", "unlock", "--for", "4m", "--implicit")
+    code, reason = connect("lamp-1", STRONG)
+    equal(code, NOT_AUTHORIZED, "then the CONNECT is a request")
+    asked = broker.cli("registry", "show", request_id(broker, "lamp-1"))
+    check("pending" in reason and asked["pairing_code"] in reason, "and is told so, with the pairing code", reason)
+    broker.cli("registry", "grant", asked["id"], "--permission", rule("write", "lamps/${username}"))
+    equal(connect("lamp-1", STRONG)[0], 0, "once it is granted, the same CONNECT succeeds")
+    code, decoy = connect("lamp-1", "not the password of the lamp")
+    equal((code, len(decoy)), (NOT_AUTHORIZED, len(reason)), "whoever guesses is told that it is pending, as if nobody had the name")
+    equal(connect("lamp-2", STRONG, V311)[0], NOT_AUTHORIZED, "a client of 3.1.1 can ask as well")
+    equal(broker.cli("registry", "show", request_id(broker, "lamp-2"))["pairing_shown"], False, "but is told no code")
+    equal(broker.stop(signal.SIGTERM), 0, "that broker stops")
+
+
 def restart(broker, directory):
     chapter("what waits survives a restart")
     waiting = Device(directory, "station-9", ("RSA", "-pkeyopt", "rsa_keygen_bits:2048"))
@@ -590,6 +620,7 @@ def story():
     signatures(broker, directory)
     replacing(broker, device, directory)
     nonces()
+    by_connecting()
     restart(broker, directory)
     equal(broker.stop(signal.SIGINT), 0, "Ctrl-C ends the broker with exit code 0")
     log = broker.log.read_text()
