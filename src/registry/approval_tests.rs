@@ -188,6 +188,43 @@ async fn no_token_and_no_rule_is_a_way_around_two_people() {
 }
 
 #[tokio::test]
+async fn people_who_grant_something_else_than_a_rule_do_not_grant_its_validity() {
+    let life = Duration::from_hours(3650 * 24);
+    let grant = RuleGrant {
+        roles: vec!["observer".parse().unwrap()],
+        permissions: Vec::new(),
+        publish_prefix: None,
+        validity: Some(life),
+        while_locked: true,
+        limit: 9,
+    };
+    let rule = RegistryRule {
+        name: "line3".into(),
+        source: vec!["192.0.2.0/24".parse().unwrap()],
+        listener: None,
+        key: Vec::new(),
+        username: None,
+        action: RuleAction::Grant(grant.clone()),
+    };
+    let stage = Stage::with(Settings { rules: vec![rule], ..settings() });
+    let ((_, ada), (_, bob)) = (person(&stage, "ada"), person(&stage, "bob"));
+    let as_ruled = GrantTerms { roles: grant.roles, ..GrantTerms::default() };
+    for (name, terms, people, ruled) in
+        [("press-1", as_ruled, vec![&bob], true), ("press-2", Stage::terms(), vec![&ada, &bob], false)]
+    {
+        let message = json!({"username": name, "csr": csr(name, &new_key(), &[])});
+        assert_eq!(stage.send(message.clone()).await.status, 202);
+        let id = stage.registry.list(Some(StateFilter::Pending)).await.unwrap()[0].id;
+        for who in people {
+            stage.registry.grant(id, terms.clone(), who.clone()).await.unwrap();
+        }
+        let answer = stage.send(message).await;
+        let end = answer.not_after.unwrap().duration_since(stage.clock.timestamp());
+        assert_eq!(end > jiff::SignedDuration::from_hours(91 * 24), ruled, "{name}: {end:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_replacement_needs_two_as_well() {
     let stage = Stage::with(settings());
     let ((_, ada), (_, bob)) = (person(&stage, "ada"), person(&stage, "bob"));

@@ -100,6 +100,8 @@ impl Inner {
         self.check_grant(&state.core, &request, &terms, actor, now)?;
         let (who, _) = actor.in_audit();
         request.approved = Some(Box::new(Approval { who, by: actor.to_string(), at: now.wall, grant: terms }));
+        // What a rule has said before goes whole, with the life of the certificates that it gives.
+        request.validity = None;
         let told = self.carry_out(state, vec![Change::Put(Box::new(request))], actor, now)?;
         self.metrics.registry_decisions.inc(RegistryDecision::Approved);
         tracing::info!("request {id} was approved by {actor}; another person must say the same");
