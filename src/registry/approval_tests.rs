@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::rules::{grant, rule};
 use super::*;
 use crate::access::{RoleName, User, UserId};
 use crate::audit;
@@ -138,24 +139,9 @@ async fn what_somebody_has_said_counts_as_long_as_they_could_say_it() {
 
 #[tokio::test]
 async fn no_token_and_no_rule_is_a_way_around_two_people() {
-    let source = vec!["192.0.2.0/24".parse().unwrap()];
-    let grant = RuleGrant {
-        roles: vec!["observer".parse().unwrap()],
-        permissions: Vec::new(),
-        publish_prefix: None,
-        validity: None,
-        while_locked: true,
-        limit: 9,
-    };
     let username = Some("ruled-*".to_owned().try_into().unwrap());
-    let rule = RegistryRule {
-        name: "line3".into(),
-        source,
-        listener: None,
-        key: Vec::new(),
-        username,
-        action: RuleAction::Grant(grant),
-    };
+    let action = RuleAction::Grant(RuleGrant { while_locked: true, ..grant() });
+    let rule = RegistryRule { username, ..rule("line3", action) };
     let mut stage = Stage::with(Settings { rules: vec![rule], ..settings() });
     let ((_, ada), (_, bob)) = (person(&stage, "ada"), person(&stage, "bob"));
     let terms = TokenTerms { roles: Stage::terms().roles, ..TokenTerms::default() };
@@ -190,22 +176,8 @@ async fn no_token_and_no_rule_is_a_way_around_two_people() {
 #[tokio::test]
 async fn people_who_grant_something_else_than_a_rule_do_not_grant_its_validity() {
     let life = Duration::from_hours(3650 * 24);
-    let grant = RuleGrant {
-        roles: vec!["observer".parse().unwrap()],
-        permissions: Vec::new(),
-        publish_prefix: None,
-        validity: Some(life),
-        while_locked: true,
-        limit: 9,
-    };
-    let rule = RegistryRule {
-        name: "line3".into(),
-        source: vec!["192.0.2.0/24".parse().unwrap()],
-        listener: None,
-        key: Vec::new(),
-        username: None,
-        action: RuleAction::Grant(grant.clone()),
-    };
+    let grant = RuleGrant { while_locked: true, validity: Some(life), ..grant() };
+    let rule = rule("line3", RuleAction::Grant(grant.clone()));
     let stage = Stage::with(Settings { rules: vec![rule], ..settings() });
     let ((_, ada), (_, bob)) = (person(&stage, "ada"), person(&stage, "bob"));
     let as_ruled = GrantTerms { roles: grant.roles, ..GrantTerms::default() };

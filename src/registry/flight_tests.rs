@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
+use super::rules::{grant, rule};
 use super::*;
-use crate::config::{RegistryRule, RuleAction, RuleGrant};
+use crate::config::{RuleAction, RuleGrant};
 
 const SLOW: Duration = Duration::from_millis(10);
 
@@ -134,22 +135,8 @@ async fn a_poll_during_the_grant_is_answered_after_it() {
 /// What a rule is granting counts towards its limit before it is made, and is given back when it is not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_rule_makes_no_more_users_than_it_may_however_many_ask_at_once() {
-    let grant = RuleGrant {
-        roles: vec!["observer".parse().unwrap()],
-        permissions: Vec::new(),
-        publish_prefix: None,
-        validity: None,
-        while_locked: true,
-        limit: 3,
-    };
-    let rule = RegistryRule {
-        name: "line3".into(),
-        source: vec!["192.0.2.0/24".parse().unwrap()],
-        listener: None,
-        key: Vec::new(),
-        username: None,
-        action: RuleAction::Grant(grant),
-    };
+    let grant = RuleGrant { while_locked: true, limit: 3, ..grant() };
+    let rule = rule("line3", RuleAction::Grant(grant));
     let stage = stage(&Settings { rules: vec![rule], ..Settings::default() });
     stage.store.fail_at(0, Fault::Refused);
     assert_eq!(stage.send(meter(0)).await.status, 500);

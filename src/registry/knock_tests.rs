@@ -1,5 +1,6 @@
 //! Door 2: what is told, what is recorded, and that the one says nothing of the other.
 
+use super::rules::{grant, rule};
 use super::*;
 use crate::access::Username;
 use crate::config::{RegistryRule, RuleAction, RuleGrant};
@@ -164,31 +165,17 @@ async fn no_nonce_no_implicit_door() {
     assert_eq!(refused.kind(), RegistryErrorKind::Invalid);
 }
 
-fn for_everybody_here(name: &str, username: &str, action: RuleAction) -> RegistryRule {
-    RegistryRule {
-        name: name.into(),
-        source: vec!["192.0.2.0/24".parse().unwrap()],
-        listener: None,
-        key: Vec::new(),
-        username: Some(username.to_owned().try_into().unwrap()),
-        action,
-    }
+fn for_names(name: &str, username: &str, action: RuleAction) -> RegistryRule {
+    RegistryRule { username: Some(username.to_owned().try_into().unwrap()), ..rule(name, action) }
 }
 
 /// Rules say nothing of who exists either, and none of them opens this door.
 #[tokio::test]
 async fn rules_decide_behind_this_door_and_do_not_open_it() {
-    let grant = RuleGrant {
-        roles: vec!["observer".parse().unwrap()],
-        permissions: Vec::new(),
-        publish_prefix: None,
-        validity: None,
-        while_locked: true,
-        limit: 9,
-    };
+    let grant = RuleGrant { while_locked: true, ..grant() };
     let rules = vec![
-        for_everybody_here("presses", "press-*", RuleAction::Grant(grant)),
-        for_everybody_here("no-lamps", "lamp-*", RuleAction::Deny { reason: "no lamps".into() }),
+        for_names("presses", "press-*", RuleAction::Grant(grant)),
+        for_names("no-lamps", "lamp-*", RuleAction::Deny { reason: "no lamps".into() }),
     ];
     let rate = RateLimit { burst: 10_000, every: Duration::from_millis(1) };
     let stage = Stage::with(Settings { rules, rate, ..Settings::default() });

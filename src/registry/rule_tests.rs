@@ -11,7 +11,7 @@ use crate::config::{KeyAlgorithm, RegistryRule, RuleAction, RuleGrant};
 use crate::directory::Change;
 use crate::registry::RegistryError;
 
-fn grant() -> RuleGrant {
+pub(super) fn grant() -> RuleGrant {
     RuleGrant {
         roles: vec!["observer".parse().unwrap()],
         permissions: Vec::new(),
@@ -23,7 +23,7 @@ fn grant() -> RuleGrant {
 }
 
 /// For the network of every message of these tests.
-fn rule(name: &str, action: RuleAction) -> RegistryRule {
+pub(super) fn rule(name: &str, action: RuleAction) -> RegistryRule {
     let source = vec!["192.0.2.0/24".parse().unwrap()];
     RegistryRule { name: name.into(), source, listener: None, key: Vec::new(), username: None, action }
 }
