@@ -209,5 +209,8 @@
 //!   all that such an address has for names that never logged in from it. Those that did are spared; a certificate is not concerned.
 //! - Whoever has a thousand addresses has three guesses for a name from each at once, and one an hour from then on: that is the price of locking nobody
 //!   out. The argon2 threads bound them all together, about 55 a second for each worker. Passwords that are drawn, not thought of, do not mind.
+//! - Whoever guesses hundreds of times a second, each time from an address that was never seen, fills the queue of those who were never here: a first login by
+//!   password is then told "server busy" more often than not, and gets in by trying again. Logins from where a user is at home, and those by certificate, do not wait.
 //! - After a restart every password login costs one argon2 hash, about 55 a second for each worker with the defaults. Use certificates for fleets.
-//! - While the registry is open, whoever reaches the listener can put a request on record under any free name.
+//! - While the registry is open, whoever reaches the listener can put a request on record under any free name. Ten addresses that do so without end fill the
+//!   table, and a device that comes then is told 429 until requests lapse or are denied: unlock for a network or for names, or hand out tokens.
