@@ -160,7 +160,7 @@ fn rate(count: usize, time: Duration) -> f64 {
 /// A line of `/proc/self/status`, in MiB.
 fn memory(line: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let found = status.lines().find_map(|it| it.strip_prefix(line)?.split_whitespace().nth(1)?.parse::<u64>().ok());
+    let found = status.lines().find_map(|it| it.strip_prefix(line)?.split_whitespace().next()?.parse::<u64>().ok());
     found.unwrap_or_default() / 1024
 }
 
