@@ -190,6 +190,16 @@ pub enum Context {
     Http,
 }
 
+impl Context {
+    /// The word for it, as in JSON and TOML.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mqtt => "mqtt",
+            Self::Http => "http",
+        }
+    }
+}
+
 /// What a permission allows or denies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -203,6 +213,17 @@ pub enum Operation {
     ReadWrite,
 }
 
+impl Operation {
+    /// The word for it, as in JSON and TOML.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::ReadWrite => "read_write",
+        }
+    }
+}
+
 /// Does a matching rule open or shut?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -212,6 +233,16 @@ pub enum Effect {
     Allow,
     /// Shut; beats every allow.
     Deny,
+}
+
+impl Effect {
+    /// The word for it, as in JSON and TOML.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
 }
 
 /// One rule.

@@ -6,7 +6,7 @@
 use std::fmt::{self, Write as _};
 
 use jiff::Timestamp;
-use portcullis::access::{Auth, Context, Effect, ManagedBy, Operation, Permission, Quota, Rate};
+use portcullis::access::{Auth, ManagedBy, Permission, Quota, Rate};
 use serde::Serialize;
 
 /// Columns with a header, as wide as their widest cell.
@@ -154,19 +154,8 @@ pub(crate) fn quota(quota: &Quota) -> String {
 
 /// A rule on one line: `allow read plant/#`, with its conditions.
 pub(crate) fn permission(permission: &Permission) -> String {
-    let effect = match permission.effect {
-        Effect::Allow => "allow",
-        Effect::Deny => "deny",
-    };
-    let operation = match permission.operation {
-        Operation::Read => "read",
-        Operation::Write => "write",
-        Operation::ReadWrite => "read_write",
-    };
-    let context = match permission.context {
-        Context::Mqtt => "mqtt",
-        Context::Http => "http",
-    };
+    let (effect, context) = (permission.effect.as_str(), permission.context.as_str());
+    let operation = permission.operation.as_str();
     let mut text = format!("{effect} {context} {operation} {}", permission.resource);
     let mut conditions = Vec::new();
     conditions.extend(permission.max_qos.map(|qos| format!("QoS up to {qos}")));

@@ -11,7 +11,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::{Actor, DirectoryError, Subject};
-use crate::access::{Authority, Context, Effect, Operation, Permission, Policy, Quota, Role, RoleName, User, UserId};
+use crate::access::{Authority, Context, Effect, Permission, Policy, Quota, Role, RoleName, User, UserId};
 
 /// What is more than the actor holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,15 +37,7 @@ impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rule(rule) => {
-                let operation = match rule.operation {
-                    Operation::Read => "read",
-                    Operation::Write => "write",
-                    Operation::ReadWrite => "read_write",
-                };
-                let context = match rule.context {
-                    Context::Mqtt => "mqtt",
-                    Context::Http => "http",
-                };
+                let (context, operation) = (rule.context.as_str(), rule.operation.as_str());
                 write!(f, "`{context} {operation} {}` is more than its own permissions cover", rule.resource)
             }
             Self::Admin => f.write_str("the role `admin` is for its holders to give and to administer"),

@@ -261,16 +261,7 @@ pub(super) fn proof(auth: Auth) -> &'static str {
 
 /// A permission as one reads it.
 pub(super) fn show(permission: &Permission) -> String {
-    let effect = match permission.effect {
-        Effect::Allow => "allow",
-        Effect::Deny => "deny",
-    };
-    let operation = match permission.operation {
-        Operation::Read => "read",
-        Operation::Write => "write",
-        Operation::ReadWrite => "read_write",
-    };
-    format!("{effect} {operation} {}", permission.resource)
+    format!("{} {} {}", permission.effect.as_str(), permission.operation.as_str(), permission.resource)
 }
 
 /// Nobody holds more rules than the directory admits.
