@@ -16,23 +16,9 @@ use tempfile::TempDir;
 use crate::{
     certificates::{ANY_TLS, Identity, authority, identity, issue, issue_by, record, request, roots, tls_client},
     client::{Client, Q1, Received, Tls, V5, V311, connect, text_of},
-    harness::{Harness, allow},
+    harness::{Harness, STRICT_LISTENER, TLS_LISTENER, allow},
     https::{self, Https, api},
 };
-
-const LISTENERS: &str = r#"
-[[listener]]
-name = "tls"
-bind = "127.0.0.1:0"
-tls = true
-client_certificate = "optional"
-registration = true
-[[listener]]
-name = "strict"
-bind = "127.0.0.1:0"
-tls = true
-client_certificate = "required"
-"#;
 
 /// A root, a CA below it that the broker gets, and another one below it that it does not get.
 struct Corporation {
@@ -100,7 +86,7 @@ fn with_certificate(harness: &Harness, name: &str, record: CertificateRecord) {
 async fn an_operators_intermediate_serves_devices_that_trust_its_root_alone() {
     let home = TempDir::new().unwrap();
     let corporation = Corporation::at(home.path());
-    let harness = Harness::start_in(home, LISTENERS).await;
+    let harness = Harness::start_in(home, &format!("{TLS_LISTENER}{STRICT_LISTENER}")).await;
     let trust = harness.path().join("root.pem");
 
     let mut device = over_tls(&harness, "tls", &trust, V5, None).await.expect("the chain is shown");
@@ -137,7 +123,7 @@ async fn an_operators_intermediate_serves_devices_that_trust_its_root_alone() {
 async fn another_ca_of_the_same_root_makes_nobody_a_client() {
     let home = TempDir::new().unwrap();
     let corporation = Corporation::at(home.path());
-    let harness = Harness::start_in(home, LISTENERS).await;
+    let harness = Harness::start_in(home, &format!("{TLS_LISTENER}{STRICT_LISTENER}")).await;
     let trust = harness.path().join("root.pem");
 
     let (own, issued) = issue(&harness.path().join("certs"), "pump-7");
@@ -180,7 +166,7 @@ fn without_record(harness: &Harness, name: &str, roles: &[&str]) -> portcullis::
 async fn a_partners_certificates_log_in_under_their_names_and_under_no_other() {
     let home = TempDir::new().unwrap();
     let (partner, lines) = partner(home.path(), "partner-*");
-    let harness = Harness::start_in(home, &format!("{LISTENERS}{lines}")).await;
+    let harness = Harness::start_in(home, &format!("{TLS_LISTENER}{STRICT_LISTENER}{lines}")).await;
     let trust = harness.broker.started().trust_bundle.clone();
     for (name, roles) in [("partner-1", &[][..]), ("partner-2", &[]), ("press-7", &[]), ("partner-root", &["admin"])] {
         without_record(&harness, name, roles);

@@ -21,19 +21,10 @@ use tokio::task;
 use crate::{
     certificates::{ANY_TLS, Identity, issue_until, record, roots, tls_client},
     client::{Client, PATIENCE, Tls, V5, connect},
-    harness::Harness,
+    harness::{Harness, PLAIN_LISTENER, TLS_LISTENER},
 };
 
-const LISTENERS: &str = r#"
-[[listener]]
-name = "plain"
-bind = "127.0.0.1:0"
-[[listener]]
-name = "tls"
-bind = "127.0.0.1:0"
-tls = true
-client_certificate = "optional"
-registration = true
+const CLOSED_LISTENER: &str = r#"
 [[listener]]
 name = "closed"
 bind = "127.0.0.1:0"
@@ -44,7 +35,7 @@ tls = true
 const LONG: Duration = Duration::from_secs(60);
 
 async fn start(config: &str) -> Harness {
-    Harness::start_with_listeners(&format!("{LISTENERS}{config}")).await
+    Harness::start_with_listeners(&format!("{PLAIN_LISTENER}{TLS_LISTENER}{CLOSED_LISTENER}{config}")).await
 }
 
 fn device_at(harness: &Harness, listener: &str, directory: &Path) -> Device {

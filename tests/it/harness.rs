@@ -36,10 +36,30 @@ const MEASURED: &str = "[metrics]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"off
 
 const REST: &str = "[metrics]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n";
 
-const PLAIN: &str = r#"
+/// On loopback, without TLS.
+pub(crate) const PLAIN_LISTENER: &str = r#"
 [[listener]]
 name = "plain"
 bind = "127.0.0.1:0"
+"#;
+
+/// Over TLS, with a client certificate or without; devices enrol here.
+pub(crate) const TLS_LISTENER: &str = r#"
+[[listener]]
+name = "tls"
+bind = "127.0.0.1:0"
+tls = true
+client_certificate = "optional"
+registration = true
+"#;
+
+/// Over TLS, with a client certificate.
+pub(crate) const STRICT_LISTENER: &str = r#"
+[[listener]]
+name = "strict"
+bind = "127.0.0.1:0"
+tls = true
+client_certificate = "required"
 "#;
 
 pub(crate) struct Harness {
@@ -50,7 +70,7 @@ pub(crate) struct Harness {
 impl Harness {
     /// A broker with one plaintext listener, `plain`, and the user [`TESTER`].
     pub(crate) async fn start(config: &str) -> Self {
-        Self::start_with_listeners(&format!("{PLAIN}{config}")).await
+        Self::start_with_listeners(&format!("{PLAIN_LISTENER}{config}")).await
     }
 
     /// As [`Harness::start`], with the listeners that `config` names.
@@ -65,7 +85,7 @@ impl Harness {
 
     /// As [`Harness::start`], by another clock.
     pub(crate) async fn start_by(clock: impl Clock + 'static, config: &str) -> Self {
-        Self::start_with_clock(TempDir::new().unwrap(), &format!("{PLAIN}{config}"), Arc::new(clock)).await
+        Self::start_with_clock(TempDir::new().unwrap(), &format!("{PLAIN_LISTENER}{config}"), Arc::new(clock)).await
     }
 
     /// As [`Harness::start`], by a clock that the test moves.
@@ -75,18 +95,19 @@ impl Harness {
 
     /// As [`Harness::start`], with a metrics endpoint.
     pub(crate) async fn start_measured(directory: TempDir) -> Self {
-        Self::start_as(directory, &format!("{IN_MEMORY}{COMMON}{MEASURED}{PLAIN}"), Arc::new(SystemClock)).await
+        Self::start_as(directory, &format!("{IN_MEMORY}{COMMON}{MEASURED}{PLAIN_LISTENER}"), Arc::new(SystemClock))
+            .await
     }
 
     /// As [`Harness::start`], with the REST API and metrics; `config` goes on in the section `[admin]`.
     pub(crate) async fn start_rest(config: &str) -> Self {
-        let text = format!("{IN_MEMORY}{COMMON}{REST}{config}\n{PLAIN}");
+        let text = format!("{IN_MEMORY}{COMMON}{REST}{config}\n{PLAIN_LISTENER}");
         Self::start_as(TempDir::new().unwrap(), &text, Arc::new(SystemClock)).await
     }
 
     /// As [`Harness::start`], with users that another start in the same directory finds again.
     pub(crate) async fn start_on_disk(directory: TempDir) -> Self {
-        let text = format!("{ON_DISK}{COMMON}{UNMEASURED}{PLAIN}");
+        let text = format!("{ON_DISK}{COMMON}{UNMEASURED}{PLAIN_LISTENER}");
         Self::start_as(directory, &text, Arc::new(SystemClock)).await
     }
 

@@ -21,18 +21,9 @@ use serde_json::{Value, json};
 use crate::{
     certificates::{ANY_TLS, Identity, identity, request, roots, tls_client},
     client::{Client, PATIENCE, Q1, Received, Tls, V5, connect, text_of, topic_of},
-    harness::Harness,
+    harness::{Harness, TLS_LISTENER},
     https::Https,
 };
-
-const LISTENERS: &str = r#"
-[[listener]]
-name = "tls"
-bind = "127.0.0.1:0"
-tls = true
-client_certificate = "optional"
-registration = true
-"#;
 
 /// A device with what it has on its disk: a certificate, and the roots that it trusts.
 struct Device {
@@ -48,7 +39,7 @@ struct Fleet {
 
 impl Fleet {
     async fn new() -> Self {
-        let harness = Harness::start_rest(LISTENERS).await;
+        let harness = Harness::start_rest(TLS_LISTENER).await;
         harness.user_with("operator", |user| user.roles = vec!["admin".parse().unwrap()]);
         harness.user_with("clerk", |user| {
             user.permissions = vec![portcullis::access::Permission::allow(

@@ -26,28 +26,11 @@ use crate::{
         ANY_TLS, Identity, identity, issue, issue_elsewhere, issue_until, record, request, roots, tls_client,
     },
     client::{BOTH, Client, PATIENCE, Q0, Q1, Received, Tls, V5, V311, connect, publish, text_of, topic_of},
-    harness::{Harness, allow, allow_read, as_user},
+    harness::{Harness, PLAIN_LISTENER, STRICT_LISTENER, TLS_LISTENER, allow, allow_read, as_user},
 };
 
-const LISTENERS: &str = r#"
-[[listener]]
-name = "plain"
-bind = "127.0.0.1:0"
-[[listener]]
-name = "tls"
-bind = "127.0.0.1:0"
-tls = true
-client_certificate = "optional"
-registration = true
-[[listener]]
-name = "strict"
-bind = "127.0.0.1:0"
-tls = true
-client_certificate = "required"
-"#;
-
 async fn start(config: &str) -> Harness {
-    Harness::start_with_listeners(&format!("{LISTENERS}{config}")).await
+    Harness::start_with_listeners(&format!("{PLAIN_LISTENER}{TLS_LISTENER}{STRICT_LISTENER}{config}")).await
 }
 
 fn trusting(harness: &Harness) -> RootCertStore {
