@@ -164,7 +164,7 @@ pub struct Registry {
     pub unlock_for: Duration,
     /// When a pending request lapses, 1 minute to 30 days.
     pub pending_ttl: Duration,
-    /// Pending requests in all, 1 to 1,000,000.
+    /// Pending requests in all, 1 to 1,000,000. The last tenth is for networks (/16; /32 for IPv6) that hold less than a hundredth of it.
     pub max_pending: usize,
     /// Pending requests of one source address (/64 for IPv6), 1 to 1,000,000.
     pub max_pending_per_source: usize,

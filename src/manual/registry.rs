@@ -388,5 +388,7 @@
 //!
 //! At most `registry.max_pending` requests are pending, `registry.max_pending_per_source` of them from one source address. When there
 //! is no room, a new request displaces the oldest one of its own source that was silent for a minute and whose device is not
-//! connected, or is answered with 429; it never displaces one of somebody else. A source may do `registry.requests_per_minute` operations;
+//! connected, or is answered with 429; it never displaces one of somebody else. The last tenth of `registry.max_pending` is for
+//! networks (/16; /32 for IPv6) that hold less than a hundredth of it, so a flood out of one provider's addresses leaves room for
+//! devices that are elsewhere. A source may do `registry.requests_per_minute` operations;
 //! a wrong password for a name on record, and a token that is not good, count as eleven.

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::answer::Answer;
 use super::commit::{Asker, Inner, POLL, Plan, REQUESTS, Shared};
-use super::core::{Ask, Claims, Core, Drawn, Facts, Limits, Refused, Step, Verdict, is_orphan};
+use super::core::{Ask, Bounds, Claims, Core, Drawn, Facts, Limits, Refused, Step, Verdict, is_orphan};
 use super::knock;
 use super::lock::{Lock, UnlockTerms};
 use super::message::{RegisterMessage, parse_question};
@@ -80,8 +80,7 @@ impl Registry {
             .map_err(|_| RegistryError::Damaged("the operating system gave no random numbers".into()))?;
         let limits = Limits {
             pending_ttl: settings.pending_ttl,
-            max_pending: settings.max_pending,
-            max_pending_per_source: settings.max_pending_per_source,
+            pending: Bounds { all: settings.max_pending, of_source: settings.max_pending_per_source },
             denied_for: settings.denied_for,
             silence: POLL * 2,
             require_nonce: settings.require_nonce,

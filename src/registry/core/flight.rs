@@ -5,12 +5,11 @@
 //! held twice, and no bound counts less than what is held. Never: a change of the table.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::Hash;
 
 use super::super::nonce::NonceId;
 use super::super::request::{Request, State};
 use super::super::token::TokenId;
-use super::{Change, Core};
+use super::{Change, Core, one_less};
 use crate::access::Username;
 use crate::authn::Source;
 
@@ -87,14 +86,9 @@ impl Claims {
 }
 
 impl Flights {
-    /// Requests that are being recorded.
-    pub(super) fn inserts(&self) -> usize {
-        self.places.values().sum()
-    }
-
-    /// Those of one source.
-    pub(super) fn inserts_of(&self, source: Source) -> usize {
-        self.places.get(&source).copied().unwrap_or_default()
+    /// Requests that are being recorded, by their sources.
+    pub(super) fn inserts(&self) -> &HashMap<Source, usize> {
+        &self.places
     }
 
     /// Users that this rule is making.
@@ -199,15 +193,6 @@ impl Core {
         }
         if claims.admitted && !written && *unlock == flights.unlocks {
             self.lock.give_back();
-        }
-    }
-}
-
-fn one_less<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            counts.remove(key);
         }
     }
 }
