@@ -30,7 +30,7 @@ pub(super) async fn measure() -> Result<(), Failure> {
         let bench = Bench::open(durability, Settings { rules: vec![rule()], ..unlimited(1) })?;
         println!("    4 KiB written and synced beside it: {:.2?}", synced(bench.home.path())?);
         tell("granted by a rule, signed and collected", &at_once(DEVICES, send(&bench, &messages, 201)).await?);
-        let bench = Bench::open(durability, unlimited(DEVICES + 1))?;
+        let bench = Bench::open(durability, unlimited(DEVICES * 2))?;
         by_operator(&bench, &messages).await?;
     }
     Ok(())

@@ -34,7 +34,7 @@ fn record(number: usize, (not_before, not_after): (Timestamp, Timestamp)) -> Cer
         revoked_at: None,
         reason: None,
         comment: None,
-        issuer: None,
+        issuer: Some("the one before".into()),
         replaces: None,
     }
 }

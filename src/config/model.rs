@@ -511,6 +511,16 @@ impl PartialEq for ConfiguredPassword {
 }
 
 impl Config {
+    /// What the listener of the REST API is called, which has no section of its own.
+    pub(crate) fn api_listener(&self) -> Option<&'static str> {
+        self.admin.bind.map(|_| "admin")
+    }
+
+    /// Every listener by name, with that of the REST API.
+    pub(crate) fn listener_names(&self) -> impl Iterator<Item = &str> {
+        self.listeners.iter().map(|listener| listener.name.as_str()).chain(self.api_listener())
+    }
+
     /// What an empty file in `base_dir` means.
     ///
     /// ```

@@ -355,7 +355,7 @@
 //! |---|---|---|
 //! | 400 | `invalid` | as for `register`; `common_name`: the CSR is for another name; `certificate`, `signature`, `no_proof`: in grace, below |
 //! | 401 | `refused` | `not_authenticated`: a registration session without `certificate` |
-//! | 403 | `denied` | `not_admitted`: the user's `auth` admits no certificates; `no_certificate`: the session was made by password; `revoked`, `superseded`, `disabled`, `expired`, `configured` (defined in broker.toml), `certificate_unknown`, `grace_over` |
+//! | 403 | `denied` | `not_admitted`: the user's `auth` admits no certificates; `no_certificate`: the session was made by password; `revoked`, `superseded`, `disabled`, `expired`, `foreign` (pinned, and issued elsewhere), `configured` (defined in broker.toml), `certificate_unknown`, `grace_over` |
 //! | 409 | `conflict` | `key_in_use` (by another user, or pending), `key_revoked`, `still_valid` |
 //! | 422 | `refused` | the nonce, as for `register` |
 //! | 429 | `refused` | `rate`, `busy`, `too_many_certificates`, with `retry_after` |

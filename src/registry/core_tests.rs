@@ -412,7 +412,7 @@ impl Simulation {
             revoked_at: None,
             reason: None,
             comment: None,
-            issuer: None,
+            issuer: Some("ca".into()),
             replaces: None,
         }));
         self.world.0.insert(user, Arc::new(new.into_user(user, ManagedBy::Registry)));

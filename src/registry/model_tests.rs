@@ -101,6 +101,7 @@ impl Broker {
             renew_grace: seconds(reference::GRACE),
             require_nonce: model.require_nonce,
             approvals: 1,
+            listeners: Vec::new(),
             rules: Vec::new(),
             rate: RateLimit { burst: 100_000, every: Duration::from_micros(1) },
         };

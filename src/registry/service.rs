@@ -499,6 +499,13 @@ impl Registry {
                     "a CONNECT can hold no nonce: with `registry.require_nonce` an unlock cannot be `implicit`",
                 ));
             }
+            let known = &inner.settings.listeners;
+            if let Some(listener) = terms.listener.as_ref().filter(|it| !known.is_empty() && !known.contains(it)) {
+                return Err(RegistryError::ListenerUnknown {
+                    listener: listener.chars().take(64).collect(),
+                    known: known.clone(),
+                });
+            }
             let now = inner.now();
             let mut state = inner.state.lock();
             if !state.core.unlock(terms, inner.settings.unlock_for, now) {

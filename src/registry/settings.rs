@@ -43,6 +43,8 @@ pub struct Settings {
     pub approvals: u8,
     /// What is decided without a person. Default nothing.
     pub rules: Vec<RegistryRule>,
+    /// Names that an unlock can be limited to. Default none: then it can be to any.
+    pub listeners: Vec<String>,
     /// Messages of one source. Default 60 at once, then one in a second.
     pub rate: RateLimit,
 }
@@ -60,6 +62,7 @@ impl Default for Settings {
             require_nonce: false,
             approvals: 1,
             rules: Vec::new(),
+            listeners: Vec::new(),
             rate: RateLimit { burst: 60, every: Duration::from_secs(1) },
         }
     }

@@ -378,6 +378,19 @@ async fn a_token_is_listed_until_its_time_is_over_and_then_forgotten() {
 }
 
 #[tokio::test]
+async fn a_token_ends_with_the_identities_that_it_would_make() {
+    let stage = Stage::new();
+    let end = stage.clock.timestamp().checked_add(Duration::from_mins(10)).unwrap();
+    let terms = TokenTerms { duration: Some(3600), expires_at: Some(end), uses: Some(2), ..terms() };
+    let (token, id) = make(&stage, terms).await;
+    assert_eq!(show(&stage, id).await.until, end);
+    assert_eq!(stage.send(claim("press-1", &new_key(), &token)).await.status, 201);
+    stage.clock.advance(Duration::from_mins(10));
+    assert!(no_good(&stage.send(claim("press-2", &new_key(), &token)).await));
+    assert!(user(&stage, "press-2").is_none());
+}
+
+#[tokio::test]
 async fn a_token_does_not_stand_in_for_a_nonce_or_a_strong_password() {
     let stage = Stage::with(Settings { require_nonce: true, ..Settings::default() });
     let (secret, id) = make(&stage, terms()).await;

@@ -238,12 +238,7 @@ impl Core {
         }
         changes.extend(by_lock.then_some(Change::Admitted));
         if let Some((rule, grant)) = rule {
-            let terms = GrantTerms {
-                roles: grant.roles.clone(),
-                permissions: grant.permissions.clone(),
-                publish_prefix: grant.publish_prefix.clone(),
-                ..GrantTerms::default()
-            };
+            let terms = GrantTerms::from(grant);
             let by = Grantor::Rule(rule.name.clone());
             return Step::Grant(changes, Box::new(Granting { request, terms, by }));
         }

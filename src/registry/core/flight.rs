@@ -55,11 +55,6 @@ impl Claims {
         Self { names: HashSet::from([name.clone()]), keys, ..Self::default() }
     }
 
-    /// On a token.
-    pub(in crate::registry) fn on_token(token: TokenId) -> Self {
-        Self { tokens: BTreeSet::from([token]), ..Self::default() }
-    }
-
     /// And on the name and the key of a request.
     pub(in crate::registry) fn and_request(mut self, request: &Request) -> Self {
         self.touch(request);
