@@ -32,7 +32,7 @@ fn params(common_names: &[&str]) -> CertificateParams {
     params
 }
 
-fn peer(params: CertificateParams) -> PeerCertificate {
+fn peer(params: &CertificateParams) -> PeerCertificate {
     PeerCertificate::from_der(params.self_signed(&KeyPair::generate().unwrap()).unwrap().der()).unwrap()
 }
 
@@ -40,7 +40,7 @@ fn peer(params: CertificateParams) -> PeerCertificate {
 fn named(names: &[SanType]) -> Result<String, NamingError> {
     let mut params = params(&[]);
     params.subject_alt_names = names.to_vec();
-    peer(params).username(&by_uri()).map(|name| name.to_string())
+    peer(&params).username(&by_uri()).map(|name| name.to_string())
 }
 
 /// With an extension of these bytes.
@@ -207,13 +207,13 @@ fn what_the_subject_says_does_not_count_where_the_uri_does_and_the_other_way_rou
     for subject in [&[][..], &["victim1"], &["victim1", "admin"], &["\0"], &[""]] {
         let mut params = params(subject);
         params.subject_alt_names = vec![uri("spiffe://plant.example/device/pump-7")];
-        assert_eq!(peer(params).username(&by_uri()).unwrap().as_str(), "pump-7");
+        assert_eq!(peer(&params).username(&by_uri()).unwrap().as_str(), "pump-7");
     }
     let mut both = params(&["pump-7"]);
     both.subject_alt_names = vec![uri("spiffe://plant.example/device/victim1")];
-    assert_eq!(peer(both).username(&Naming::CommonName).unwrap().as_str(), "pump-7");
+    assert_eq!(peer(&both).username(&Naming::CommonName).unwrap().as_str(), "pump-7");
     // Never the common name for want of a URI.
-    assert_eq!(peer(params(&["pump-7"])).username(&by_uri()), Err(NamingError::NoUri));
+    assert_eq!(peer(&params(&["pump-7"])).username(&by_uri()), Err(NamingError::NoUri));
 }
 
 #[test]

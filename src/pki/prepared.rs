@@ -458,7 +458,7 @@ mod tests {
         assert_eq!(signed(&plain, &asked_for), differs("alternative names"));
         let renamed = |it: &mut PreparedCertificate| it.subject = Subject::Client("press-8".parse().unwrap(), None);
         assert_eq!(signed(&plain, &renamed), differs("subject"));
-        let later = |it: &mut PreparedCertificate| it.not_after = it.not_after + Duration::from_secs(1);
+        let later = |it: &mut PreparedCertificate| it.not_after += Duration::from_secs(1);
         assert_eq!(signed(&plain, &later), differs("validity"));
         assert_eq!(signed(&plain, &|it| it.serial = SerialNumber([7; 16])), differs("serial number"));
         assert_eq!(signed(&plain, &|it| it.tbs.push(0)), differs("structure"));
