@@ -369,7 +369,7 @@ async fn the_registry() {
         ),
         ("registry list".to_owned(), vec![ok(&json!({ "items": [replacing()] }))]),
         (format!("registry grant {id}"), vec![ok(&replaced())]),
-        ("registry grant pump-7".to_owned(), vec![ok(&json!({ "items": [request()] })), ok(&granted())]),
+        ("registry grant station-7".to_owned(), vec![ok(&json!({ "items": [request()] })), ok(&granted())]),
         ("registry grant pump-8".to_owned(), vec![ok(&json!({ "items": [request()] }))]),
         ("registry grant pump/8".to_owned(), vec![]),
         (format!("registry deny {id} --reason 'not ours' --comment 'ticket 7'"), vec![ok(&denied())]),

@@ -240,9 +240,10 @@ async fn the_first_word_of_a_token_that_is_revoked_is_taken_back() {
 async fn the_first_word_of_a_rule_counts_while_broker_toml_says_the_same() {
     let line3 =
         |roles: &[RoleName]| vec![rule("line3", RuleAction::Grant(RuleGrant { roles: roles.to_vec(), ..grant() }))];
-    let sensor = Stage::terms().roles;
-    for (now, granted) in [(line3(&sensor), true), (line3(&[]), false), (Vec::new(), false)] {
-        let mut stage = Stage::with(Settings { rules: line3(&sensor), ..settings() });
+    // Built in: rules name roles that are there at a start.
+    let observer = grant().roles;
+    for (now, granted) in [(line3(&observer), true), (line3(&[]), false), (Vec::new(), false)] {
+        let mut stage = Stage::with(Settings { rules: line3(&observer), ..settings() });
         let (_, bob) = person(&stage, "bob");
         stage.unlock().await;
         let message = json!({"username": "press-1", "csr": csr("press-1", &new_key(), &[])});
@@ -251,7 +252,8 @@ async fn the_first_word_of_a_rule_counts_while_broker_toml_says_the_same() {
         assert!(stage.registry.show(id).await.unwrap().approved.is_some());
         stage.settings.rules = now;
         stage.restart();
-        let view = stage.registry.grant(id, Stage::terms(), bob).await.unwrap();
+        let terms = GrantTerms { roles: observer.clone(), ..GrantTerms::default() };
+        let view = stage.registry.grant(id, terms, bob).await.unwrap();
         assert_eq!(matches!(view.state, State::Granted { .. }), granted);
         assert_eq!(made(&stage, "press-1"), granted);
     }
