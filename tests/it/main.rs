@@ -36,6 +36,7 @@ mod harness;
 mod https;
 mod identity;
 mod metrics;
+mod naming;
 mod publish;
 mod quota;
 mod rehash;
