@@ -216,7 +216,9 @@ async fn a_request_that_was_denied_stays_denied() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_who_show_a_token_for_one_at_once_one_is_granted() {
-    let stage = Stage::new();
+    let rate = RateLimit { burst: 10_000, every: Duration::from_millis(1) };
+    // So slow that all of them come while the first one is written.
+    let stage = Stage::on(FaultyStore::slow(Duration::from_millis(20)), Settings { rate, ..Settings::default() });
     let (secret, id) = make(&stage, terms()).await;
     let asks: Vec<_> = (0..8)
         .map(|number| {
