@@ -107,7 +107,7 @@ fn rules(of: usize) -> Vec<RegistryRule> {
     RULES[of].iter().enumerate().map(rule).collect()
 }
 
-fn permissions(rights: &Rights) -> Vec<Permission> {
+fn permissions(rights: Rights) -> Vec<Permission> {
     let routes =
         [(rights.tokens, "/api/client-registry/tokens/#"), (rights.requests, "/api/client-registry/requests/#")];
     let routes = routes.into_iter().filter(|(may, _)| *may);
@@ -430,10 +430,10 @@ impl Broker {
                 self.directory.delete_user(id, Expected::Any, &Actor::System).unwrap();
             }
             (Some(id), Some(rights)) => self.edit(id, move |user| {
-                (user.enabled, user.permissions) = (rights.enabled, permissions(&rights));
+                (user.enabled, user.permissions) = (rights.enabled, permissions(rights));
             }),
             (None, Some(rights)) => {
-                let new = NewUser { permissions: permissions(&rights), ..NewUser::named(Self::person(person)) };
+                let new = NewUser { permissions: permissions(rights), ..NewUser::named(Self::person(person)) };
                 let user = self.directory.create_user(new, &Actor::System).unwrap();
                 self.edit(user.id, move |user| user.enabled = rights.enabled);
                 self.people.push((person, user.id));

@@ -6,7 +6,7 @@
 use serde_json::json;
 
 use super::broker::{Broker, end, name, number, pool, roles, start};
-use super::reference::{Expect, Identity, Model, Picture, RequestSeen, Revoked, Terms, UserSeen};
+use super::reference::{DoorSeen, Expect, Identity, Model, Picture, RequestSeen, Revoked, Terms, UserSeen};
 use super::*;
 use crate::access::{RevocationReason, RoleName};
 use crate::audit;
@@ -119,7 +119,11 @@ impl Broker {
         let mut tokens: Vec<_> = tokens.iter().map(|it| (token(it.id).unwrap(), it.used)).collect();
         tokens.sort_unstable();
         let status = self.registry.status().await.unwrap();
-        let door = (!status.locked).then_some(status.remaining);
+        let door = match status.remaining {
+            _ if status.locked => DoorSeen::Locked,
+            None => DoorSeen::Open,
+            Some(left) => DoorSeen::Counted(left),
+        };
         Picture { requests, users, open, pending: status.pending - of_nobody, tokens, door }
     }
 

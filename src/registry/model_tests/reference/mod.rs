@@ -248,7 +248,10 @@ impl Model {
             users,
             open,
             tokens: self.tokens.iter().filter(|it| self.now < it.until).map(|it| (it.number, it.used)).collect(),
-            door: self.unlock.as_ref().map(|it| it.left),
+            door: match &self.unlock {
+                None => DoorSeen::Locked,
+                Some(it) => it.left.map_or(DoorSeen::Open, DoorSeen::Counted),
+            },
         }
     }
 

@@ -45,6 +45,7 @@ pub(in super::super) enum Who {
 
 /// What a user of the broker may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a right of its own")]
 pub(in super::super) struct Rights {
     pub(in super::super) enabled: bool,
     /// May write to the route of tokens.
@@ -257,6 +258,15 @@ pub(in super::super) struct UserSeen {
     pub(in super::super) certificates: Certificates,
 }
 
+/// How the door stands.
+#[derive(Debug, PartialEq, Eq)]
+pub(in super::super) enum DoorSeen {
+    Locked,
+    Open,
+    /// To so many more.
+    Counted(u32),
+}
+
 /// All that operators may see, sorted.
 #[derive(Debug, PartialEq, Eq)]
 pub(in super::super) struct Picture {
@@ -267,6 +277,5 @@ pub(in super::super) struct Picture {
     pub(in super::super) pending: usize,
     /// Number and uses of each token whose time is not over.
     pub(in super::super) tokens: Vec<(usize, u32)>,
-    /// `None`: locked. How many it still admits, where that is counted.
-    pub(in super::super) door: Option<Option<u32>>,
+    pub(in super::super) door: DoorSeen,
 }
