@@ -99,8 +99,6 @@ impl Inner {
         let lasts = terms.duration.map_or(LASTS, Duration::from_secs);
         let until = now.wall.checked_add(lasts).ok().filter(|_| !lasts.is_zero() && lasts <= MAX_LASTS);
         let until = until.ok_or(RegistryError::Invalid("a token lasts from 1 second to 366 days"))?;
-        // What it gives would be over at once.
-        let until = terms.expires_at.map_or(until, |end| until.min(end));
         let uses = terms.uses.unwrap_or(1);
         if !(1..=MAX_USES).contains(&uses) {
             return Err(RegistryError::Invalid("a token is good for 1 to 100,000 devices"));
@@ -108,6 +106,8 @@ impl Inner {
         if terms.expires_at.is_some_and(|at| at <= now.wall) {
             return Err(RegistryError::Invalid("`expires_at` must lie in the future"));
         }
+        // Later it could only make users whose time is over.
+        let until = terms.expires_at.map_or(until, |end| until.min(end));
         if [terms.roles.len(), terms.permissions.len(), terms.source.len()].iter().any(|count| *count > MAX_ENTRIES) {
             return Err(RegistryError::Invalid("a token has at most 32 roles, 32 permissions and 32 networks"));
         }
