@@ -101,8 +101,13 @@ impl Harness {
 
     /// As [`Harness::start`], with the REST API and metrics; `config` goes on in the section `[admin]`.
     pub(crate) async fn start_rest(config: &str) -> Self {
+        Self::start_rest_in(TempDir::new().unwrap(), config).await
+    }
+
+    /// As [`Harness::start_rest`], in a directory with the files that `config` refers to.
+    pub(crate) async fn start_rest_in(directory: TempDir, config: &str) -> Self {
         let text = format!("{IN_MEMORY}{COMMON}{REST}{config}\n{PLAIN_LISTENER}");
-        Self::start_as(TempDir::new().unwrap(), &text, Arc::new(SystemClock)).await
+        Self::start_as(directory, &text, Arc::new(SystemClock)).await
     }
 
     /// As [`Harness::start`], with users that another start in the same directory finds again.
