@@ -29,7 +29,14 @@
 //! A client that gives no username, no password and no certificate gets a registration session where the listener says
 //! `registration = true` (possible on TLS listeners and on loopback). It may publish to the operations below and subscribe
 //! to their answers. It has no Will, no retained message and no persistent session; its packets are at most 16 KiB, and
-//! after `registry.session_lifetime` it gets DISCONNECT 0xA0.
+//! after `registry.session_lifetime` it gets DISCONNECT 0xA0. So does one that has sent no `register`, `renew` or `challenge` within 30 seconds; once it
+//! has, it may wait for its decision.
+//!
+//! There are at most 1,000 of them, 50 from one address (/64 for IPv6). When all are taken, one gives way to whoever comes, and gets DISCONNECT 0x89:
+//! of the network (/24, /48 for IPv6) that holds most, and there of the address that holds most, the one that has asked for nothing for longest;
+//! where nobody holds more than whoever comes, any that has asked for nothing for a minute. Its request stays on record: the device connects again, and
+//! polls. If there is none either, the CONNECT is refused with 0x89 (3.1.1: 3). So whoever would keep all others out needs a thousand addresses in as
+//! many networks, and must ask with each of them once a minute. Devices that can speak HTTPS are not concerned: that door has connections of its own.
 //!
 //! Users may use the same operations, on every listener; no rule is needed for them. What a user sends over a listener without TLS, a password for
 //! another device included, can be read on the way, as the password that it has logged in with: `config check` warns about such a listener.
