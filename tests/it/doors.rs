@@ -23,7 +23,8 @@ async fn ask(client: &mut Client, operation: &str, message: &Value) -> Value {
     serde_json::from_str(text_of(&client.expect_publish().await)).unwrap()
 }
 
-const GUESTS: &str = r#"
+/// A listener for guests.
+pub(crate) const GUESTS: &str = r#"
 [[listener]]
 name = "open"
 bind = "127.0.0.1:0"

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use crate::{
     certificates::{ANY_TLS, Identity, identity, request, roots, tls_client},
     client::{Client, PATIENCE, Q1, Received, Tls, V5, connect, text_of, topic_of},
+    doors::GUESTS,
     harness::{Harness, TLS_LISTENER},
     https::Https,
 };
@@ -298,7 +299,7 @@ async fn a_device_is_told_in_time_that_its_certificate_should_be_renewed() {
     late.subscribe(INVITE, Q1).await;
     clock.advance(Duration::from_mins(10));
     assert_eq!(invited(&mut late).await, certificate);
-    // Who listens late is told at once. A certificate that is on record no more is not worth a word.
+    // Who listens late is told at once.
     let mut deaf = fleet.connected(&device).await;
     clock.advance(Duration::from_mins(10));
     deaf.ping().await;
@@ -309,15 +310,6 @@ async fn a_device_is_told_in_time_that_its_certificate_should_be_renewed() {
 /// A fleet moves to the new CA in minutes, not when its certificates come of age. A guest is told nothing: see `a_guest_has_no_registry`.
 #[tokio::test]
 async fn whose_certificate_is_of_the_former_ca_is_invited_at_once() {
-    const GUESTS: &str = r#"
-[[listener]]
-name = "open"
-bind = "127.0.0.1:0"
-anonymous = "guest"
-[[user]]
-username = "guest"
-auth = "none"
-"#;
     let clock = ManualClock::new(SystemClock.timestamp());
     let fleet = Fleet::by(clock.clone(), GUESTS).await;
     let mut device = fleet.enrol("pump-1").await;
