@@ -222,5 +222,6 @@
 //! - After a restart every password login costs one argon2 hash, about 55 a second for each worker with the defaults. Use certificates for fleets.
 //! - Whoever has a thousand addresses, each in a network of its own, and asks the registry with each of them every minute keeps other strangers from the
 //!   registration sessions of MQTT while that goes on, renewal in grace with them. Users and enrolment over HTTPS are not concerned.
-//! - While the registry is open, whoever reaches the listener can put a request on record under any free name. Ten addresses that do so without end fill the
-//!   table, and a device that comes then is told 429 until requests lapse or are denied: unlock for a network or for names, or hand out tokens.
+//! - While the registry is open, whoever reaches the listener can put a request on record under any free name. A hundred addresses fill nine tenths of the
+//!   table; the last tenth is for networks (/16; /32 for IPv6) that are not among them. Whoever has addresses in a hundred networks fills that too, and a
+//!   device that comes then is told 429 until requests lapse or are denied: unlock for a network or for names, or hand out tokens.

@@ -4,18 +4,12 @@
 //! one has to. Never: more sessions than the bounds admit; one that gives way to a source or a network that holds as many. Pure but
 //! for its lock.
 
-use std::{
-    cmp::Reverse,
-    collections::HashMap,
-    hash::Hash,
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-};
+use std::{cmp::Reverse, collections::HashMap, hash::Hash, net::IpAddr, sync::Arc};
 
 use parking_lot::Mutex;
 
 use crate::{
-    authn::Source,
+    authn::{Neighbourhood, Source},
     clock::{Duration, Instant},
 };
 
@@ -39,7 +33,7 @@ pub(crate) struct Registrations {
 struct Open {
     sessions: HashMap<u64, Held>,
     by_source: HashMap<Source, usize>,
-    by_network: HashMap<Network, usize>,
+    by_network: HashMap<Neighbourhood, usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,24 +41,6 @@ struct Held {
     source: Source,
     /// When it last asked for something, or else came.
     asked: Instant,
-}
-
-/// What one party can easily have to itself: a /24, or a /48 of IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Network {
-    V4(Ipv4Addr),
-    V6(u64),
-    Local,
-}
-
-impl From<Source> for Network {
-    fn from(source: Source) -> Self {
-        match source {
-            Source::V4(address) => Self::V4(Ipv4Addr::from_bits(address.to_bits() & !0xff)),
-            Source::V6(network) => Self::V6(network >> 16),
-            Source::Local => Self::Local,
-        }
-    }
 }
 
 /// A place; given back when dropped.
@@ -140,11 +116,11 @@ impl Open {
         let network = greediest(&self.by_network)
             .filter(|(_, theirs)| more(*theirs, count(&self.by_network, source.into())))
             .map_or_else(|| source.into(), |(network, _)| network);
-        let of_network = self.sessions.iter().filter(|(_, held)| Network::from(held.source) == network);
+        let of_network = self.sessions.iter().filter(|(_, held)| Neighbourhood::from(held.source) == network);
         let greedy = of_network
             .map(|(connection, held)| (count(&self.by_source, held.source), Reverse(held.asked), *connection))
             .max();
-        let elsewhere = network != Network::from(source);
+        let elsewhere = network != Neighbourhood::from(source);
         match greedy.filter(|(theirs, ..)| elsewhere || more(*theirs, count(&self.by_source, source))) {
             Some((.., connection)) => Some(connection),
             None => self.silent(now, |_| true),
