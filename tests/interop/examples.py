@@ -62,6 +62,7 @@ def enrol(broker, name, command):
     check("granted" in log.read_text(), "says so", log.read_text())
     key, certificate = place / f"{name}.key", place / f"{name}.pem"
     equal(oct(key.stat().st_mode & 0o777), "0o600", "keeps its key to itself")
+    equal(oct(certificate.stat().st_mode & 0o777), "0o600", "and its certificate")
     login = ["mosquitto_pub", "-h", "localhost", "-p", broker.tls, "--cafile", broker.ca, "--cert", certificate,
              "--key", key, "-V", "5", "-q", "1", "-m", "1"]
     equal(run(*login, "-t", f"plant/{name}/speed", expect=None).returncode, 0, "publishes where it may")

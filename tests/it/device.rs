@@ -21,7 +21,7 @@ use tokio::task;
 use crate::{
     certificates::{ANY_TLS, Identity, issue_until, record, roots, tls_client},
     client::{Client, PATIENCE, Tls, V5, connect},
-    harness::{Harness, PLAIN_LISTENER, TLS_LISTENER},
+    harness::{Harness, PLAIN_LISTENER, TESTER, TLS_LISTENER},
 };
 
 const CLOSED_LISTENER: &str = r#"
@@ -137,8 +137,6 @@ async fn a_device_enrols_and_its_files_are_good_for_a_login() {
     );
     assert_eq!(steps, ["locked"]);
     let key = fs::read(device.files().key()).unwrap();
-    assert_eq!(fs::metadata(device.files().key()).unwrap().permissions().mode() & 0o777, 0o600);
-
     unlock(&harness).await;
     let waiting = task::spawn(enrolled(device.clone().with_context(serde_json::json!({ "model": "P100" })), LONG));
     let asked = request(&harness).await;
@@ -148,6 +146,10 @@ async fn a_device_enrols_and_its_files_are_good_for_a_login() {
     let not_after = outcome.unwrap();
     assert_eq!(steps, ["pending", "granted"]);
     assert_eq!(fs::read(device.files().key()).unwrap(), key, "the key of the first attempt");
+    let files = device.files();
+    for (file, mode) in [(files.key(), 0o600), (files.certificate(), 0o600), (files.trust(), 0o644)] {
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, mode, "{}", file.display());
+    }
 
     // A second start has nothing to do, and a lost certificate is collected again.
     let (outcome, steps) = enrolled(device.clone(), LONG).await;
@@ -194,7 +196,18 @@ async fn a_device_speaks_to_nobody_but_its_broker() {
     let device = Device::new(address.parse().unwrap(), &trust, files).unwrap();
     let (outcome, _) = enrolled(device, LONG).await;
     let error = outcome.unwrap_err();
-    assert!(matches!(&error, DeviceError::Connection(why) if why.contains("trust bundle")), "{error}");
+    assert!(
+        matches!(&error, DeviceError::Untrusted(why) if why.contains("of no CA that this device trusts")),
+        "{error}"
+    );
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "nothing was asked: no key is kept");
+    let named = format!("mqtts://127.0.0.2:{}", harness.address("tls").port());
+    let device = device_at(&harness, "tls", directory.path());
+    let trust = fs::read(&harness.broker.started().trust_bundle).unwrap();
+    let device = Device::new(named.parse().unwrap(), &trust, device.files().clone()).unwrap();
+    if let Err(DeviceError::Untrusted(why)) = enrolled(device, Duration::ZERO).await.0 {
+        assert!(why.contains("is not one for `127.0.0.2`"), "{why}");
+    }
 
     // A listener that admits no strangers.
     let (outcome, _) = enrolled(device_at(&harness, "closed", directory.path()), LONG).await;
@@ -207,6 +220,29 @@ async fn a_device_speaks_to_nobody_but_its_broker() {
         )
         .is_err()
     );
+}
+
+/// A name that nobody can have leaves nothing behind, and a key that was there stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_refused_leaves_no_key_behind() {
+    let harness = start("").await;
+    unlock(&harness).await;
+    let directory = TempDir::new().unwrap();
+    let address = format!("mqtts://localhost:{}", harness.address("tls").port());
+    let trust = fs::read(&harness.broker.started().trust_bundle).unwrap();
+    for (name, status) in [("admin", 400), (TESTER, 409)] {
+        let files = Credentials::new(directory.path(), name.parse().unwrap());
+        let device = Device::new(address.parse().unwrap(), &trust, files).unwrap();
+        let (outcome, _) = enrolled(device, LONG).await;
+        assert!(matches!(&outcome, Err(DeviceError::Refused { status: it, .. }) if *it == status), "{outcome:?}");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "{name}");
+    }
+    let files = Credentials::new(directory.path(), "admin".parse().unwrap());
+    let text = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    fs::write(files.key(), &text).unwrap();
+    let device = Device::new(address.parse().unwrap(), &trust, files.clone()).unwrap();
+    assert!(enrolled(device, LONG).await.0.is_err());
+    assert_eq!(fs::read_to_string(files.key()).unwrap(), text);
 }
 
 fn records(harness: &Harness) -> Vec<CertificateRecord> {

@@ -34,6 +34,7 @@ mod foreign;
 mod harness;
 mod https;
 mod identity;
+mod keep;
 mod metrics;
 mod publish;
 mod quota;
