@@ -9,7 +9,7 @@ use std::{
 };
 
 use portcullis::{
-    access::{Auth, RevocationReason},
+    access::{Auth, CertificateRecord, RevocationReason},
     device::{Credentials, Device},
     directory::Actor,
     pki::pem,
@@ -113,8 +113,8 @@ async fn token(harness: &Harness) -> String {
 }
 
 /// Puts a certificate that was made by hand on the record and on the disk.
-fn equip(harness: &Harness, files: &Credentials, identity: &Identity) {
-    let record = record(identity);
+fn equip(harness: &Harness, files: &Credentials, identity: &Identity, issuer: Option<&str>) {
+    let record = CertificateRecord { issuer: issuer.map(str::to_owned), ..record(identity) };
     harness.user_with("pump-7", |user| {
         user.auth = Auth::Certificate;
         user.password_hash = None;
@@ -124,7 +124,7 @@ fn equip(harness: &Harness, files: &Credentials, identity: &Identity) {
     fs::write(files.certificate(), pem("CERTIFICATE", &identity.chain[0])).unwrap();
 }
 
-/// The name of a CA in a file.
+/// How many certificates are in a file.
 fn anchors(path: &Path) -> usize {
     fs::read_to_string(path).unwrap_or_default().matches("-----BEGIN CERTIFICATE-----").count()
 }
@@ -221,12 +221,12 @@ async fn a_kept_device_lives_through_a_change_of_the_ca() {
             break identity;
         }
     };
-    equip(&harness, &files, &identity);
+    let old = Https::to(&harness).await.get("operator", "/api/ca").await.body["key_identifier"].clone();
+    equip(&harness, &files, &identity, old.as_str());
 
     let mut kept = Kept::start(&harness, directory.path(), &[]);
     kept.until("connected").await;
     assert_eq!(anchors(&files.trust()), 1);
-    let old = Https::to(&harness).await.get("operator", "/api/ca").await.body["key_identifier"].clone();
     let rotated = Https::to(&harness).await.call("operator", "POST", "/api/ca/rotate", &json!({})).await;
     assert_eq!(rotated.status.as_u16(), 200, "{}", rotated.body);
     eventually("the new root is pushed to the device", || anchors(&files.trust()) == 2).await;
@@ -300,7 +300,7 @@ async fn a_kept_device_enrols_renews_when_it_is_due_and_stops_on_a_signal() {
     let trust = harness.broker.started().trust_bundle.display().to_string();
     let aged = issue_until(&harness.path().join("certs"), "pump-7", jiff::Timestamp::now() + LONG * 60);
     let files = files(directory.path());
-    equip(&harness, &files, &aged);
+    equip(&harness, &files, &aged, None);
     let mut kept = Kept::start(&harness, directory.path(), &["--ca", &trust]);
     kept.until("enrolled").await;
     kept.until("renewed").await;
@@ -328,7 +328,7 @@ async fn a_kept_device_that_is_turned_down_or_revoked_says_so_and_ends() {
     let trust = harness.broker.started().trust_bundle.display().to_string();
     let directory = TempDir::new().unwrap();
     let identity = issue_now(&harness.path().join("certs"), "pump-7", Duration::from_hours(1));
-    equip(&harness, &files(directory.path()), &identity);
+    equip(&harness, &files(directory.path()), &identity, None);
     let mut kept = Kept::start(&harness, directory.path(), &["--ca", &trust]);
     kept.until("connected").await;
     let user = harness.users().policy().user_named(&"pump-7".parse().unwrap()).unwrap().id;
@@ -352,7 +352,7 @@ async fn a_kept_device_outlives_somebody_who_is_not_its_broker() {
     let elsewhere = start("").await;
     let directory = TempDir::new().unwrap();
     let identity = issue_now(&harness.path().join("certs"), "pump-7", Duration::from_hours(1));
-    equip(&harness, &files(directory.path()), &identity);
+    equip(&harness, &files(directory.path()), &identity, None);
     let trust = directory.path().join("ca.pem");
     // The operator's file names another broker; what it says is read again for each connection.
     fs::copy(&elsewhere.broker.started().trust_bundle, &trust).unwrap();
