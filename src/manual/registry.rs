@@ -276,7 +276,7 @@
 //!   name is [open to a new key](#replacing) the token is not looked at. A request that is pending already stays so: its fields are those of the
 //!   first message.
 //!
-//! A token lasts a day, or `--for` up to 366 days, and is forgotten then; a revoked one at once. The users that it has made stay. At most 10,000 tokens
+//! A token lasts a day, or `--for` up to 366 days, never longer than the identities that it makes (`--expires`), and is forgotten then; a revoked one at once. The users that it has made stay. At most 10,000 tokens
 //! are on record, each for at most 100,000 devices, with at most 32 roles, permissions and networks.
 //!
 //! # Rules

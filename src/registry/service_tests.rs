@@ -11,7 +11,7 @@ mod approvals;
 mod flight;
 #[path = "knock_tests.rs"]
 mod knock;
-#[path = "model_tests.rs"]
+#[path = "model_tests/mod.rs"]
 mod model;
 #[path = "nonce_tests.rs"]
 mod nonce;

@@ -149,7 +149,7 @@ impl Core {
         // A rule needs the door open, but for those that say so; what it grants is a new identity, never that of somebody.
         let mut by_lock = replaces.is_none() && token.is_none();
         let unlocked = by_lock && self.lock.admits(ask.source, ask.listener, ask.username, ask.door, now);
-        let rule = if by_lock && ask.rules { self.granted_by(ask, unlocked) } else { None };
+        let rule = if by_lock && ask.rules { self.granted_by(ask, unlocked, &changes) } else { None };
         if by_lock && !unlocked && rule.is_none() {
             return refuse(changes, Refused::Locked);
         }
