@@ -125,7 +125,7 @@ impl OperatorsOptions {
     }
 }
 
-/// See [`DeviceGroup`].
+/// What the device does.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeviceCommand {
     /// Make a key where there is none, ask for a certificate, show the pairing code, and wait for the decision

@@ -19,8 +19,8 @@ use tempfile::TempDir;
 use tokio::task;
 
 use crate::{
-    certificates::{ANY_TLS, Identity, issue_until, record, roots, tls_client},
-    client::{Client, PATIENCE, Tls, V5, connect},
+    certificates::{ANY_TLS, Identity, issue_until, record, request as request_for, roots, tls_client},
+    client::{Client, PATIENCE, Q1, Tls, V5, connect, text_of},
     harness::{Harness, PLAIN_LISTENER, TESTER, TLS_LISTENER},
 };
 
@@ -159,10 +159,7 @@ async fn a_device_enrols_and_its_files_are_good_for_a_login() {
     assert_eq!((outcome.unwrap(), steps), (not_after, vec!["granted".to_owned()]));
 
     // Somebody else's TLS library takes the files as they are.
-    let chain = pem(&fs::read(device.files().certificate()).unwrap());
-    let identity =
-        Identity { chain: chain.into_iter().map(Into::into).collect(), key: pem(&key).remove(0).try_into().unwrap() };
-    let config = tls_client(roots(&device.files().trust()), ANY_TLS, Some(identity));
+    let config = tls_client(roots(&device.files().trust()), ANY_TLS, Some(held(device.files())));
     let mut client = Client::over(Tls::connect(harness.address("tls"), config).await.unwrap(), V5);
     let connack = client.connect(&connect(V5, "app")).await;
     assert!(!connack.reason_code.is_error(), "{connack:?}");
@@ -275,6 +272,40 @@ async fn a_renewal_takes_the_place_of_the_old_pair_which_is_retired() {
     };
     tokio::time::timeout(PATIENCE, retired).await.expect("the old certificate is retired");
     assert_eq!(enrolled(device, LONG).await.1, ["enrolled"]);
+}
+
+/// The device asked to renew and lost its power before the answer: it asks the very same again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_whose_answer_was_lost_is_asked_again_and_gets_the_same_certificate() {
+    let harness = start("").await;
+    let directory = TempDir::new().unwrap();
+    let (secret, _) = harness.handle().registry().create_token(TokenTerms::default(), Actor::System).await.unwrap();
+    let device = device_at(&harness, "tls", directory.path()).with_token(secret);
+    enrolled(device.clone(), LONG).await.0.unwrap();
+    let files = device.files().clone();
+
+    let (key, csr) = request_for("pump-7");
+    let config = tls_client(roots(&files.trust()), ANY_TLS, Some(held(&files)));
+    let mut client = Client::over(Tls::connect(harness.address("tls"), config).await.unwrap(), V5);
+    assert!(!client.connect(&connect(V5, "cut-off")).await.reason_code.is_error());
+    client.subscribe("$registry/renew/response", Q1).await;
+    client.publish("$registry/renew", &serde_json::json!({ "csr": csr }).to_string(), Q1).await;
+    let answer: serde_json::Value = serde_json::from_str(text_of(&client.expect_publish().await)).unwrap();
+    assert_eq!(answer["status"], 201, "{answer}");
+    fs::write(directory.path().join("pump-7.key.new"), key.serialize_pem()).unwrap();
+    fs::write(directory.path().join("pump-7.csr.new"), csr).unwrap();
+
+    task::spawn_blocking(move || device.renew(LONG, &mut |_| ())).await.unwrap().unwrap();
+    let kept = fs::read_to_string(files.certificate()).unwrap();
+    assert!(kept.starts_with(answer["certificate"].as_str().unwrap()), "the certificate of the lost answer");
+    assert_eq!(records(&harness).len(), 2, "no other was issued");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "key, certificate and bundle");
+}
+
+/// What the device shows to others.
+pub(crate) fn held(files: &Credentials) -> Identity {
+    let chain = pem(&fs::read(files.certificate()).unwrap()).into_iter().map(Into::into).collect();
+    Identity { chain, key: pem(&fs::read(files.key()).unwrap()).remove(0).try_into().unwrap() }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
@@ -23,6 +23,7 @@ use tokio::{sync::mpsc, task, time::timeout};
 use crate::{
     certificates::{ANY_TLS, Identity, authority, issue_now, issue_until, parameters, record, roots, tls_client},
     client::{Client, PATIENCE, Tls, V5, connect},
+    device::held,
     harness::{Harness, PLAIN_LISTENER, TLS_LISTENER},
     https::Https,
 };
@@ -138,18 +139,6 @@ async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// The certificate that the device shows to others.
-fn identity_of(files: &Credentials) -> Identity {
-    let der = |path: PathBuf| -> Vec<Vec<u8>> {
-        let text = fs::read(path).unwrap();
-        x509_parser::pem::Pem::iter_from_buffer(&text).map(|block| block.unwrap().contents).collect()
-    };
-    Identity {
-        chain: der(files.certificate()).into_iter().map(Into::into).collect(),
-        key: der(files.key()).remove(0).try_into().unwrap(),
-    }
-}
-
 /// A broker whose own certificate is the operator's, of a CA that issues nothing else; and that CA.
 async fn start_with_foreign_certificate() -> (Harness, String) {
     let directory = TempDir::new().unwrap();
@@ -248,7 +237,7 @@ async fn a_kept_device_lives_through_a_change_of_the_ca() {
     let new_root = fs::read_to_string(&harness.broker.started().trust_bundle).unwrap();
     assert!(!new_root.contains(&old_root));
     let take_over = || async {
-        let config = tls_client(roots(&harness.broker.started().trust_bundle), ANY_TLS, Some(identity_of(&files)));
+        let config = tls_client(roots(&harness.broker.started().trust_bundle), ANY_TLS, Some(held(&files)));
         Tls::connect(harness.address("tls"), config).await
     };
     let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -305,7 +294,7 @@ async fn a_kept_device_enrols_renews_when_it_is_due_and_stops_on_a_signal() {
     kept.until("enrolled").await;
     kept.until("renewed").await;
     kept.until("connected").await;
-    assert_ne!(identity_of(&files).chain, aged.chain);
+    assert_ne!(held(&files).chain, aged.chain);
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "key, certificate and bundle");
 }
 
@@ -342,7 +331,7 @@ async fn a_kept_device_that_is_turned_down_or_revoked_says_so_and_ends() {
     let (status, words) = kept.end().await;
     assert_eq!(status.code(), Some(1), "{words}");
     assert!(words.contains("the broker refuses the connection") && words.contains("revoked"), "{words}");
-    assert_eq!(identity_of(&files(directory.path())).chain, identity.chain, "what it has stays");
+    assert_eq!(held(&files(directory.path())).chain, identity.chain, "what it has stays");
 }
 
 /// Somebody else answers at the broker's address, and then the broker again.
