@@ -10,7 +10,7 @@ use parking_lot::MutexGuard;
 use uuid::Uuid;
 
 use super::Now;
-use super::approval::{Approval, Meeting};
+use super::approval::{Approval, Meeting, Voice, same_grant};
 use super::commit::{Inner, Plan, Shared};
 use super::core::{Change, Claims, Core, Granting, Grantor, Refused, Verdict, replaced_user};
 use super::operator::{DenyTerms, GrantTerms, RegistryError};
@@ -19,6 +19,7 @@ use super::token::TokenFault;
 use crate::access::{CertificateRecord, ManagedBy, User, UserId};
 use crate::audit::{self, Note, UserRef, Word};
 use crate::clock::Duration;
+use crate::config::RuleAction;
 use crate::directory::{self, Actor, Expected, NewUser};
 use crate::metrics::RegistryDecision;
 use crate::pki::{IssuedCertificate, PreparedCertificate, Signer as _, VerifiedCsr};
@@ -142,11 +143,15 @@ impl Inner {
         let Some(first) = &request.approved else { return false };
         let actor = Actor::from(&first.who);
         let id = request.id.to_string();
-        // A token speaks for its author, who may make tokens.
-        let route: &[&str] = if request.token.is_some() && first.by.starts_with("token ") {
-            &["tokens"]
-        } else {
-            &["requests", &id, "grant"]
+        let route: &[&str] = match first.voice() {
+            // It speaks for its author, who may make tokens. With a token that is revoked its word is taken back.
+            Voice::Token => &["tokens"],
+            Voice::Person => &["requests", &id, "grant"],
+            Voice::Rule(name) if !self.rule_says(name, &first.grant) => {
+                tracing::info!("the approval of request {id} by {} stands no more: broker.toml has another", first.by);
+                return false;
+            }
+            Voice::Rule(_) => &[],
         };
         let stands =
             self.may_decide(&actor, route).and_then(|()| self.check_grant(core, request, &first.grant, &actor, now));
@@ -154,6 +159,14 @@ impl Inner {
             tracing::info!("the approval of request {id} by {} stands no more: {error}", first.by);
         }
         stands.is_ok()
+    }
+
+    /// Would the rule of this name still grant that?
+    fn rule_says(&self, name: &str, grant: &GrantTerms) -> bool {
+        self.settings.rules.iter().any(|rule| match &rule.action {
+            RuleAction::Grant(says) => rule.name == name && same_grant(&GrantTerms::from(says), grant),
+            RuleAction::Deny { .. } => false,
+        })
     }
 
     /// Tells a decision to everybody who waits for it.
