@@ -31,7 +31,7 @@ use super::{
     departures::{self, Depart},
     link::{self, HIGH_WATER, Link},
     listener::Listener,
-    login::{Admitted, Standing},
+    login::{Admitted, Standing, no_room},
     registry::{self, Mouth},
     sessions::{Gate, SessionCell, UserPlace},
     transport::{Readable, Transport},
@@ -497,7 +497,9 @@ impl Connection {
 
     /// Puts the session's questions to the registry, each in a task of its own.
     fn ask_registry(&mut self) {
+        let now = self.server.clock.instant();
         for request in self.link.requests.drain(..) {
+            self.admitted.asks(request.operation, now);
             let busy = self.open_requests.fetch_add(1, Ordering::Relaxed) >= OPEN_REQUESTS;
             let asker = registry::Asker {
                 server: Arc::clone(&self.server),
@@ -561,6 +563,9 @@ impl Drop for Connection {
 
 /// What the client may do at this moment, if that admits the CONNECT and its Will.
 fn rules_of_now(server: &Server, admitted: &Admitted, connect: &Connect) -> Result<Standing, Rejection> {
+    if !admitted.has_room() {
+        return Err(no_room());
+    }
     let policy = server.directory.policy();
     let now = (server.clock.instant(), server.clock.timestamp());
     let standing = admitted.standing(None, &policy, now).ok_or(Rejection {
@@ -648,6 +653,8 @@ fn connection_end(reason: CloseReason) -> ConnectionEnd {
         CloseReason::PublishFailed(_) => ConnectionEnd::Other,
         CloseReason::Ended(cause) => match cause {
             EndCause::ConnectionLost => ConnectionEnd::Lost,
+            // Of a registration session, for somebody else.
+            EndCause::Kicked(ReasonCode::ServerBusy) => ConnectionEnd::Other,
             EndCause::TakenOver => ConnectionEnd::TakenOver,
             EndCause::Shutdown => ConnectionEnd::ShuttingDown,
             EndCause::Kicked(ReasonCode::AdministrativeAction) | EndCause::Purged(ReasonCode::AdministrativeAction) => {

@@ -112,6 +112,14 @@ impl RegistryOperation {
         }
     }
 
+    /// Is it what somebody without an identity comes for?
+    pub fn enrols(self) -> bool {
+        match self {
+            Self::Challenge | Self::Register | Self::Renew => true,
+            Self::Whoami | Self::Ca => false,
+        }
+    }
+
     /// The operation that a message to `topic` asks for.
     pub fn of(topic: &TopicName) -> Option<Self> {
         let word = topic.as_str().strip_prefix("$registry/")?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::grants::Request;
 use super::inbound::{Arrival, Due};
-use super::machine::is_answer_topic;
+use super::machine::{Phase, is_answer_topic};
 use super::permit::Permit;
 use super::{
     Action, CloseReason, Context, DeniedPublish, Message, Output, Owner, PublishTicket, Publisher, RefusalCause,
@@ -173,6 +173,11 @@ impl Session {
         if let Some(packet_id) = publish.packet_id {
             self.inbound.take(packet_id, publish.qos, Some(ReasonCode::Success));
             self.flush_acknowledgements();
+        }
+        if let Phase::Attached(connection) = &mut self.phase
+            && operation.enrols()
+        {
+            connection.ask_by = None;
         }
         let PublishProperties { response_topic, correlation_data, content_type, .. } =
             publish.properties.map(|properties| *properties).unwrap_or_default();

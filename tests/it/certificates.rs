@@ -87,6 +87,13 @@ pub(crate) fn issue_until(certs: &Path, common_name: &str, end: Timestamp) -> Id
     sign(parameters(common_name), end, &stolen(certs))
 }
 
+/// A client certificate of the broker's CA, made now and good so long.
+pub(crate) fn issue_now(certs: &Path, common_name: &str, life: Duration) -> Identity {
+    let mut leaf = parameters(common_name);
+    leaf.not_before = std::time::SystemTime::now().into();
+    signed(leaf, Timestamp::now() + life, &stolen(certs))
+}
+
 /// A client certificate of the broker's CA with this subject: its key is in the wrong hands.
 pub(crate) fn forge(certs: &Path, subject: DistinguishedName) -> Identity {
     let mut leaf = CertificateParams::default();
@@ -132,9 +139,13 @@ pub(crate) fn authority(
 }
 
 fn sign(mut leaf: CertificateParams, end: Timestamp, issuer: &rcgen::Issuer<'_, KeyPair>) -> Identity {
+    leaf.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    signed(leaf, end, issuer)
+}
+
+fn signed(mut leaf: CertificateParams, end: Timestamp, issuer: &rcgen::Issuer<'_, KeyPair>) -> Identity {
     let key = KeyPair::generate().unwrap();
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    leaf.not_before = rcgen::date_time_ymd(2020, 1, 1);
     leaf.not_after = (std::time::UNIX_EPOCH + Duration::from_secs(end.as_second().try_into().unwrap())).into();
     let certificate = leaf.signed_by(&key, issuer).unwrap();
     identity(certificate.der(), &key)
