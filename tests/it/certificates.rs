@@ -65,6 +65,13 @@ pub(crate) fn record(identity: &Identity) -> CertificateRecord {
     }
 }
 
+/// The same for one of the broker's CA, which that CA renews.
+pub(crate) fn record_of(certs: &Path, identity: &Identity) -> CertificateRecord {
+    let (certificate, key) = (certs.join("ca.pem"), certs.join("ca.key"));
+    let ca = CertificateAuthority::load(&CaFiles::plain(&certificate, &key), Timestamp::now()).unwrap();
+    CertificateRecord { issuer: Some(ca.issuer().id()), ..record(identity) }
+}
+
 /// A client certificate of the broker's CA, as the registry would make it; it is on nobody's record.
 pub(crate) fn issue(certs: &Path, common_name: &str) -> (Identity, IssuedCertificate) {
     let (key, csr) = request(common_name);

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio::task;
 
 use crate::{
-    certificates::{ANY_TLS, Identity, issue_until, record, request as request_for, roots, tls_client},
+    certificates::{ANY_TLS, Identity, issue_until, record_of, request as request_for, roots, tls_client},
     client::{Client, PATIENCE, Q1, Tls, V5, connect, text_of},
     harness::{Harness, PLAIN_LISTENER, TESTER, TLS_LISTENER},
 };
@@ -313,7 +313,7 @@ async fn a_certificate_that_has_lapsed_is_renewed_by_its_key() {
     let harness = start("").await;
     let end = jiff::Timestamp::now() - Duration::from_hours(1);
     let lapsed = issue_until(&harness.path().join("certs"), "pump-7", end);
-    let record = record(&lapsed);
+    let record = record_of(&harness.path().join("certs"), &lapsed);
     let user = harness.user_with("pump-7", |user| {
         user.auth = Auth::Certificate;
         user.password_hash = None;

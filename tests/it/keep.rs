@@ -9,7 +9,7 @@ use std::{
 };
 
 use portcullis::{
-    access::{Auth, CertificateRecord, RevocationReason},
+    access::{Auth, RevocationReason},
     device::{Credentials, Device},
     directory::Actor,
     pki::pem,
@@ -21,7 +21,9 @@ use tempfile::TempDir;
 use tokio::{sync::mpsc, task, time::timeout};
 
 use crate::{
-    certificates::{ANY_TLS, Identity, authority, issue_now, issue_until, parameters, record, roots, tls_client},
+    certificates::{
+        ANY_TLS, Identity, authority, issue_now, issue_until, parameters, record, record_of, roots, tls_client,
+    },
     client::{Client, PATIENCE, Tls, V5, connect},
     device::held,
     harness::{Harness, PLAIN_LISTENER, TLS_LISTENER},
@@ -114,8 +116,8 @@ async fn token(harness: &Harness) -> String {
 }
 
 /// Puts a certificate that was made by hand on the record and on the disk.
-fn equip(harness: &Harness, files: &Credentials, identity: &Identity, issuer: Option<&str>) {
-    let record = CertificateRecord { issuer: issuer.map(str::to_owned), ..record(identity) };
+fn equip(harness: &Harness, files: &Credentials, identity: &Identity) {
+    let record = record_of(&harness.path().join("certs"), identity);
     harness.user_with("pump-7", |user| {
         user.auth = Auth::Certificate;
         user.password_hash = None;
@@ -211,7 +213,7 @@ async fn a_kept_device_lives_through_a_change_of_the_ca() {
         }
     };
     let old = Https::to(&harness).await.get("operator", "/api/ca").await.body["key_identifier"].clone();
-    equip(&harness, &files, &identity, old.as_str());
+    equip(&harness, &files, &identity);
 
     let mut kept = Kept::start(&harness, directory.path(), &[]);
     kept.until("connected").await;
@@ -289,7 +291,7 @@ async fn a_kept_device_enrols_renews_when_it_is_due_and_stops_on_a_signal() {
     let trust = harness.broker.started().trust_bundle.display().to_string();
     let aged = issue_until(&harness.path().join("certs"), "pump-7", jiff::Timestamp::now() + LONG * 60);
     let files = files(directory.path());
-    equip(&harness, &files, &aged, None);
+    equip(&harness, &files, &aged);
     let mut kept = Kept::start(&harness, directory.path(), &["--ca", &trust]);
     kept.until("enrolled").await;
     kept.until("renewed").await;
@@ -317,7 +319,7 @@ async fn a_kept_device_that_is_turned_down_or_revoked_says_so_and_ends() {
     let trust = harness.broker.started().trust_bundle.display().to_string();
     let directory = TempDir::new().unwrap();
     let identity = issue_now(&harness.path().join("certs"), "pump-7", Duration::from_hours(1));
-    equip(&harness, &files(directory.path()), &identity, None);
+    equip(&harness, &files(directory.path()), &identity);
     let mut kept = Kept::start(&harness, directory.path(), &["--ca", &trust]);
     kept.until("connected").await;
     let user = harness.users().policy().user_named(&"pump-7".parse().unwrap()).unwrap().id;
@@ -341,7 +343,7 @@ async fn a_kept_device_outlives_somebody_who_is_not_its_broker() {
     let elsewhere = start("").await;
     let directory = TempDir::new().unwrap();
     let identity = issue_now(&harness.path().join("certs"), "pump-7", Duration::from_hours(1));
-    equip(&harness, &files(directory.path()), &identity, None);
+    equip(&harness, &files(directory.path()), &identity);
     let trust = directory.path().join("ca.pem");
     // The operator's file names another broker; what it says is read again for each connection.
     fs::copy(&elsewhere.broker.started().trust_bundle, &trust).unwrap();
