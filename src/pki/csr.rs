@@ -312,6 +312,29 @@ mod tests {
         assert!(VerifiedCsr::from_der(&named(DnValue::PrintableString("press-7".try_into().unwrap()))).is_ok());
     }
 
+    /// RFC 2985 5.4.1: a single value. Neither the first nor the last of two is it, whichever a reader would take.
+    #[test]
+    fn of_two_challenge_passwords_neither_counts() {
+        let key = KeyPair::generate().unwrap();
+        let challenge = |texts: &[&str]| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name = DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, "press-7");
+            let attributes = texts.iter().map(|text| {
+                let value = der::element(0x0c, &[text.as_bytes()]);
+                rcgen::Attribute { oid: &[1, 2, 840, 113_549, 1, 9, 7], values: der::element(0x31, &[&value]) }
+            });
+            let request = params.serialize_request_with_attributes(&key, attributes.collect()).unwrap();
+            VerifiedCsr::from_der(request.der()).unwrap().challenge_password().map(str::to_owned)
+        };
+        assert_eq!(challenge(&[]), None);
+        assert_eq!(challenge(&["one"]).as_deref(), Some("one"));
+        for two in [["one", "two"], ["two", "one"], ["one", "one"]] {
+            assert_eq!(challenge(&two), None, "{two:?}");
+        }
+        assert_eq!(challenge(&["one", "two", "three"]), None);
+    }
+
     #[test]
     fn texts_that_are_not_one_request_are_refused() {
         let good = include_str!("testdata/p256.csr.pem");

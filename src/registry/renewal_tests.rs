@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::access::{RevocationReason, User};
+use crate::access::{CertificateRecord, RevocationReason, User};
 use crate::registry::core::MAX_ON_RECORD;
 
 const LIFE: Duration = Duration::from_hours(90 * 24);
@@ -188,6 +188,26 @@ async fn a_key_that_was_revoked_is_not_renewed_by_another_certificate_of_its_use
     assert_eq!((refused.status, refused.error), (409, Some("key_revoked")));
     let caller = Device::with(&answer, device.user);
     assert_eq!(renew(&stage, &message("press-1", &new_key()), Some(&caller)).await.error, Some("revoked"));
+}
+
+/// As `user pin` puts it on record: there is no request that holds the key.
+#[tokio::test]
+async fn the_key_of_a_user_that_no_request_made_is_refused_to_another_one() {
+    let stage = Stage::new();
+    let device = Device::granted(&stage, "press-1").await;
+    let key = new_key();
+    let new = message("press-1", &key);
+    let fingerprint = VerifiedCsr::from_pem(csr("press-1", &key, &[]).as_bytes()).unwrap().key().fingerprint();
+    let mut pinned = NewUser::named("pinned".parse().unwrap());
+    let record = user(&stage, &device).certificates[0].clone();
+    let (serial, key) = ("01".into(), Some(fingerprint));
+    pinned.certificates.push(CertificateRecord { serial, fingerprint: "aa".into(), key, issuer: None, ..record });
+    let pinned = stage.directory.create_user(pinned, &Actor::System).unwrap();
+    let refused = renew(&stage, &new, Some(&device.caller())).await;
+    assert_eq!((refused.status, refused.error), (409, Some("key_in_use")));
+    assert_eq!(user(&stage, &device).certificates.len(), 1, "nothing was issued");
+    stage.directory.delete_user(pinned.id, Expected::Any, &Actor::System).unwrap();
+    assert_eq!(renew(&stage, &new, Some(&device.caller())).await.status, 201, "nothing else was wrong with it");
 }
 
 #[tokio::test]

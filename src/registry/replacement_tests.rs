@@ -155,6 +155,21 @@ async fn an_opening_ends_by_itself_and_can_be_cancelled_with_what_came_in() {
 }
 
 #[tokio::test]
+async fn an_opening_admits_nobody_after_its_time_whether_the_clock_has_ticked_or_not() {
+    for (seconds, status) in [(59, 202), (60, 423)] {
+        let mut stage = Stage::new();
+        granted(&stage).await;
+        open(&stage, ReplaceTerms { duration: Some(60), ..ReplaceTerms::default() }).await;
+        stage.clock.advance(Duration::from_secs(seconds));
+        // As it was made, and as the store holds it.
+        let new = new_key();
+        assert_eq!(stage.send(message(&new)).await.status, status, "after {seconds} seconds");
+        stage.restart();
+        assert_eq!(stage.send(message(&new)).await.status, status, "after {seconds} seconds and a restart");
+    }
+}
+
+#[tokio::test]
 async fn what_waits_for_a_user_that_is_gone_or_renamed_takes_no_name() {
     for renamed in [false, true] {
         let stage = Stage::new();
@@ -211,6 +226,30 @@ async fn nobody_replaces_a_user_who_holds_more_than_they_do() {
     let stranger = Actor::User { id: stranger.id, username: stranger.username.clone(), from: None };
     assert_eq!(open_as(stranger.clone()).await.unwrap_err().kind(), RegistryErrorKind::Forbidden);
     assert!(stage.registry.cancel_replacement(NAME.parse().unwrap(), stranger).await.is_err());
+}
+
+/// To hold what a user holds is not enough: to give its name away is a right of its own.
+#[tokio::test]
+async fn nobody_opens_a_name_without_the_right_to_though_they_hold_all_that_its_user_holds() {
+    let stage = Stage::new();
+    granted(&stage).await;
+    let mut peer = NewUser::named("peer".parse().unwrap());
+    peer.permissions = vec![
+        Permission::allow(Context::Mqtt, Operation::Write, "plant/#"),
+        Permission::allow(Context::Http, Operation::Write, "/api/client-registry/replacements/press-2"),
+    ];
+    let peer = stage.directory.create_user(peer, &Actor::System).unwrap();
+    let actor = Actor::User { id: peer.id, username: peer.username.clone(), from: None };
+    let open_as = || stage.registry.replace(NAME.parse().unwrap(), ReplaceTerms::default(), actor.clone());
+    let error = open_as().await.unwrap_err();
+    assert!(matches!(error, RegistryError::NotAllowed(_)), "{error}");
+    assert_eq!(error.kind(), RegistryErrorKind::Forbidden);
+    assert!(stage.registry.replacements().await.unwrap().is_empty());
+    assert_eq!(stage.send(message(&new_key())).await.status, 423);
+    let right = Permission::allow(Context::Http, Operation::Write, "/api/client-registry/replacements/press-1");
+    let edit = |user: &mut User| user.permissions.push(right);
+    stage.directory.update_user(peer.id, Expected::Any, edit, &Actor::System).unwrap();
+    open_as().await.unwrap();
 }
 
 #[tokio::test]

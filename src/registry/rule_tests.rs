@@ -79,6 +79,27 @@ async fn a_rule_grants_at_once_what_it_names_and_nothing_that_the_device_asks_fo
     )));
 }
 
+/// Whoever fills the table keeps nobody out who takes no place in it.
+#[tokio::test]
+async fn a_rule_grants_while_the_table_is_full() {
+    let presses = RegistryRule {
+        username: Some("press-*".to_owned().try_into().unwrap()),
+        ..rule("presses", RuleAction::Grant(grant()))
+    };
+    for (max_pending, max_pending_per_source) in [(2, 100), (100, 2)] {
+        let rules = vec![presses.clone()];
+        let stage = Stage::with(Settings { max_pending, max_pending_per_source, rules, ..Settings::default() });
+        stage.unlock().await;
+        for name in ["bogus-1", "bogus-2"] {
+            assert_eq!(stage.send(press(name)).await.status, 202);
+        }
+        assert_eq!(stage.send(press("meter-1")).await.error, Some("full"));
+        assert_eq!(stage.send(press("press-1")).await.status, 201);
+        let pending = stage.registry.list(Some(StateFilter::Pending)).await.unwrap();
+        assert_eq!(pending.len(), 2, "and none of them has given way");
+    }
+}
+
 #[tokio::test]
 async fn every_condition_must_be_met() {
     let conditions = RegistryRule {

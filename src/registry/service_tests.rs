@@ -280,6 +280,25 @@ async fn the_story_of_a_device_with_a_csr() {
 }
 
 #[tokio::test]
+async fn a_decision_is_pushed_once_to_each_connection_however_often_it_has_asked() {
+    let stage = Stage::new();
+    stage.unlock().await;
+    let inbox = Arc::new(Inbox::default());
+    for (connection, correlation) in [(1, "first"), (2, "other"), (1, "again")] {
+        let mut over = Origin { binding: Binding::Connection(connection), ..origin(Some(&inbox)) };
+        if let Some((_, path)) = &mut over.sink {
+            path.correlation_data = Some(correlation.into());
+        }
+        assert_eq!(stage.registry.register(with_csr().to_string().as_bytes(), None, &over).await.status, 202);
+    }
+    stage.registry.grant(stage.only().await, Stage::terms(), Actor::System).await.unwrap();
+    let pushed = inbox.0.lock();
+    let pushed: Vec<_> =
+        pushed.iter().map(|(answer, path)| (answer.status, path.correlation_data.as_deref())).collect();
+    assert_eq!(pushed, [(201, Some(&b"other"[..])), (201, Some(&b"again"[..]))], "the latest message counts");
+}
+
+#[tokio::test]
 async fn the_story_of_a_device_with_a_password() {
     let mut stage = Stage::new();
     stage.unlock().await;
@@ -645,6 +664,23 @@ async fn the_door_shuts_by_itself_and_an_unlock_can_be_narrow() {
     assert!(stage.registry.status().await.unwrap().locked);
     let week = UnlockTerms { duration: Some(8 * 24 * 3600), ..UnlockTerms::default() };
     assert!(stage.registry.unlock(week, Actor::System).await.is_err());
+}
+
+#[tokio::test]
+async fn an_unlock_that_the_disk_refuses_to_record_opens_nothing() {
+    let stage = Stage::new();
+    for open in [false, true] {
+        if open {
+            stage.unlock().await;
+        }
+        stage.store.fail_at(0, Fault::Refused);
+        let error = stage.registry.unlock(UnlockTerms::default(), Actor::System).await.unwrap_err();
+        assert!(matches!(error, RegistryError::Directory(_)), "{error}");
+        assert!(stage.registry.status().await.unwrap().locked, "nor is an earlier unlock in force any more: {open}");
+        assert_eq!(stage.send(with_csr()).await.status, 423);
+    }
+    stage.unlock().await;
+    assert_eq!(stage.send(with_csr()).await.status, 202);
 }
 
 #[tokio::test]

@@ -163,6 +163,24 @@ async fn guessing_is_slowed_down_like_that_of_passwords() {
     assert_eq!(guesses, 6, "each costs eleven messages");
 }
 
+/// Whoever fills the table keeps nobody out who takes no place in it.
+#[tokio::test]
+async fn a_token_is_good_while_the_table_is_full() {
+    for (max_pending, max_pending_per_source) in [(2, 100), (100, 2)] {
+        let stage = Stage::with(Settings { max_pending, max_pending_per_source, ..Settings::default() });
+        let (secret, _) = make(&stage, terms()).await;
+        stage.unlock().await;
+        let press = |name: &str| json!({"username": name, "csr": csr(name, &new_key(), &[])});
+        for name in ["bogus-1", "bogus-2"] {
+            assert_eq!(stage.send(press(name)).await.status, 202);
+        }
+        assert_eq!(stage.send(press("press-1")).await.error, Some("full"));
+        assert_eq!(stage.send(claim("press-1", &new_key(), &secret)).await.status, 201);
+        let pending = stage.registry.list(Some(StateFilter::Pending)).await.unwrap();
+        assert_eq!(pending.len(), 2, "and none of them has given way");
+    }
+}
+
 #[tokio::test]
 async fn a_spent_token_is_good_for_no_other_name_key_or_password() {
     let stage = Stage::new();
