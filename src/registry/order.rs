@@ -291,3 +291,37 @@ impl<'de> Visitor<'de> for OnceVisitor {
         Ok(Value::Object(map))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(bytes: &[u8], content_type: Option<&str>) -> Result<Map<String, Value>, String> {
+        Fields::read(bytes, content_type).map(|(fields, _)| fields.left).map_err(|(error, _)| error.to_string())
+    }
+
+    #[test]
+    fn a_field_that_comes_twice_is_refused_at_any_depth() {
+        for twice in [r#"{"a": 1, "a": 1}"#, r#"{"a": {"b": 1, "b": 2}}"#, r#"{"a": [{"b": [{"c": 1, "c": 1}]}]}"#] {
+            assert!(read(twice.as_bytes(), None).unwrap_err().contains("duplicate field"), "{twice}");
+        }
+        let apart = json!({"a": {"a": {"a": [1, -1, 0.5, true, null, "x"]}}, "b": u64::MAX, "c": i64::MIN});
+        for format in [Format::Json, Format::Cbor] {
+            let same = read(&format.write(&apart), Some(format.media_type()));
+            assert_eq!(same.map(Value::Object), Ok(apart.clone()), "{format}");
+        }
+        assert_eq!(read(b"", None), Ok(Map::new()));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            for content_type in [None, Some("application/cbor")] {
+                let _ = read(&bytes, content_type);
+            }
+        }
+    }
+}
