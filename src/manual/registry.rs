@@ -386,8 +386,9 @@
 //! | keyUsage (critical) | digitalSignature |
 //! | extendedKeyUsage | clientAuth |
 //! | subjectKeyIdentifier, authorityKeyIdentifier | present |
+//! | subjectAltName | none; with `ca.uri_prefix` one URI, the prefix and the username, see [certificates](super::certificates#names-in-certificates) |
 //!
-//! A certificate is good for a login when it is valid now, was issued by this CA, its common name is an enabled user whose `auth` admits
+//! A certificate is good for a login when it is valid now, was issued by this CA, its common name (or URI, by `ca.identity`) is an enabled user whose `auth` admits
 //! certificates, and it is on record for that very user. A username in CONNECT, where there is one, must be the same. All of this is
 //! checked again at every CONNECT, TLS resumption or not, and a connection ends at the latest with its certificate.
 //!

@@ -120,6 +120,7 @@ pub(super) async fn admit(
         return registration(server, peer, connection, connect);
     }
 
+    let mut nameless = None;
     let identity = match &listener.anonymous {
         Some(name) if anonymous => {
             let policy = server.directory.policy();
@@ -135,6 +136,8 @@ pub(super) async fn admit(
                 rejection(ReasonCode::BadUserNameOrPassword, why.explanation())
             })?;
             let certificate = certificate.map(Arc::new);
+            nameless =
+                certificate.as_ref().and_then(|it| Some((it.username.as_ref().err()?.clone(), it.fingerprint.clone())));
             let credentials = Credentials {
                 username: connect.username.as_deref(),
                 password: connect.password.as_deref(),
@@ -159,6 +162,9 @@ pub(super) async fn admit(
                 cause = refusal.cause().as_str(),
                 "login refused"
             );
+            if let Some((why, fingerprint)) = nameless {
+                tracing::info!(%peer, fingerprint, "the client certificate names nobody: {why}");
+            }
             record_failure(server, listener, peer, connect, refusal.cause().as_str());
             return Err(rejection(
                 refusal.code(),

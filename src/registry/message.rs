@@ -82,7 +82,8 @@ impl LapsedProof {
     ) -> Result<Self, MessageError> {
         let certificate = PeerCertificate::from_pem(certificate.as_bytes()).map_err(|_| MessageError::Certificate)?;
         let key = certificate.key().ok_or(MessageError::Certificate)?;
-        let username = certificate.username().map_err(|_| MessageError::Certificate)?.clone();
+        // Of what this broker has issued, whatever `ca.identity` says. It finds the record, and that says whose the certificate is.
+        let username = certificate.common_name().map_err(|_| MessageError::Certificate)?.clone();
         let mut message = RENEW_DOMAIN.to_vec();
         message.extend_from_slice(nonce.as_deref().unwrap_or_default().as_bytes());
         message.extend_from_slice(csr.digest());

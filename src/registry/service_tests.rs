@@ -250,7 +250,7 @@ async fn the_story_of_a_device_with_a_csr() {
     assert_eq!(user.roles, Stage::terms().roles, "what was asked for is not granted by asking");
     let pem = x509_parser::pem::parse_x509_pem(pushed.certificate.as_deref().unwrap().as_bytes()).unwrap().1;
     let peer = PeerCertificate::from_der(&pem.contents).unwrap();
-    assert_eq!(peer.username().unwrap().as_str(), "press-7");
+    assert_eq!(peer.common_name().unwrap().as_str(), "press-7");
     assert_eq!(peer.fingerprint(), user.certificates[0].fingerprint);
     assert_eq!(pushed.serial.as_deref(), Some(peer.serial()));
     assert_eq!(pushed.not_after, Some(peer.not_after()));

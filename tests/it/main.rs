@@ -35,6 +35,7 @@ mod harness;
 mod https;
 mod identity;
 mod metrics;
+mod naming;
 mod operators;
 mod publish;
 mod quota;
