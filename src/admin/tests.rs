@@ -148,6 +148,7 @@ impl Fixture {
             source: "192.0.2.7".parse().unwrap(),
             listener: "mqtts".into(),
             door: Door::Mqtt,
+            hears: true,
             binding: crate::registry::Binding::Connection(1),
             sink: None,
         };

@@ -195,6 +195,11 @@ impl Identity {
         &self.username
     }
 
+    /// Is it that of clients without credentials, who have proven nothing?
+    pub fn is_guest(&self) -> bool {
+        self.proof() == Proof::Anonymous
+    }
+
     /// What it stands on.
     pub fn proof(&self) -> Proof {
         match (self.password.is_some(), self.certificate.is_some()) {

@@ -13,6 +13,7 @@ use crate::{
     clock::{Instant, Timestamp},
     metrics::AuthenticationOutcome,
     mqtt::{ClientId, Connect, ProtocolVersion, ReasonCode},
+    pki::PairingCode,
     registry::{self, Binding, Caller, Door, Knock, Origin},
     session::{Owner, Rejection, SessionKey, Settings, Terms, check_connect},
 };
@@ -202,12 +203,15 @@ async fn implicit(
         return None;
     }
     let (username, password) = (connect.username.as_deref()?.parse().ok()?, connect.password.as_deref()?);
-    let told_why =
-        connect.version == ProtocolVersion::V5 && connect.properties.request_problem_information != Some(false);
+    // With a code like any other: what it says decides whether the client has room for it.
+    let told_why = connect.version == ProtocolVersion::V5
+        && connect.properties.request_problem_information != Some(false)
+        && waiting(PairingCode::from_bytes([0; 10])).connack_for(connect).properties.reason_string.is_some();
     let origin = Origin {
         source: peer.ip(),
         listener: listener.name.as_str().into(),
         door: if told_why { Door::Implicit } else { Door::ImplicitWithoutCode },
+        hears: told_why,
         binding: Binding::Connection(connection),
         sink: None,
     };
@@ -222,17 +226,20 @@ async fn implicit(
         Knock::Weak(lacks) => {
             rejection(ReasonCode::BadUserNameOrPassword, format!("bad user name or password; to enrol: {lacks}"))
         }
-        Knock::Waiting(code) => rejection(
-            ReasonCode::NotAuthorized,
-            format!(
-                "this registration is pending, pairing code {code}; connect again with the same user name and password when it is granted"
-            ),
-        ),
+        Knock::Waiting(code) => waiting(code),
         Knock::Denied(reason) => {
             let reason: String = reason.chars().map(|it| if it.is_control() { ' ' } else { it }).collect();
             rejection(ReasonCode::NotAuthorized, format!("the operator denied this registration: {reason}"))
         }
     })
+}
+
+/// What a client is told at door 2 that waits for a decision, or seems to.
+fn waiting(code: PairingCode) -> Rejection {
+    let explanation = format!(
+        "this registration is pending, pairing code {code}; connect again with the same user name and password when it is granted"
+    );
+    rejection(ReasonCode::NotAuthorized, explanation)
 }
 
 /// When this client is to be told that its certificate should be renewed.

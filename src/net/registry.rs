@@ -22,6 +22,7 @@ use super::{
 use crate::{
     access::{UserId, Username},
     audit::{Place, Word},
+    authn::Identity,
     directory::{Actor, Right},
     metrics::{DropCause, RefusedAction},
     mqtt::{ClientId, TopicName},
@@ -103,7 +104,9 @@ impl Server {
                 continue;
             }
             let invite = gate.identity.as_ref().and_then(|identity| login::early_invitation(identity, self));
-            let hears = gate.session.hears(&topic);
+            // A guest may not ask for it either.
+            let guest = gate.identity.as_ref().is_some_and(Identity::is_guest);
+            let hears = !guest && gate.session.hears(&topic);
             if let Some(at) = invite {
                 gate.session.invite_by(at);
             }
@@ -165,6 +168,8 @@ pub(super) struct Asker {
     pub(super) connection: u64,
     /// `None`: a registration session.
     pub(super) caller: Option<Caller>,
+    /// The user that the listener names for clients without credentials: nobody has proven anything.
+    pub(super) guest: bool,
     /// `None`: a registration session.
     pub(super) operator: Option<(UserId, Username, ClientId)>,
     pub(super) source: IpAddr,
@@ -200,10 +205,12 @@ impl Asker {
             source: self.source,
             listener: Arc::clone(&self.listener),
             door: Door::Mqtt,
+            hears: request.heard,
             binding: Binding::Connection(self.connection),
             sink: Some((Arc::downgrade(&sink), path.clone())),
         };
         let answer = match request.operation {
+            _ if self.guest => registry.unproven(payload, content_type),
             _ if busy => registry.busy(payload, content_type),
             RegistryOperation::Register => registry.register(payload, content_type, &origin).await,
             RegistryOperation::Whoami => registry.whoami(payload, content_type, self.caller.as_ref(), &origin),

@@ -318,6 +318,7 @@ impl Simulation {
             source: address(source),
             listener: "mqtts",
             door: Door::Mqtt,
+            hears: true,
             nonce: None,
             binding: Binding::Connection(1),
             token: None,
@@ -541,6 +542,7 @@ fn a_flood_of_one_source_leaves_the_table_bounded_and_another_source_served() {
             source: address(0),
             listener: "mqtts",
             door: Door::Mqtt,
+            hears: true,
             nonce: None,
             binding: Binding::Connection(1),
             token: None,
@@ -568,6 +570,7 @@ fn a_flood_of_one_source_leaves_the_table_bounded_and_another_source_served() {
         source: address(1),
         listener: "mqtts",
         door: Door::Mqtt,
+        hears: true,
         nonce: None,
         binding: Binding::Connection(1),
         token: None,
@@ -591,6 +594,7 @@ fn a_wrong_password_for_a_pending_name_needs_no_argon2_once_the_right_one_was_se
         source: address(1),
         listener: "mqtts",
         door: Door::Mqtt,
+        hears: true,
         nonce: None,
         binding: Binding::Connection(1),
         token: None,
@@ -658,4 +662,44 @@ fn a_denied_request_is_forgotten_while_its_key_takes_another_name() {
     assert!(core.is_in_flight(&Claims::on(&username(2), Some(&key(0)))), "but the key is held");
     core.land(&inserting, true);
     assert!(!core.is_in_flight(&Claims::on(&username(1), Some(&key(0)))));
+}
+
+#[test]
+fn a_denial_is_over_at_its_end_whether_the_clock_has_ticked_or_not() {
+    let mut simulation = Simulation::new();
+    let seconds = u16::try_from(LIMITS.denied_for.as_secs()).unwrap();
+    simulation.run(Op::Unlock { count: None, only: None });
+    simulation.ask(0, KEY, 0, false);
+    simulation.run(Op::Deny(0));
+    simulation.run(Op::Advance { seconds: seconds - 1, tick: false });
+    assert_eq!(simulation.expect(0, KEY, 0), Expected::Denied);
+    simulation.ask(0, KEY, 0, false);
+    simulation.run(Op::Advance { seconds: 1, tick: false });
+    simulation.run(Op::Unlock { count: None, only: None });
+    assert_eq!(simulation.expect(0, KEY, 0), Expected::New { displaces: None });
+    simulation.ask(0, KEY, 0, false);
+}
+
+/// What an unlock has admitted and could not record is given back to that unlock and to no later one.
+#[test]
+fn a_new_unlock_is_given_nothing_of_what_an_earlier_one_has_lost() {
+    let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
+    let now = Now { instant: clock.instant(), wall: clock.timestamp() };
+    let mut core = Core::new(LIMITS, nonces());
+    let terms = || UnlockTerms { count: Some(2), ..UnlockTerms::default() };
+    let remaining = |core: &Core| match core.lock() {
+        Lock::Open { remaining, .. } => *remaining,
+        Lock::Locked => None,
+    };
+    for again in [false, true] {
+        assert!(core.unlock(terms(), Duration::from_secs(9), now));
+        let admitted = core.claims(&[Change::Admitted]);
+        let flight = core.take_off(admitted);
+        assert_eq!(remaining(&core), Some(1));
+        if again {
+            assert!(core.unlock(terms(), Duration::from_secs(9), now));
+        }
+        core.land(&flight, false);
+        assert_eq!(remaining(&core), Some(2));
+    }
 }

@@ -29,6 +29,16 @@ const MAX_TEXT: usize = audit::Comment::MAX;
 
 impl Inner {
     pub(super) fn grant(&self, id: RequestId, terms: GrantTerms, actor: &Actor) -> Result<RequestView, RegistryError> {
+        match self.grant_now(id, terms.clone(), actor) {
+            // The first of two may have lost its rights while this was written: then it is looked at again whose word is the first.
+            Err(error) if self.settings.approvals >= 2 && error.is_for_want_of_rights() => {
+                self.grant_now(id, terms, actor)
+            }
+            done => done,
+        }
+    }
+
+    fn grant_now(&self, id: RequestId, terms: GrantTerms, actor: &Actor) -> Result<RequestView, RegistryError> {
         let actor = &self.may_decide(actor, &Deed::Grant(id))?;
         let now = self.now();
         if terms.expires_at.is_some_and(|at| at <= now.wall) {

@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::commit::Inner;
 use super::core::Facts;
+use super::jobs::Work;
 use super::message::RegisterMessage;
 use super::operator::RegistryError;
 use super::service::{Registry, WRONG_PROOF};
@@ -65,7 +66,7 @@ impl Registry {
         if self.limit(origin).is_err() {
             return Knock::Busy;
         }
-        let Ok(_job) = inner.jobs.try_acquire() else { return Knock::Busy };
+        let Some(job) = inner.jobs.begin(Work::Password) else { return Knock::Busy };
         let password = SecretString::from(text);
         let code = inner.implicit_code(username, &password);
         let mut facts = Facts::default();
@@ -73,7 +74,7 @@ impl Registry {
             None
         } else {
             let message = RegisterMessage::of_password(username.clone(), password.clone());
-            Some(self.decide(Arc::new(message), origin, &mut facts).await)
+            Some(self.decide(Arc::new(message), job, origin, &mut facts).await)
         };
         let source = Source::from(origin.source);
         if facts.verified.is_empty() && facts.fresh_hash.is_none() {
@@ -91,6 +92,8 @@ impl Registry {
         match (answer.status, answer.error) {
             (403, Some("denied" | "rule")) => Knock::Denied(answer.reason.unwrap_or_default()),
             (429, Some("busy")) => Knock::Busy,
+            // It was shut in the meantime, for whatever name.
+            (423, _) => Knock::Shut,
             // Also where the name is taken, the table is full, or the disk: none of which may show. And where a rule has granted it
             // this moment: the next CONNECT succeeds.
             _ => Knock::Waiting(answer.pairing_code.unwrap_or(code)),

@@ -17,6 +17,7 @@ mod deed;
 mod format;
 mod grant;
 mod invitation;
+mod jobs;
 mod knock;
 mod landing;
 mod lock;
@@ -25,8 +26,6 @@ mod nonce;
 mod operator;
 mod order;
 mod rates;
-#[cfg(test)]
-mod reference;
 mod renewal;
 mod replacement;
 mod request;
@@ -36,7 +35,7 @@ mod settings;
 mod token;
 mod tokens;
 
-pub use answer::Answer;
+pub use answer::{Answer, Unread};
 pub use approval::Approval;
 pub use format::Format;
 pub use invitation::{Invitation, early_invitation, invitation};

@@ -102,6 +102,8 @@ impl Inner {
         if terms.expires_at.is_some_and(|at| at <= now.wall) {
             return Err(RegistryError::Invalid("`expires_at` must lie in the future"));
         }
+        // Later it could only make users whose time is over.
+        let until = terms.expires_at.map_or(until, |end| until.min(end));
         if [terms.roles.len(), terms.permissions.len(), terms.source.len()].iter().any(|count| *count > MAX_ENTRIES) {
             return Err(RegistryError::Invalid("a token has at most 32 roles, 32 permissions and 32 networks"));
         }

@@ -26,6 +26,7 @@ mod change;
 mod client;
 mod connect;
 mod device;
+mod doors;
 mod embed;
 mod endings;
 mod enrol;

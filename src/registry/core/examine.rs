@@ -30,6 +30,8 @@ pub(in crate::registry) struct Ask<'a> {
     pub(in crate::registry) source: IpAddr,
     pub(in crate::registry) listener: &'a str,
     pub(in crate::registry) door: Door,
+    /// Is the device told what is answered?
+    pub(in crate::registry) hears: bool,
     /// What the CSR holds, and whom it must be for.
     pub(in crate::registry) nonce: Option<&'a str>,
     pub(in crate::registry) binding: Binding,
@@ -147,7 +149,7 @@ impl Core {
         // A rule needs the door open, but for those that say so; what it grants is a new identity, never that of somebody.
         let mut by_lock = replaces.is_none() && token.is_none();
         let unlocked = by_lock && self.lock.admits(ask.source, ask.listener, ask.username, ask.door, now);
-        let rule = if by_lock && ask.rules { self.granted_by(ask, unlocked) } else { None };
+        let rule = if by_lock && ask.rules { self.granted_by(ask, unlocked, &changes) } else { None };
         if by_lock && !unlocked && rule.is_none() {
             return refuse(changes, Refused::Locked);
         }
@@ -219,7 +221,8 @@ impl Core {
             has_password: ask.tag.is_some(),
             password_hash: facts.fresh_hash.clone().filter(|_| ask.tag.is_some()),
             pairing_code: drawn.pairing_code,
-            pairing_shown: ask.door.tells_code(),
+            // That of a key the device computes itself, whatever it is told.
+            pairing_shown: ask.key.is_some() || (ask.hears && ask.door.tells_code()),
             source: ask.source,
             listener: ask.listener.to_owned(),
             door: ask.door,
