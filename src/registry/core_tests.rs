@@ -17,8 +17,7 @@ use crate::pki::PairingCode;
 
 const LIMITS: Limits = Limits {
     pending_ttl: Duration::from_secs(1000),
-    max_pending: 4,
-    max_pending_per_source: 2,
+    pending: Bounds { all: 4, of_source: 2 },
     denied_for: Duration::from_secs(2000),
     silence: Duration::from_mins(1),
     require_nonce: false,
@@ -294,7 +293,7 @@ impl Simulation {
         };
         let pending: Vec<_> = self.model.iter().filter(|it| it.state == Fate::Pending && !leaves(it)).collect();
         let mine: Vec<_> = pending.iter().filter(|it| it.source == source).collect();
-        if pending.len() < LIMITS.max_pending && mine.len() < LIMITS.max_pending_per_source {
+        if pending.len() < LIMITS.pending.all && mine.len() < LIMITS.pending.of_source {
             return Expected::New { displaces: None };
         }
         let yielding = mine
@@ -414,7 +413,7 @@ impl Simulation {
             revoked_at: None,
             reason: None,
             comment: None,
-            issuer: None,
+            issuer: Some("ca".into()),
             replaces: None,
         }));
         self.world.0.insert(user, Arc::new(new.into_user(user, ManagedBy::Registry)));
@@ -561,7 +560,7 @@ fn a_flood_of_one_source_leaves_the_table_bounded_and_another_source_served() {
         simulation.clock.advance(Duration::from_millis(10));
         simulation.core.check();
     }
-    assert!(simulation.core.pending() <= LIMITS.max_pending_per_source);
+    assert!(simulation.core.pending() <= LIMITS.pending.of_source);
     let username = username(1);
     let ask = Ask {
         username: &username,

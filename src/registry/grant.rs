@@ -10,7 +10,7 @@ use parking_lot::MutexGuard;
 use uuid::Uuid;
 
 use super::Now;
-use super::approval::{Approval, Meeting};
+use super::approval::{Approval, Meeting, Voice, same_grant};
 use super::commit::{Inner, Plan, Shared};
 use super::core::{Change, Claims, Core, Granting, Grantor, Refused, Verdict, replaced_user};
 use super::deed::{Deed, is_over_mqtt};
@@ -20,6 +20,7 @@ use super::token::TokenFault;
 use crate::access::{CertificateRecord, ManagedBy, User, UserId};
 use crate::audit::{self, Note, UserRef, Word};
 use crate::clock::Duration;
+use crate::config::RuleAction;
 use crate::directory::{self, Actor, Expected, NewUser};
 use crate::metrics::RegistryDecision;
 use crate::pki::{IssuedCertificate, PreparedCertificate, Signer as _, VerifiedCsr};
@@ -142,11 +143,14 @@ impl Inner {
     /// The first of two people, and the word for that one, who still stands by it: could grant it now, as then.
     fn standing(&self, core: &Core, request: &Request, now: Now) -> Option<(Actor, String)> {
         let first = request.approved.as_ref()?;
-        // A token speaks for its author, who may make tokens.
-        let deed = if request.token.is_some() && first.by.starts_with("token ") {
-            Deed::CreateToken
-        } else {
-            Deed::Grant(request.id)
+        let deed = match first.voice() {
+            // It speaks for its author, who may make tokens. With a token that is revoked its word is taken back.
+            Voice::Token => Deed::CreateToken,
+            Voice::Rule(name) if !self.rule_says(name, &first.grant) => {
+                tracing::info!("the approval of request {} by {} stands no more", request.id, first.by);
+                return None;
+            }
+            Voice::Person | Voice::Rule(_) => Deed::Grant(request.id),
         };
         let stands = self.may_decide(&deed.again(&first.who, first.over_mqtt), &deed).and_then(|actor| {
             self.check_grant(core, request, &first.grant, &actor, now)?;
@@ -159,6 +163,14 @@ impl Inner {
                 None
             }
         }
+    }
+
+    /// Would the rule of this name still grant that?
+    fn rule_says(&self, name: &str, grant: &GrantTerms) -> bool {
+        self.settings.rules.iter().any(|rule| match &rule.action {
+            RuleAction::Grant(says) => rule.name == name && same_grant(&GrantTerms::from(says), grant),
+            RuleAction::Deny { .. } => false,
+        })
     }
 
     /// Tells a decision to everybody who waits for it.

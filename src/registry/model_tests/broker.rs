@@ -163,6 +163,7 @@ impl Broker {
             require_nonce: world.require_nonce,
             approvals: if world.two_people { 2 } else { 1 },
             rules: Vec::new(),
+            listeners: Vec::new(),
             rate: RateLimit { burst: 100_000, every: Duration::from_micros(1) },
         };
         let disk = if world.faulty {

@@ -2,7 +2,9 @@
 //!
 //! Entering: orders of operators, and what becomes of their rights. Leaving: users, denials, the word of the first of two.
 
-use super::{DENIED_FOR, ENDS, Expect, Identity, Model, Request, Rights, State, Terms, Time, User, Who};
+use super::{
+    DENIED_FOR, ENDS, Expect, Identity, Model, RULES, Request, Rights, State, Terms, Time, User, Who, rule_name,
+};
 
 /// Denials that are kept for one name.
 const DENIALS_PER_NAME: usize = 4;
@@ -20,8 +22,18 @@ pub(super) struct Person {
 pub(super) struct Approval {
     pub(super) who: Identity,
     pub(super) terms: Terms,
-    /// By a token, whose author need not have the right to grant requests.
-    pub(super) by_token: bool,
+    pub(super) voice: Voice,
+}
+
+/// How it was said.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Voice {
+    /// By one who may grant requests.
+    Person,
+    /// By a token, whose author need not have that right. Revoked, it has said nothing.
+    Token,
+    /// By this rule, as long as broker.toml has it.
+    Rule(String),
 }
 
 impl Terms {
@@ -105,7 +117,7 @@ impl Model {
         }
         if !agreed {
             if let Some(request) = self.requests.iter_mut().find(|it| it.number == number) {
-                request.approved = Some(Approval { who, terms, by_token: false });
+                request.approved = Some(Approval { who, terms, voice: Voice::Person });
                 request.written = request.last_seen;
             }
             self.wrote = true;
@@ -121,8 +133,15 @@ impl Model {
 
     /// Could whoever has said the first word grant this now?
     fn still_stands(&self, request: &Request, first: &Approval) -> bool {
-        self.may(first.who, |it| if first.by_token { it.tokens } else { it.requests })
-            && self.ungrantable(request, first.who, first.terms).is_none()
+        let stands = match &first.voice {
+            Voice::Person => self.may(first.who, |it| it.requests),
+            Voice::Token => self.may(first.who, |it| it.tokens),
+            Voice::Rule(name) => {
+                let rules = self.world.rules;
+                RULES[rules].iter().enumerate().any(|(at, it)| it.grants.is_some() && rule_name(rules, at) == *name)
+            }
+        };
+        stands && self.ungrantable(request, first.who, first.terms).is_none()
     }
 
     /// Why this cannot be granted by this one, whatever it may decide.

@@ -2,7 +2,7 @@
 //!
 //! Entering: what devices send. Leaving: what is to be answered, requests on record, users that a token or a rule makes at once.
 
-use super::deciding::Approval;
+use super::deciding::{Approval, Voice};
 use super::{
     ED25519, ENDS, Expect, Identity, Knocking, MAX_PENDING, MAX_PER_SOURCE, Model, PENDING_TTL, Proof, RULES,
     Registration, Request, Rule, RuleGrants, Shown, State, Terms, Time, Who, rule_name,
@@ -224,12 +224,15 @@ impl Model {
             waiters: Vec::new(),
             replaces,
             token: token.map(|at| self.tokens[at].number),
-            rule: rule.map(|(name, _)| name).filter(|_| at_once),
             approved: spoken.filter(|_| !at_once).map(|(who, terms)| Approval {
                 who,
                 terms,
-                by_token: token.is_some(),
+                voice: match &rule {
+                    Some((name, _)) => Voice::Rule(name.clone()),
+                    None => Voice::Token,
+                },
             }),
+            rule: rule.map(|(name, _)| name).filter(|_| at_once),
             state: State::Pending,
         };
         self.requests.push(request);
@@ -306,6 +309,12 @@ impl Model {
             return Expect::Not(404);
         }
         self.tokens.retain(|it| it.number != number);
+        for request in self.requests.iter_mut().filter(|it| it.token == Some(number)) {
+            if request.approved.as_ref().is_some_and(|first| first.voice == Voice::Token) {
+                request.approved = None;
+                request.written = request.last_seen;
+            }
+        }
         self.wrote = true;
         Expect::Done
     }
