@@ -147,6 +147,9 @@
 //! do not fit together, or are not valid now, it keeps the one that it has, and says so in its log. Each change is in the audit log;
 //! `portcullis_server_certificate_not_after_timestamp_seconds` says until when the one in use is good.
 //!
+//! A device knows the broker by the CA of this certificate. Where that is another one than the broker's own CA, give devices that one: the `ca`
+//! which they are given with their certificates is of the CA that issues, and has to be kept beside it, not in its place.
+//!
 //! # Revoking
 //!
 //! | command | takes out of force |

@@ -29,7 +29,14 @@
 //! A client that gives no username, no password and no certificate gets a registration session where the listener says
 //! `registration = true` (possible on TLS listeners and on loopback). It may publish to the operations below and subscribe
 //! to their answers. It has no Will, no retained message and no persistent session; its packets are at most 16 KiB, and
-//! after `registry.session_lifetime` it gets DISCONNECT 0xA0.
+//! after `registry.session_lifetime` it gets DISCONNECT 0xA0. So does one that has sent no `register`, `renew` or `challenge` within 30 seconds; once it
+//! has, it may wait for its decision.
+//!
+//! There are at most 1,000 of them, 50 from one address (/64 for IPv6). When all are taken, one gives way to whoever comes, and gets DISCONNECT 0x89:
+//! of the network (/16, /32 for IPv6) that holds most, and there of the address that holds most, the one that has asked for nothing for longest;
+//! where nobody holds more than whoever comes, any that has asked for nothing for a minute. Its request stays on record: the device connects again, and
+//! polls. If there is none either, the CONNECT is refused with 0x89 (3.1.1: 3). So whoever would keep all others out needs a thousand addresses in as
+//! many networks, and must ask with each of them once a minute. Devices that can speak HTTPS are not concerned: that door has connections of its own.
 //!
 //! Users may use the same operations, on every listener; no rule is needed for them. What a user sends over a listener without TLS, a password for
 //! another device included, can be read on the way, as the password that it has logged in with: `config check` warns about such a listener.
@@ -171,21 +178,29 @@
 //!
 //! # A ready client
 //!
-//! `portcullis device` is a device: it needs neither broker.toml nor the admin socket, only the broker's address and its trust bundle.
+//! `portcullis device` is a device: it needs neither broker.toml nor the admin socket, only the broker's address and the CA of its certificate.
 //!
 //! ```sh
 //! portcullis device enrol pump-7 --broker mqtts://broker.plant.example --ca ca.pem --directory /var/lib/pump
 //! ```
 //!
-//! It makes a P-256 key where there is none (`NAME.key`, mode 0600; a key of any admitted kind that is there already is used), asks, shows the
-//! pairing code, which it computes from its own key, and waits for the decision: 24 hours, or what `--wait` says. Then it writes the certificate
-//! (`NAME.pem`, with what lies between it and the root) and the trust bundle (`ca.pem`). Broken connections, a locked registry and a broker that is busy are tried
-//! again; a refusal ends it. Started again it goes on where it was: with the same key, so that no answer is lost. Exit codes: 0 when there is a good
-//! certificate, 1 otherwise. A certificate that has lapsed it renews in grace; later the operator opens its name (`registry replace`), and the device
-//! enrols with another key, after the old files were moved away.
+//! | file in the directory | mode | |
+//! |---|---|---|
+//! | `NAME.key` | 0600 | the key, P-256; one of any admitted kind that is there already is used |
+//! | `NAME.pem` | 0600 | the certificate, with what lies between it and the root |
+//! | `NAME.ca` | 0644 | the device's own trust bundle: give this to the program that connects, as its CA file |
+//! | `ca.pem` | | yours, if you like: read where `--ca` is not given, never written |
+//! | `NAME.key.new`, `NAME.csr.new`, `NAME.pem.new` | 0600 | a renewal under way |
 //!
-//! `device renew` puts a new key and certificate in the place of the old ones, with `--if-due` only when two thirds of the certificate's life are over;
-//! `device keep` enrols and then renews for ever, as a service:
+//! `device enrol` makes the key, asks, shows the pairing code, which it computes from its own key, and waits for the decision: 24 hours, or what
+//! `--wait` says. Then it writes the certificate. Broken connections, a locked registry and a broker that is busy are tried
+//! again; a refusal ends it, and a key that was made for a name that cannot be had is not left behind. Started again it goes on where it was: with the
+//! same key, so that no answer is lost. Exit codes: 0 when there is a good certificate, 1 otherwise. A certificate that has lapsed it renews in grace; later the
+//! operator opens its name (`registry replace`), and the device enrols with another key, after the old files were moved away.
+//!
+//! `device renew` puts a new key and certificate in the place of the old ones, with `--if-due` only when two thirds of the certificate's life are over
+//! (for a timer, where no connection can be held). `device keep` enrols, stays connected, and renews when two thirds are over or the broker
+//! [invites](#renewal), as a service:
 //!
 //! ```text
 //! [Service]
@@ -195,12 +210,23 @@
 //! RestartSec=60
 //! ```
 //!
+//! What breaks it does again after one second, then two, up to a minute, a quarter more or less. It ends with 0 on SIGTERM and SIGINT, and with 1
+//! and a sentence when the broker takes this identity no more (denied, revoked, disabled): started again after a minute, it asks again.
+//!
+//! **By what it knows the broker**: the CA of `--ca` (without it: `ca.pem` in the directory), which is read anew for each connection, and `NAME.ca`. The
+//! CA that issues to devices need not be that of the broker's own certificate (`[tls] certificate` may be yours). What the broker delivers as
+//! `ca` (with a certificate, on `$registry/ca`, or [pushed](super::certificates#another-ca)) is kept in `NAME.ca`, together with the CA that has verified that
+//! very connection: so a device that was once told the right CA goes on by itself, through a change of the CA too. What is neither
+//! delivered any more nor has verified the connection, such as a CA that was retired, leaves `NAME.ca`; what `--ca` says is trusted as long as
+//! it says so. A device that only renews by a timer hears of another CA when it renews: wait for that with `ca retire`, or renew all now.
+//!
 //! With a [claim token](#claim-tokens) nobody has to decide: `--token-file FILE`, or `--token`, which asks for it on the terminal or takes a line of
 //! standard input. A token is never an argument, which others on the machine could read; it is used until there is a certificate, and can be thrown away then.
 //!
 //! A renewal connects with the new certificate before that takes the old one's place, and whenever the power fails the directory holds a
-//! key and a certificate that fit. It holds no connection between renewals, and connects as client `NAME~renewal` (`--client-id` says otherwise), so that it does not
-//! take over the session of the device itself. Programs find the same in [`device`](crate::device);
+//! key and a certificate that fit. Its key and request are kept until it is answered: when an answer is lost, the very same request is
+//! sent again and gets the same certificate. `device keep` is one more connection of its user (see [quotas](super::access)), as client `NAME~renewal`
+//! (`--client-id` says otherwise), so that it does not take over the session of the device itself. Programs find the same in [`device`](crate::device);
 //! `examples/enrol.py`, `enrol.mjs`, `enrol.sh` and `enrol.rs` do it with other people's clients (`TOKEN_FILE` in the environment may name a file with a token).
 //!
 //! # The operator

@@ -178,6 +178,7 @@
 //! | one request that makes `registry list` and `watch` unreadable | `context` is bounded in depth, at every door; what is on record from before is not told | `a_context_is_as_deep_as_every_reader_can_follow`, `a_context_of_an_earlier_version_breaks_neither_lists_nor_events` |
 //! | passwords of strangers that keep out keys and renewals | jobs for each kind, and none while argon2 works | `whoever_waits_for_argon2_holds_no_job_of_somebody_else`, `no_kind_takes_the_room_of_another_and_who_was_here_before_comes_first` |
 //! | a page that makes a browser enrol something | other origins refused, and every message that does not say that it is JSON or CBOR | `what_is_no_registration_is_refused_and_pages_of_other_sites_cannot_make_one` |
+//! | idle connections that take every place of those who enrol | half a minute to ask for something; when all places are taken, the silent of the greedy give way | `a_registration_session_that_asks_for_nothing_ends_early`, `sources_that_fill_all_places_make_room_for_one_that_holds_few`, `of_the_network_that_holds_most_the_source_that_holds_most_gives_way`, `the_places_of_one_address_are_bounded_and_the_silent_give_way`, `who_was_silent_for_a_minute_gives_way_to_anybody` |
 //! | a nonce over HTTPS that somebody else uses | bound to the address that drew it | `a_nonce_over_https_is_for_the_address_that_drew_it_alone` |
 //! | a registration session does something else | it can only use the operations | `a_stranger_may_do_nothing_but_enrol`, `a_registration_session_may_do_nothing_else` |
 //! | a flood of requests | bounds in all, by source, by rate; a request displaces only one of its own source | `a_flood_of_one_source_leaves_the_table_bounded_and_another_source_served`, `limits_are_told_with_a_time_to_come_back` |
@@ -223,6 +224,8 @@
 //! - Whoever guesses hundreds of times a second, each time from an address that was never seen, fills the queue of those who were never here: a first login by
 //!   password is then told "server busy" more often than not, and gets in by trying again. Logins from where a user is at home, and those by certificate, do not wait.
 //! - After a restart every password login costs one argon2 hash, about 55 a second for each worker with the defaults. Use certificates for fleets.
+//! - Whoever has a thousand addresses, each in a network of its own, and asks the registry with each of them every minute keeps other strangers from the
+//!   registration sessions of MQTT while that goes on, renewal in grace with them. Users and enrolment over HTTPS are not concerned.
 //! - While the registry is open, whoever reaches the listener can put a request on record under any free name. A hundred addresses fill nine tenths of the
 //!   table; the last tenth is for networks (/16; /32 for IPv6) that are not among them. Whoever has addresses in a hundred networks fills that too, and a
 //!   device that comes then is told 429 until requests lapse or are denied: unlock for a network or for names, or hand out tokens.

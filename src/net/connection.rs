@@ -28,7 +28,7 @@ use super::{
     departures::{self, Depart},
     link::{self, HIGH_WATER, Link},
     listener::Listener,
-    login::{Admitted, Standing},
+    login::{Admitted, Standing, no_room},
     registry::{self, Mouth},
     sessions::{Gate, SessionCell, UserPlace},
     transport::{Readable, Transport},
@@ -494,6 +494,10 @@ impl Connection {
         if self.link.requests.is_empty() {
             return;
         }
+        let now = self.server.clock.instant();
+        for request in &self.link.requests {
+            self.admitted.asks(request.operation, now);
+        }
         let asker = registry::Asker {
             server: Arc::clone(&self.server),
             mouth: Arc::clone(&self.mouth),
@@ -553,6 +557,9 @@ impl Drop for Connection {
 
 /// What the client may do at this moment, if that admits the CONNECT and its Will.
 fn rules_of_now(server: &Server, admitted: &Admitted, connect: &Connect) -> Result<Standing, Rejection> {
+    if !admitted.has_room() {
+        return Err(no_room());
+    }
     let policy = server.directory.policy();
     let now = (server.clock.instant(), server.clock.timestamp());
     let standing = admitted.standing(None, &policy, now).ok_or(Rejection {
@@ -640,6 +647,8 @@ fn connection_end(reason: CloseReason) -> ConnectionEnd {
         CloseReason::PublishFailed(_) => ConnectionEnd::Other,
         CloseReason::Ended(cause) => match cause {
             EndCause::ConnectionLost => ConnectionEnd::Lost,
+            // Of a registration session, for somebody else.
+            EndCause::Kicked(ReasonCode::ServerBusy) => ConnectionEnd::Other,
             EndCause::TakenOver => ConnectionEnd::TakenOver,
             EndCause::Shutdown => ConnectionEnd::ShuttingDown,
             EndCause::Kicked(ReasonCode::AdministrativeAction) | EndCause::Purged(ReasonCode::AdministrativeAction) => {

@@ -19,6 +19,7 @@ mod link;
 mod listener;
 mod login;
 mod output;
+mod registrations;
 mod registry;
 mod sessions;
 mod tls;
@@ -36,6 +37,7 @@ pub(crate) use self::{
     events::publish_registry_events,
     https::{HttpsListener, HttpsPeer, Times, run as serve_https},
     listener::{Listener, run as listen},
+    registrations::Registrations,
     sessions::{SessionCell, Sessions},
     tls::{ClientCertificate, Inside, ServerKey, TlsAcceptor, TlsSettings},
     workers::Workers,
@@ -80,6 +82,8 @@ pub struct Settings {
     pub registration_session: session::Settings,
     /// How long a registration session may last.
     pub registration_lifetime: Duration,
+    /// How long a registration session may last that asks for nothing.
+    pub registration_patience: Duration,
     /// Retained messages of publishers that lost their right.
     pub orphaned_retained: OrphanedRetained,
 }
@@ -94,7 +98,7 @@ pub(crate) struct Server {
     pub(crate) departures: Departures,
     pub(crate) admission: Arc<Admission>,
     /// Places for registration sessions.
-    pub(crate) registrations: Arc<Admission>,
+    pub(crate) registrations: Arc<Registrations>,
     pub(crate) sessions: Sessions,
     pub(crate) router: Router,
     pub(crate) directory: Arc<Directory>,

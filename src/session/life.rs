@@ -48,6 +48,7 @@ impl Session {
             patience,
             silent_until: patience.and_then(|patience| cx.now.checked_add(patience)),
             until: terms.until,
+            ask_by: terms.ask_by,
             invitation: terms.invite.map_or(Invitation::Over, Invitation::At),
             will: connect.will.as_ref().map(detach_will), // [MQTT-3.1.2-7]
             expiry: granted_expiry(connect, self.key.owner, cx.settings),
@@ -115,6 +116,9 @@ impl Session {
                 if let Some((_, reason_code)) = connection.until.filter(|(until, _)| due(Some(*until))) {
                     let farewell = (reason_code, "the time of this connection is over");
                     self.end(Some(farewell), CloseReason::TimeIsUp(reason_code), cx);
+                } else if due(connection.ask_by) {
+                    let (reason_code, sentence) = (ReasonCode::MaximumConnectTime, "nothing was asked of the registry");
+                    self.end(Some((reason_code, sentence)), CloseReason::TimeIsUp(reason_code), cx);
                 } else if due(connection.silent_until) {
                     // [MQTT-3.1.2-22] of 5.0, [MQTT-3.1.2-24] of 3.1.1
                     let farewell = (ReasonCode::KeepAliveTimeout, "nothing came for 1.5 times the Keep Alive");

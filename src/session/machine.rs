@@ -122,6 +122,8 @@ pub(super) struct Connection {
     /// When the patience is over.
     pub(super) silent_until: Option<Instant>,
     pub(super) until: Option<(Instant, ReasonCode)>,
+    /// Until it has asked the registry for something.
+    pub(super) ask_by: Option<Instant>,
     pub(super) invitation: Invitation,
     pub(super) will: Option<Box<Will>>,
     /// Seconds that the session lives on without it; `u32::MAX`: for ever.
@@ -312,7 +314,7 @@ impl Session {
         self.outputs.pop_front()
     }
 
-    /// When [`Session::handle_timeout`] wants to be called: keep alive, end of the connection's time, invitation, delayed Will,
+    /// When [`Session::handle_timeout`] wants to be called: keep alive, end of the connection's time or patience, invitation, delayed Will,
     /// end of a detached session.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.phase {
@@ -322,7 +324,7 @@ impl Session {
                     Invitation::Due | Invitation::Over => None,
                 };
                 let until = connection.until.map(|(instant, _)| instant);
-                earlier(earlier(connection.silent_until, until), invitation)
+                earlier(earlier(connection.silent_until, until), earlier(connection.ask_by, invitation))
             }
             Phase::Detached(absence) => earlier(absence.expires, absence.will.as_ref().map(|(due, _)| *due)),
             Phase::New | Phase::Over => None,

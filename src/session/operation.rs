@@ -37,6 +37,14 @@ impl RegistryOperation {
         }
     }
 
+    /// Is it what somebody without an identity comes for?
+    pub fn enrols(self) -> bool {
+        match self {
+            Self::Challenge | Self::Register | Self::Renew => true,
+            Self::Whoami | Self::Ca | Self::Admin(_) => false,
+        }
+    }
+
     /// The operation that a message to `topic` asks for.
     pub fn of(topic: &TopicName) -> Option<Self> {
         let words = topic.as_str().strip_prefix("$registry/")?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::grants::Request;
 use super::inbound::{Arrival, Due};
+use super::machine::Phase;
 use super::operation::is_answer_topic;
 use super::permit::Permit;
 use super::{
@@ -178,6 +179,11 @@ impl Session {
         if let Some(packet_id) = publish.packet_id {
             self.inbound.take(packet_id, publish.qos, Some(ReasonCode::Success));
             self.flush_acknowledgements();
+        }
+        if let Phase::Attached(connection) = &mut self.phase
+            && operation.enrols()
+        {
+            connection.ask_by = None;
         }
         let PublishProperties { response_topic, correlation_data, content_type, .. } =
             publish.properties.map(|properties| *properties).unwrap_or_default();

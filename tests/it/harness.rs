@@ -101,8 +101,13 @@ impl Harness {
 
     /// As [`Harness::start`], with the REST API and metrics; `config` goes on in the section `[admin]`.
     pub(crate) async fn start_rest(config: &str) -> Self {
+        Self::start_rest_by(SystemClock, config).await
+    }
+
+    /// As [`Harness::start_rest`], by another clock.
+    pub(crate) async fn start_rest_by(clock: impl Clock + 'static, config: &str) -> Self {
         let text = format!("{IN_MEMORY}{COMMON}{REST}{config}\n{PLAIN_LISTENER}");
-        Self::start_as(TempDir::new().unwrap(), &text, Arc::new(SystemClock)).await
+        Self::start_as(TempDir::new().unwrap(), &text, Arc::new(clock)).await
     }
 
     /// As [`Harness::start`], with users that another start in the same directory finds again.

@@ -35,6 +35,7 @@ mod foreign;
 mod harness;
 mod https;
 mod identity;
+mod keep;
 mod metrics;
 mod naming;
 mod operators;

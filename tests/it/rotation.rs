@@ -10,6 +10,7 @@ use std::{
 };
 
 use portcullis::{
+    clock::{Clock, ManualClock, SystemClock},
     directory::Actor,
     mqtt::{Packet, ReasonCode},
     registry::{GrantTerms, UnlockTerms},
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 use crate::{
     certificates::{ANY_TLS, Identity, identity, request, roots, tls_client},
     client::{Client, PATIENCE, Q1, Received, Tls, V5, connect, text_of, topic_of},
+    doors::GUESTS,
     harness::{Harness, TLS_LISTENER},
     https::Https,
 };
@@ -39,7 +41,11 @@ struct Fleet {
 
 impl Fleet {
     async fn new() -> Self {
-        let harness = Harness::start_rest(TLS_LISTENER).await;
+        Self::by(SystemClock, "").await
+    }
+
+    async fn by(clock: impl Clock + 'static, config: &str) -> Self {
+        let harness = Harness::start_rest_by(clock, &format!("{TLS_LISTENER}{config}")).await;
         harness.user_with("operator", |user| user.roles = vec!["admin".parse().unwrap()]);
         harness.user_with("clerk", |user| {
             user.permissions = vec![portcullis::access::Permission::allow(
@@ -252,6 +258,80 @@ async fn the_ca_is_rotated_and_retired_without_one_reconnect_that_fails() {
     println!("{tries} reconnects under rotation and renewal");
     assert!(tries > 0);
     assert_eq!(failures, 0);
+}
+
+const INVITE: &str = "$registry/renew/invite";
+
+/// Looks at the clock: what is due comes before the answer.
+async fn invited(client: &mut Client) -> Value {
+    client.ping().await;
+    let told = client.expect_publish().await;
+    assert_eq!(topic_of(&told), INVITE);
+    let told = serde_json::from_str(text_of(&told)).unwrap();
+    client.expect_silence().await;
+    told
+}
+
+fn own_certificate(fleet: &Fleet, device: &Device) -> Value {
+    let policy = fleet.harness.users().policy();
+    let record = policy.user_named(&device.name.parse().unwrap()).unwrap().certificates.last().unwrap().clone();
+    json!({ "serial": record.serial, "not_after": record.not_after })
+}
+
+/// Certificates and TLS go by the real time, which the broker's clock leaves when all is made and connected.
+#[tokio::test]
+async fn a_device_is_told_in_time_that_its_certificate_should_be_renewed() {
+    let clock = ManualClock::new(SystemClock.timestamp());
+    let fleet = Fleet::by(clock.clone(), "[ca]\nvalidity = \"24h\"\n").await;
+    let device = fleet.enrol("pump-1").await;
+    let mut early = fleet.connected(&device).await;
+    early.subscribe(INVITE, Q1).await;
+    clock.advance(Duration::from_hours(15));
+    early.expect_silence().await;
+    // Three quarters of its life.
+    clock.advance(Duration::from_hours(3));
+    let certificate = own_certificate(&fleet, &device);
+    assert_eq!(invited(&mut early).await, certificate);
+    clock.advance(Duration::from_hours(1));
+    early.expect_silence().await;
+    // Who comes late is invited soon, and once for each connection.
+    let mut late = fleet.connected(&device).await;
+    late.subscribe(INVITE, Q1).await;
+    clock.advance(Duration::from_mins(10));
+    assert_eq!(invited(&mut late).await, certificate);
+    // Who listens late is told at once.
+    let mut deaf = fleet.connected(&device).await;
+    clock.advance(Duration::from_mins(10));
+    deaf.ping().await;
+    deaf.subscribe(INVITE, Q1).await;
+    assert_eq!(invited(&mut deaf).await, certificate);
+}
+
+/// A fleet moves to the new CA in minutes, not when its certificates come of age. A guest is told nothing: see `a_guest_has_no_registry`.
+#[tokio::test]
+async fn whose_certificate_is_of_the_former_ca_is_invited_at_once() {
+    let clock = ManualClock::new(SystemClock.timestamp());
+    let fleet = Fleet::by(clock.clone(), GUESTS).await;
+    let mut device = fleet.enrol("pump-1").await;
+    let mut guest = Client::open(fleet.harness.address("open"), V5).await;
+    assert_eq!(guest.connect(&connect(V5, "")).await.reason_code, ReasonCode::Success);
+    guest.subscribe("$registry/ca/response", Q1).await;
+    let mut there = fleet.connected(&device).await;
+    there.subscribe(INVITE, Q1).await;
+    clock.advance(Duration::from_mins(1));
+    there.expect_silence().await;
+    let certificate = own_certificate(&fleet, &device);
+    assert_eq!(fleet.post("/api/ca/rotate", &json!({})).await.status.as_u16(), 200);
+    let bundle: Value = serde_json::from_str(text_of(&there.expect_publish().await)).unwrap();
+    device.trust = fleet.trust("both", bundle["ca"].as_str().unwrap());
+    let mut later = fleet.open(&device.trust, Some(device.identity.clone())).await.unwrap();
+    assert_eq!(later.connect(&connect(V5, "beside")).await.reason_code, ReasonCode::Success);
+    later.subscribe(INVITE, Q1).await;
+    clock.advance(Duration::from_mins(10));
+    for client in [&mut there, &mut later] {
+        assert_eq!(invited(client).await, certificate);
+    }
+    guest.expect_silence().await;
 }
 
 /// Whoever may do everything else over HTTP may not change the CA.

@@ -69,6 +69,33 @@ fn the_response_topic_counts_only_in_the_answer_space_of_the_operation() {
     }
 }
 
+/// Idle connections are not worth a place that a device could have; who has asked may wait for the decision.
+#[test]
+fn a_registration_session_that_asks_for_nothing_ends_early() {
+    for version in BOTH {
+        for operation in RegistryOperation::OPEN {
+            let mut bench = Bench::of(Owner::Registration(4), &[]);
+            let at = |seconds| bench.clock.instant().checked_add(Duration::from_secs(seconds));
+            let until = at(3600).map(|at| (at, ReasonCode::MaximumConnectTime));
+            let terms = Terms { until, ask_by: at(30), ..Terms::default() };
+            bench.give(|session, cx| session.handle_connect(&clean(version), &terms, cx));
+            assert_eq!(bench.session.poll_timeout(), terms.ask_by);
+            bench.clock.advance(Duration::from_secs(29));
+            bench.packet(Packet::PingReq);
+            bench.packet(Packet::Publish(publish(&format!("$registry/{}", operation.as_str()), QoS::AtMostOnce, 1)));
+            assert!(timeout(&mut bench).is_empty());
+            bench.clock.advance(Duration::from_secs(1));
+            let over = CloseReason::TimeIsUp(ReasonCode::MaximumConnectTime);
+            let ended = timeout(&mut bench).iter().any(|output| matches!(output, Output::Close(why) if *why == over));
+            let enrols = !matches!(operation, RegistryOperation::Whoami | RegistryOperation::Ca);
+            assert_eq!(ended, !enrols, "{operation:?}");
+            if enrols {
+                assert_eq!(bench.session.poll_timeout(), until.map(|(at, _)| at));
+            }
+        }
+    }
+}
+
 /// An operator is told whether the device could be shown its pairing code: nobody is who does not listen, or takes no packet so large.
 #[test]
 fn who_asks_without_listening_or_without_room_for_the_answer_is_known() {
