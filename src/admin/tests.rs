@@ -131,7 +131,10 @@ impl Fixture {
             keeper: Arc::new(keeper.unwrap()),
             crl: crl.clone(),
             authority: Arc::new(authority.unwrap()),
-            anchors: Arc::new(Anchors::new(issuers, crate::pki::Naming::default(), Vec::new()).unwrap()),
+            anchors: Arc::new(
+                Anchors::new(issuers, crate::pki::Lineage::default(), crate::pki::Naming::default(), Vec::new())
+                    .unwrap(),
+            ),
             session: crate::session::Settings::default(),
             clock,
             moved: watch::channel(()).1,

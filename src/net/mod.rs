@@ -342,7 +342,12 @@ impl PolicyListener for Server {
             let Owner::User(user) = gate.session.key().owner else { continue };
             if gate.session.is_attached() {
                 drop(gate);
-                if issuers_moved || concerns_the_connection(change.old.user(user), change.new.user(user), now) {
+                // A certificate of a further anchor logs in nobody who administers.
+                let administers = |policy: &Policy| policy.user(user).is_some_and(|it| policy.administers(it));
+                if issuers_moved
+                    || administers(&change.old) != administers(&change.new)
+                    || concerns_the_connection(change.old.user(user), change.new.user(user), now)
+                {
                     cell.mailbox.call();
                 }
             } else {
@@ -364,10 +369,6 @@ fn concerns_the_connection(old: Option<&Arc<User>>, new: Option<&Arc<User>>, now
     }
     if Arc::ptr_eq(old, new) {
         return false;
-    }
-    // A certificate of a further anchor logs in no administrator.
-    if old.is_administrator() != new.is_administrator() {
-        return true;
     }
     let same_rights = User {
         description: new.description.clone(),
@@ -415,7 +416,6 @@ mod tests {
         assert!(concerns(|user| user.enabled = false));
         assert!(concerns(|user| user.password_hash = Some("$argon2id$".into())));
         assert!(concerns(|user| user.auth = Auth::Either));
-        assert!(concerns(|user| user.roles = vec!["admin".parse().unwrap()]), "a partner's certificate logs in none");
         assert!(concerns(|user| user.client_id = Some("x".into())));
         assert!(concerns(|user| user.expires_at = Some(Timestamp::MAX)), "an end is set");
         assert!(concerns(|user| user.expires_at = Some(Timestamp::UNIX_EPOCH)));

@@ -355,3 +355,46 @@ async fn only_an_administrator_changes_the_ca() {
         assert_eq!(refused.problem().0, 422, "{name:?}");
     }
 }
+
+/// What a ticket resumes was verified against the CA of that time (RFC 8446 2.2): it carries no authority beyond its end.
+#[tokio::test]
+async fn a_tls_session_of_before_the_end_of_the_ca_logs_nobody_in_when_it_is_resumed() {
+    let fleet = Fleet::new().await;
+    let device = fleet.enrol("pump-1").await;
+    // Keeps TLS sessions for resumption.
+    let config = tls_client(roots(&device.trust), ANY_TLS, Some(device.identity.clone()));
+    let open = async || Tls::connect(fleet.harness.address("tls"), Arc::clone(&config)).await.unwrap();
+    let mut live = Client::over(open().await, V5);
+    assert_eq!(live.connect(&connect(V5, "c")).await.reason_code, ReasonCode::Success);
+    let old = fleet.get("/api/ca").await.body["key_identifier"].as_str().unwrap().to_owned();
+    assert_eq!(fleet.post("/api/ca/rotate", &json!({})).await.status.as_u16(), 200);
+    let forced = fleet.post(&format!("/api/ca/issuers/{old}/retire"), &json!({ "force": true })).await;
+    assert_eq!(forced.status.as_u16(), 200, "{}", forced.body);
+    live.expect_ended(ReasonCode::NotAuthorized).await;
+    let again = open().await;
+    assert_eq!(again.handshake_kind(), Some(rustls::HandshakeKind::Resumed), "TLS itself says nothing against it");
+    assert_eq!(Client::over(again, V5).connect(&connect(V5, "c")).await.reason_code, ReasonCode::BadUserNameOrPassword);
+}
+
+/// Nobody says `ca retire`: the clock does.
+#[tokio::test]
+async fn a_former_ca_ends_with_its_time_while_the_broker_runs() {
+    let clock = ManualClock::new(jiff::Timestamp::now());
+    let harness = Harness::start_at(&clock, "").await;
+    let certificates = || {
+        let file = std::fs::read_to_string(&harness.broker.started().trust_bundle).unwrap();
+        file.matches("-----BEGIN CERTIFICATE-----").count()
+    };
+    let days = |days: u64| Duration::from_hours(days * 24);
+    clock.advance(days(365));
+    assert_eq!((crate::tls::order(&harness, "/api/ca/rotate").await, certificates()), (200, 2));
+    clock.advance(days(3650 - 365 - 1));
+    assert_eq!(crate::tls::order(&harness, "/api/ca/rotate").await, 409, "the overlap goes on");
+    clock.advance(days(2));
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while certificates() == 2 {
+        assert!(tokio::time::Instant::now() < deadline, "the former CA stays");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(crate::tls::order(&harness, "/api/ca/rotate").await, 200, "the next one");
+}
