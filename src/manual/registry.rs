@@ -252,8 +252,67 @@
 //! What a device says of itself (`context`, the roles it asks for) is not verified. Compare the pairing code.
 //!
 //! A user of the broker may decide by the [API](super::rest) what its rules of the context `http` let it write to, for instance
-//! `/api/client-registry/requests/+/grant`, and never grant more than it holds. In this version nothing is decided over MQTT:
-//! a rule about `$registry/admin/...` gives no right to decide.
+//! `/api/client-registry/requests/+/grant`, and [over MQTT](#deciding-over-mqtt) by those of the context `mqtt`; it never grants more than it holds.
+//!
+//! # Deciding over MQTT
+//!
+//! A user whose rules let it write to `$registry/admin/<operation>` decides there: a panel on the shop floor, or a program that holds a connection anyway.
+//!
+//! | operation | message | `result` of the answer |
+//! |---|---|---|
+//! | `list` | `state`, `after`, `limit` (1 to 32, default 32) | `items`, and `next` when there are more |
+//! | `show` | `request`, the id of a request | the request |
+//! | `grant` | `request`, and what the API takes: `roles`, `permissions`, `publish_prefix`, `expires_at`, `comment`, `unpaired` | the request |
+//! | `deny` | `request`, `reason`, `comment` | the request |
+//! | `unlock` | `for`, `count`, `listener`, `source`, `username`, `implicit`, or empty | how the door stands |
+//! | `lock`, `status` | empty | how the door stands |
+//! | `replace` | `username`, `for`, `source` | the opened name |
+//! | `replace-cancel` | `username` | none, status 204 |
+//! | `replacements` | `after` (a username), `limit` | `items`, `next` |
+//! | `token-create` | `for`, `uses`, `username`, `source`, `roles`, ... as in the API | the token with its secret, status 201 |
+//! | `token-list` | `after` (the id of a token), `limit` | `items`, `next` |
+//! | `token-show` | `token`, the id of a token | the token |
+//! | `token-revoke` | `token` | none, status 204 |
+//!
+//! ```json
+//! {"request": "01a21e87-588b-758b-875c-62e380bd1272", "roles": ["line"], "comment": "press 7, hall 2", "id": 1}
+//! {"status": 200, "state": "ok", "id": 1, "result": {"id": "01a21e87-588b-758b-875c-62e380bd1272", "username": "press-7", "state": "granted", "by": "user:ada", ...}}
+//! {"status": 409, "state": "conflict", "error": "conflict", "message": "the request `01a21e87-588b-758b-875c-62e380bd1272` is granted already", "id": 1}
+//! ```
+//!
+//! - **The fields are those of the [API](crate::admin::api)**, with `request`, `username` or `token` for what the API takes from the path; `result` is what it
+//!   answers, and the work is done by the same functions. JSON or CBOR, `id`, Correlation Data, Response Topic and the need to subscribe first are as for [every
+//!   operation](#operations): the answer comes on `$registry/admin/<operation>/response`, or below it. A message has at most 16 KiB, which is less than the API takes.
+//! - **The right is a rule of the context `mqtt` that names the operation**: `write $registry/admin/grant`, or `write $registry/admin/+` for all of them. `#` and `+/...` match none:
+//!   a wildcard at the first level never matches a `$`. A deny beats it, as everywhere; `max_qos` and `retain` of the rule count. Rules of the context `http` say nothing here, and these say nothing
+//!   over HTTPS. To read `$registry/events/#` is another right.
+//! - **Whoever has no such rule is refused like for any other topic**: PUBACK or PUBREC 0x87, in 3.1.1 as `access.denied_publish` says; metrics and the audit log count it. An operation
+//!   that does not exist looks the same. Registration sessions and anonymous users (`auth = "none"`) never decide, whatever the rules, and neither does a Will.
+//! - **The right is looked at three times**: when the message comes in, in the commit that does the deed, and when the answer is written. Who loses it in between is not answered.
+//!   A token, and the first word of [two people](#two-people), stand as long as the right that they were given by does: that of the operation, for what was said over MQTT.
+//! - To subscribe to `$registry/admin/<operation>/response`, also with `+` for the operation, needs no rule: what comes there was asked for by this very connection. Questions and answers are never routed, so that
+//!   nobody else can read them, whatever they may subscribe to. RETAIN keeps nothing.
+//! - One connection may have four questions open; the next one gets 429 with `busy`. A user may ask as often as `registry.requests_per_minute` says. Questions that are open together are answered in any order:
+//!   wait for the answer where one builds on another.
+//! - An answer that is larger than the Maximum Packet Size of the client gives way to a short one with 413 and `answer_too_large`: what was asked for is done.
+//! - With QoS 1 a message whose PUBACK was lost comes twice, and is done twice: the second `grant` gets 409, but a second `token-create` makes a second token. QoS 2 does not.
+//! - The audit log names the user, the address, the listener and the ClientId (at most 128 characters of it, of `A-Z a-z 0-9 : _ -`).
+//!
+//! | status | state | `error` |
+//! |---|---|---|
+//! | 200, 201, 204 | `ok` | |
+//! | 400 | `invalid` | `malformed` (an unknown, missing or repeated field, and what has no form), `unsupported` (the Content Type) |
+//! | 403 | `denied` | `forbidden`: more than you hold |
+//! | 404 | `refused` | `not_found` |
+//! | 409 | `conflict` | `conflict`: its state does not admit that |
+//! | 413 | `refused` | `too_large`, `answer_too_large` |
+//! | 422 | `invalid` | `invalid`: out of range, or a role that does not exist |
+//! | 429 | `refused` | `rate`, `busy`, with `retry_after` |
+//! | 500 | `failed` | `internal` |
+//!
+//! ```sh
+//! mosquitto_rr -h localhost -p 8883 --cafile ca.pem -u ada -P "$PASSWORD" -t '$registry/admin/list' -e '$registry/admin/list/response' -m '{"state": "pending"}'
+//! ```
 //!
 //! # Claim tokens
 //!

@@ -174,6 +174,10 @@
 //! | one operator lets devices in alone | `registry.approvals = 2`: another identity must grant the very same; tokens and rules count as one | `two_people_grant_the_same_or_nothing_is_granted`, `a_first_word_that_ends_while_the_grant_is_written_makes_no_user`, `no_token_and_no_rule_is_a_way_around_two_people` |
 //! | a rule that lets everybody in | it must name a network, a listener or a kind of key; denials win; its limit counts what is on its way to the disk | `registry_rules`, `a_rule_that_denies_beats_those_that_grant_and_tokens`, `a_rule_makes_no_more_users_than_it_may_however_many_ask_at_once` |
 //! | a claim token outlives the rights of its author | it gives what the author holds when it is used | `a_token_gives_no_more_than_its_author_holds_when_it_is_used` |
+//! | deciding over MQTT without the right | a rule must name the operation; a stranger sees what any refused message gets; no Will, no anonymous user; nothing is routed or kept | `a_rule_that_names_the_operation_opens_it_and_no_other_one`, `who_may_not_ask_does_not_learn_what_there_is`, `whoever_proves_nothing_administers_nothing`, `a_will_asks_for_nothing`, `questions_and_answers_reach_nobody_else` |
+//! | deciding with a right that is gone | looked at again in the commit, and before the answer is written; that of one door is none at the other | `a_right_that_is_withdrawn_while_an_order_is_under_way_does_nothing_afterwards`, `a_right_is_looked_at_in_the_commit_that_uses_it`, `an_answer_is_for_whoever_may_still_ask`, `each_door_has_its_own_right` |
+//! | one person as two, by two doors | people are told apart by identity | `a_person_is_one_person_at_every_door` |
+//! | two orders in one message | a field that comes twice is refused, at any depth | `what_is_wrong_with_an_order_is_told_and_does_nothing` |
 //! | enrolling through the guest of a listener where nobody may enrol | a guest has no registry; door 2 is open only where `registration` is set | `a_guest_has_no_registry`, `a_connect_is_no_request_where_devices_may_not_enrol` |
 //! | a grant without a look at the code, because the device never had one | a code counts as shown only where it could be told | `a_code_counts_as_shown_only_where_the_device_could_be_told`, `a_code_that_nobody_could_be_told_was_not_shown`, `who_asks_without_listening_or_without_room_for_the_answer_is_known` |
 //! | one request that makes `registry list` and `watch` unreadable | `context` is bounded in depth, at every door; what is on record from before is not told | `a_context_is_as_deep_as_every_reader_can_follow`, `a_context_of_an_earlier_version_breaks_neither_lists_nor_events` |
@@ -208,7 +212,7 @@
 //! - Without a passphrase `certs/ca.key` lies unencrypted on the disk (mode 0600). Whoever reads it can pretend to be the broker to every client that trusts
 //!   `certs/ca.pem`. A client certificate forged with it does not log in: only those on a user's record do.
 //! - Whoever has a user's password, or a device's key, is that user until somebody says otherwise: `user disable`, `user revoke`.
-//! - **Not in this version**: shared subscriptions, topic aliases, `$registry/admin` over MQTT,
+//! - **Not in this version**: shared subscriptions, topic aliases,
 //!   reloading broker.toml while the broker runs. What there would be to attack is refused, and tested to be.
 //! - A service that publishes to whatever Response Topic it is told does so by its own rules: give it no more than it needs, or
 //!   `access.response_grants` instead.

@@ -11,7 +11,7 @@ use super::{
     registrations::{Full, Place},
 };
 use crate::{
-    access::{Authority, CertificateRecord, Policy},
+    access::{Authority, CertificateRecord, Policy, UserId, Username},
     audit,
     authn::{Cause, Credentials, Identity, Refusal, Source},
     clock::{Instant, Timestamp},
@@ -48,6 +48,12 @@ impl Admitted {
     pub(super) fn caller(&self, policy: &Policy) -> Option<Caller> {
         let certificate = self.certificate(policy).map(|record| (record.serial.clone(), record.not_after));
         Some(Caller { user: self.identity.as_ref()?.user(), certificate })
+    }
+
+    /// Who asks for what operators do, and as which client; `None`: a registration session.
+    pub(super) fn operator(&self) -> Option<(UserId, Username, ClientId)> {
+        let identity = self.identity.as_ref()?;
+        Some((identity.user(), identity.username().clone(), self.key.client_id.clone()))
     }
 
     /// It asks the registry for this.

@@ -307,6 +307,9 @@ fn deciding_rule(policy: &Policy, key: &SessionKey, refusal: &Refusal) -> Option
     let Owner::User(user) = key.owner else { return None };
     let authority = policy.authority(user, &key.client_id)?;
     let rules = match refusal.action {
+        Action::Publish if refusal.cause != RefusalCause::Reserved && refusal.topic.starts_with('$') => {
+            authority.explain_administer(&refusal.topic.parse().ok()?).rules
+        }
         Action::Publish | Action::Will => authority.explain_publish(&refusal.topic.parse().ok()?).rules,
         Action::Receive => authority.explain_receive(&refusal.topic.parse().ok()?).rules,
         Action::Subscribe => authority.explain_subscribe(&refusal.topic.parse().ok()?).rules,

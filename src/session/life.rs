@@ -10,8 +10,9 @@ use bytestring::ByteString;
 
 use super::cache::TopicCache;
 use super::handshake::{connack, granted_expiry, granted_keep_alive};
-use super::machine::{Absence, Connection, INVITATION, Invitation, Phase};
+use super::machine::{Absence, Connection, Invitation, Phase};
 use super::message::{detach_properties, detach_topic};
+use super::operation::INVITATION;
 use super::permit::Permit;
 use super::size::packet_fits;
 use super::{Action, CloseReason, Context, EndCause, Message, Output, Session, Terms};

@@ -60,7 +60,7 @@ pub(crate) fn record(identity: &Identity) -> CertificateRecord {
         revoked_at: None,
         reason: None,
         comment: None,
-        issuer: None,
+        issuer: Some("whoever signs in this test".into()),
         replaces: None,
     }
 }

@@ -38,6 +38,7 @@ mod identity;
 mod keep;
 mod metrics;
 mod naming;
+mod operators;
 mod publish;
 mod quota;
 mod rehash;
