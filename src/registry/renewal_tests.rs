@@ -192,7 +192,7 @@ async fn a_key_that_was_revoked_is_not_renewed_by_another_certificate_of_its_use
 
 /// As `user pin` puts it on record: there is no request that holds the key.
 #[tokio::test]
-async fn the_key_of_a_user_that_no_request_made_is_refused_to_another_one() {
+async fn the_key_of_a_user_that_no_request_made_is_not_signed_for_another_one() {
     let stage = Stage::new();
     let device = Device::granted(&stage, "press-1").await;
     let key = new_key();
@@ -203,11 +203,17 @@ async fn the_key_of_a_user_that_no_request_made_is_refused_to_another_one() {
     let (serial, key) = ("01".into(), Some(fingerprint));
     pinned.certificates.push(CertificateRecord { serial, fingerprint: "aa".into(), key, issuer: None, ..record });
     let pinned = stage.directory.create_user(pinned, &Actor::System).unwrap();
+    let signatures = || {
+        let entries = audit::read(&*stage.store, 0, 1000).unwrap();
+        entries.iter().filter(|entry| entry.read().unwrap().event.kind() == "certificate_signing").count()
+    };
+    assert_eq!(signatures(), 1, "that of the grant");
     let refused = renew(&stage, &new, Some(&device.caller())).await;
     assert_eq!((refused.status, refused.error), (409, Some("key_in_use")));
-    assert_eq!(user(&stage, &device).certificates.len(), 1, "nothing was issued");
+    assert_eq!(signatures(), 1, "the directory would refuse it too, but when it is signed");
     stage.directory.delete_user(pinned.id, Expected::Any, &Actor::System).unwrap();
     assert_eq!(renew(&stage, &new, Some(&device.caller())).await.status, 201, "nothing else was wrong with it");
+    assert_eq!(signatures(), 2);
 }
 
 #[tokio::test]

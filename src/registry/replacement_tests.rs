@@ -239,7 +239,7 @@ async fn nobody_opens_a_name_without_the_right_to_though_they_hold_all_that_its_
         Permission::allow(Context::Http, Operation::Write, "/api/client-registry/replacements/press-2"),
     ];
     let peer = stage.directory.create_user(peer, &Actor::System).unwrap();
-    let actor = Actor::User { id: peer.id, username: peer.username.clone(), from: None };
+    let actor = Actor::of(&peer);
     let open_as = || stage.registry.replace(NAME.parse().unwrap(), ReplaceTerms::default(), actor.clone());
     let error = open_as().await.unwrap_err();
     assert!(matches!(error, RegistryError::NotAllowed(_)), "{error}");
