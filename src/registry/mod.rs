@@ -25,6 +25,7 @@ mod operator;
 mod rates;
 #[cfg(test)]
 mod reference;
+mod refusals;
 mod renewal;
 mod replacement;
 mod request;
