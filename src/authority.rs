@@ -17,7 +17,7 @@ use crate::audit::{self, Note, Word};
 use crate::clock::Clock;
 use crate::directory::{Actor, Change, Directory, DirectoryError, Transaction};
 use crate::metrics::Metrics;
-use crate::pki::{CaFiles, CertificateAuthority, Signer as _, SignerError, Signers};
+use crate::pki::{CaFiles, CertificateAuthority, Profile, Signer as _, SignerError, Signers};
 use crate::store::{Batch, Store, StoreError, Table};
 
 /// Which CA the audit log has heard of last.
@@ -35,12 +35,13 @@ pub struct AuthorityFiles {
     pub key: PathBuf,
     /// As in [`CaFiles`].
     pub passphrase: Option<SecretString>,
-    /// See [`CertificateAuthority::with_crl_url`].
-    pub crl_url: Option<String>,
+    /// See [`CertificateAuthority::with_profile`].
+    pub profile: Profile,
 }
 
 impl AuthorityFiles {
-    fn files(&self) -> CaFiles<'_> {
+    /// To load it from.
+    pub(crate) fn files(&self) -> CaFiles<'_> {
         CaFiles { certificate: &self.certificate, key: &self.key, passphrase: self.passphrase.as_ref() }
     }
 }
@@ -213,7 +214,7 @@ impl Authority {
         let ca = self.signers.load();
         self.intend(what, &ca, actor)?;
         let next = change(&ca, &self.files.files(), self.clock.timestamp()).map_err(Into::into)?;
-        let next = Arc::new(next.with_crl_url(self.files.crl_url.as_deref()));
+        let next = Arc::new(next.with_profile(&self.files.profile));
         let listener = self.listener.get();
         // INVARIANT: what the new one issues is trusted before it issues anything.
         if let Some(listener) = listener {

@@ -61,6 +61,7 @@ const PURE: &[(&str, &[&str])] = &[
     (
         "registry",
         &[
+            "registry/jobs.rs",
             "registry/service.rs",
             "registry/commit.rs",
             "registry/grant.rs",

@@ -107,7 +107,14 @@ fn unlimited(requests: usize) -> Settings {
 }
 
 fn origin(source: IpAddr) -> Origin {
-    Origin { source, listener: "enrol".into(), door: Door::Rest, binding: Binding::Connection(0), sink: None }
+    Origin {
+        source,
+        listener: "enrol".into(),
+        door: Door::Rest,
+        hears: true,
+        binding: Binding::Connection(0),
+        sink: None,
+    }
 }
 
 /// A CSR of a fresh P-256 key, PEM.

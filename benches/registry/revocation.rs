@@ -56,7 +56,7 @@ pub(super) async fn measure() -> Result<(), Failure> {
     let not_after = good.not_after;
     directory.commit(put(new("the-good-one".into(), vec![good])?, Expected::Absent).into(), &Actor::System)?;
     let certificate = Arc::new(ClientCertificate {
-        username: Some("the-good-one".parse()?),
+        username: Ok("the-good-one".parse()?),
         fingerprint,
         not_before: now,
         not_after,

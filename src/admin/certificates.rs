@@ -109,8 +109,8 @@ pub(super) async fn pin(
     let certificate = PeerCertificate::from_pem(order.certificate.as_bytes())
         .map_err(|_| invalid("`certificate` is not exactly one X.509 certificate in PEM".to_owned()))?;
     let user = find(&state, &name)?;
-    if certificate.username() != Ok(&name) {
-        return Err(invalid(format!("the common name of the certificate is not `{name}`: it would log nobody in")));
+    if let Err(expected) = state.anchors.may_name(&certificate, &name) {
+        return Err(invalid(format!("the certificate lacks {expected}: it would log nobody in")));
     }
     if !certificate.is_valid_at(state.clock.timestamp()) {
         let (from, to) = (certificate.not_before(), certificate.not_after());

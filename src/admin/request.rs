@@ -22,8 +22,8 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
+use super::door::takes_messages;
 use super::problem::{Kind, Problem};
-use crate::registry::Format;
 
 /// From the first look at a body to its end.
 const BODY_TIME: Duration = Duration::from_mins(1);
@@ -41,7 +41,7 @@ pub(super) async fn check(request: Request, next: Next) -> Response {
     }
     let checked = host(&request)
         .and_then(|host| same_site(request.headers(), host))
-        .and_then(|()| media_type(request.method(), request.headers()));
+        .and_then(|()| if takes_messages(request.uri().path()) { Ok(()) } else { media_type(&request) });
     match checked {
         Ok(()) => next.run(request.map(|body| Body::new(InTime { body, time: BODY_TIME, left: None }))).await,
         Err(problem) => problem.into_response(),
@@ -134,16 +134,17 @@ fn same_site(headers: &HeaderMap, host: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// JSON or CBOR, which no page can send to another site without asking first: and the answer to that question is no. A form can,
-/// but says that it is one. Which of them an operation takes is its own affair.
-fn media_type(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+/// JSON, which no page can send to another site without asking first: and the answer to that question is no. A form can, but says
+/// that it is one.
+fn media_type(request: &Request) -> Result<(), Problem> {
+    let (method, headers) = (request.method(), request.headers());
     if matches!(*method, Method::GET | Method::HEAD) {
         return Ok(());
     }
     let has_body = headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
     let fits = match headers.get(CONTENT_TYPE) {
         None => !has_body,
-        Some(text) => text.to_str().is_ok_and(|text| is_json(text) || Format::of(Some(text)) == Some(Format::Cbor)),
+        Some(text) => text.to_str().is_ok_and(is_json),
     };
     if fits { Ok(()) } else { Err(super::extract::not_json()) }
 }

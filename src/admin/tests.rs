@@ -117,7 +117,7 @@ impl Fixture {
             certificate: home.path().join("ca.pem"),
             key: home.path().join("ca.key"),
             passphrase: None,
-            crl_url: None,
+            profile: crate::pki::Profile::default(),
         };
         let issuers = signers.load().issuers();
         let authority = Authority::open(files, signers, store, directory.clone(), clock.clone(), metrics);
@@ -131,7 +131,7 @@ impl Fixture {
             keeper: Arc::new(keeper.unwrap()),
             crl: crl.clone(),
             authority: Arc::new(authority.unwrap()),
-            anchors: Arc::new(Anchors::new(issuers, Vec::new()).unwrap()),
+            anchors: Arc::new(Anchors::new(issuers, crate::pki::Naming::default(), Vec::new()).unwrap()),
             session: crate::session::Settings::default(),
             clock,
             moved: watch::channel(()).1,
@@ -148,6 +148,7 @@ impl Fixture {
             source: "192.0.2.7".parse().unwrap(),
             listener: "mqtts".into(),
             door: Door::Mqtt,
+            hears: true,
             binding: crate::registry::Binding::Connection(1),
             sink: None,
         };

@@ -16,9 +16,9 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
 use super::{Anchor, ClientCertificate};
-use crate::access::UsernamePattern;
+use crate::access::{Username, UsernamePattern};
 use crate::clock::Duration;
-use crate::pki::{IssuerCertificate, PeerCertificate};
+use crate::pki::{IssuerCertificate, Naming, PeerCertificate};
 
 /// A further CA, as broker.toml names it.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct Trusted {
     pub certificate: IssuerCertificate,
     /// The names that it is good for.
     pub names: UsernamePattern,
+    /// By what its certificates name their user.
+    pub naming: Naming,
 }
 
 /// Why a further anchor cannot be one.
@@ -102,6 +104,8 @@ impl NoAnchor {
 pub struct Anchors {
     /// Exchanged when the CA changes.
     own: ArcSwap<Vec<IssuerCertificate>>,
+    /// By what certificates of our own name their user.
+    naming: Naming,
     further: Vec<Further>,
 }
 
@@ -109,18 +113,19 @@ pub struct Anchors {
 struct Further {
     certificate: IssuerCertificate,
     names: UsernamePattern,
+    naming: Naming,
     /// Trusts this one alone.
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
 impl Anchors {
-    /// `own`: the issuers of the broker. `further`: those of `[[ca.trust]]`.
+    /// `own`: the issuers of the broker, and by what their certificates name their user. `further`: those of `[[ca.trust]]`.
     ///
     /// # Errors
     /// [`AnchorError`].
-    pub fn new(own: Vec<IssuerCertificate>, further: Vec<Trusted>) -> Result<Self, AnchorError> {
+    pub fn new(own: Vec<IssuerCertificate>, naming: Naming, further: Vec<Trusted>) -> Result<Self, AnchorError> {
         let further = further.into_iter().map(|trusted| Further::new(trusted, &own)).collect::<Result<_, _>>()?;
-        Ok(Self { own: ArcSwap::from_pointee(own), further })
+        Ok(Self { own: ArcSwap::from_pointee(own), naming, further })
     }
 
     /// All certificates, DER: what TLS verifies chains against.
@@ -139,6 +144,26 @@ impl Anchors {
         self.further.iter().map(|further| (&further.certificate, &further.names))
     }
 
+    /// May a certificate of a further CA name this user? Whose it is shows only with its chain.
+    ///
+    /// # Errors
+    /// What it would have to have, in words.
+    pub fn may_name(&self, certificate: &PeerCertificate, user: &Username) -> Result<(), String> {
+        let further = self.further.iter().map(|further| &further.naming);
+        let none = self.further.is_empty().then_some(&self.naming);
+        let mut expected: Vec<String> = Vec::new();
+        for naming in further.chain(none) {
+            if certificate.username(naming).as_ref() == Ok(user) {
+                return Ok(());
+            }
+            let words = naming.describe(user);
+            if !expected.contains(&words) {
+                expected.push(words);
+            }
+        }
+        Err(expected.join(", or "))
+    }
+
     /// What the first certificate of the chain says, and on whose word. TLS has verified the chain against
     /// [`Anchors::certificates`], and that the client has the key, maybe some time ago (RFC 8446 2.2).
     ///
@@ -150,11 +175,11 @@ impl Anchors {
         // Where there is no further anchor, TLS has said it all. Otherwise our own come first: what they have signed has to be on
         // record, even if a further anchor is above them.
         if self.further.is_empty() || self.own.load().iter().any(|issuer| leaf.is_issued_by(issuer)) {
-            return Ok(ClientCertificate::under(Anchor::Own, &leaf));
+            return Ok(ClientCertificate::under(Anchor::Own, &self.naming, &leaf));
         }
         let mut found = None;
         for further in self.further.iter().filter(|further| further.admits(&leaf, others, now)) {
-            let admits_name = leaf.username().is_ok_and(|name| further.names.matches(name));
+            let admits_name = leaf.username(&further.naming).is_ok_and(|name| further.names.matches(&name));
             if admits_name || found.is_none() {
                 found = Some(further);
             }
@@ -163,12 +188,15 @@ impl Anchors {
             }
         }
         let found = found.ok_or(NoAnchor::Untrusted)?;
-        Ok(ClientCertificate::under(Anchor::Extra(found.names.clone()), &leaf))
+        Ok(ClientCertificate::under(Anchor::Extra(found.names.clone()), &found.naming, &leaf))
     }
 }
 
 impl Further {
-    fn new(Trusted { file, certificate, names }: Trusted, own: &[IssuerCertificate]) -> Result<Self, AnchorError> {
+    fn new(
+        Trusted { file, certificate, names, naming }: Trusted,
+        own: &[IssuerCertificate],
+    ) -> Result<Self, AnchorError> {
         let name = certificate.name();
         // The key is what counts: another certificate of it is the same CA.
         if own.iter().any(|issuer| issuer.key() == certificate.key()) {
@@ -178,7 +206,7 @@ impl Further {
             return Err(AnchorError::Purpose { file, name });
         }
         let verifier = verifier(&certificate).map_err(|reason| AnchorError::Unusable { file, name, reason })?;
-        Ok(Self { certificate, names, verifier })
+        Ok(Self { certificate, names, naming, verifier })
     }
 
     /// Does the chain lead to this anchor, now?

@@ -69,6 +69,7 @@ impl Ca {
             file: "partner.pem".into(),
             certificate: IssuerCertificate::from_der(&self.der).unwrap(),
             names: names.to_owned().try_into().unwrap(),
+            naming: Naming::default(),
         }
     }
 }
@@ -78,7 +79,7 @@ fn own() -> CertificateAuthority {
 }
 
 fn anchors(own: &CertificateAuthority, further: Vec<Trusted>) -> Anchors {
-    Anchors::new(vec![own.issuer().clone()], further).unwrap()
+    Anchors::new(vec![own.issuer().clone()], Naming::default(), further).unwrap()
 }
 
 /// May this user log in with this chain?
@@ -222,20 +223,52 @@ fn a_certificate_for_another_purpose_or_without_a_reader_is_nobody() {
     assert_eq!(anchors.certificate::<Vec<u8>>(&[], now()), Err(NoAnchor::Unreadable));
 }
 
+/// Two partners, each with names of its own kind, and the house with another one.
+#[test]
+fn each_anchor_names_users_in_its_own_way() {
+    let uri = |text: &str| Naming::Uri(text.to_owned().try_into().unwrap());
+    let (own, first, second) = (own(), Ca::root("First", 0), Ca::root("Second", 0));
+    let further = vec![
+        Trusted { naming: uri("spiffe://first.example/"), ..first.trusted("a-*") },
+        Trusted { naming: uri("urn:second:"), ..second.trusted("*") },
+    ];
+    let anchors = Anchors::new(vec![own.issuer().clone()], Naming::CommonName, further).unwrap();
+    let named_by = |ca: &Ca, uri: &str| {
+        let mut params = named("a-2");
+        params.subject_alt_names = vec![rcgen::SanType::URI(uri.try_into().unwrap())];
+        let leaf = ca.leaf(params, ExtendedKeyUsagePurpose::ClientAuth);
+        anchors.certificate(&[leaf], now()).unwrap().username.map(|name| name.to_string()).ok()
+    };
+    assert_eq!(named_by(&first, "spiffe://first.example/a-1").as_deref(), Some("a-1"));
+    assert_eq!(named_by(&second, "urn:second:a-1").as_deref(), Some("a-1"));
+    assert_eq!(named_by(&first, "urn:second:a-1"), None);
+    assert_eq!(named_by(&second, "spiffe://first.example/a-1"), None);
+
+    let peer = |ca: &Ca, uri: &str| {
+        let mut params = named("a-2");
+        params.subject_alt_names = vec![rcgen::SanType::URI(uri.try_into().unwrap())];
+        PeerCertificate::from_der(&ca.leaf(params, ExtendedKeyUsagePurpose::ClientAuth)).unwrap()
+    };
+    let user = "a-1".parse().unwrap();
+    assert_eq!(anchors.may_name(&peer(&first, "urn:second:a-1"), &user), Ok(()));
+    let expected = "the URI `spiffe://first.example/a-1` as its only one, or the URI `urn:second:a-1` as its only one";
+    assert_eq!(anchors.may_name(&peer(&first, "urn:third:a-1"), &user), Err(expected.to_owned()));
+}
+
 #[test]
 fn the_own_ca_and_one_for_servers_are_no_further_anchors() {
     let own = own();
     let mut told = Vec::new();
     let mut tell = |trusted: Trusted| {
         told.push(
-            Anchors::new(vec![own.issuer().clone()], vec![trusted])
+            Anchors::new(vec![own.issuer().clone()], Naming::default(), vec![trusted])
                 .unwrap_err()
                 .to_string()
                 .replace(&own.issuer().name(), "CN=own"),
         );
     };
     let names: UsernamePattern = "*".to_owned().try_into().unwrap();
-    tell(Trusted { file: "ca.pem".into(), certificate: own.issuer().clone(), names });
+    tell(Trusted { file: "ca.pem".into(), certificate: own.issuer().clone(), names, naming: Naming::default() });
     let mut servers = authority("Web Root", 0);
     servers.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     tell(Ca::of(servers, None).trusted("*"));

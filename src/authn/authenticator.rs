@@ -278,11 +278,11 @@ impl Credentials<'_> {
         let Some(certificate) = self.certificate else {
             return claimed.ok_or(Cause::ProofMissing);
         };
-        match (&certificate.username, claimed) {
-            (Some(name), None) => Ok(name.clone()),
-            (Some(name), Some(claimed)) if *name == claimed => Ok(claimed),
-            _ => Err(Cause::CertificateNameMismatch),
+        let Ok(name) = &certificate.username else { return Err(Cause::CertificateNamesNobody) };
+        if claimed.is_some_and(|claimed| claimed != *name) {
+            return Err(Cause::CertificateNameMismatch);
         }
+        Ok(name.clone())
     }
 }
 

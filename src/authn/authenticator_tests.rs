@@ -7,6 +7,7 @@ use super::super::{Anchor, Argon2Parameters, HasherSettings, PasswordHash};
 use super::*;
 use crate::clock::{Duration, ManualClock};
 use crate::mqtt::ReasonCode;
+use crate::pki::NamingError;
 
 const HOME: Source = Source::V6(1);
 
@@ -400,11 +401,11 @@ async fn a_certificate_speaks_for_no_other_name() {
     assert_eq!(world.certified(Some("other"), None).await.unwrap_err(), mismatch);
     assert_eq!(world.certified(Some("other"), Some("right")).await.unwrap_err(), mismatch);
     assert_eq!(world.certified(Some("Device"), None).await.unwrap_err(), mismatch, "names are compared exactly");
-    let nameless = Arc::new(ClientCertificate { username: None, ..certificate("device", "aa") });
+    let nameless = Arc::new(ClientCertificate { username: Err(NamingError::NoUri), ..certificate("device", "aa") });
     for username in [None, Some("device")] {
         let password = Some(b"right".as_slice());
         let refused = world.present(Credentials { username, password, certificate: Some(&nameless), source: HOME });
-        assert_eq!(refused.await.unwrap_err(), mismatch);
+        assert_eq!(refused.await.unwrap_err(), bad(Cause::CertificateNamesNobody));
     }
 }
 

@@ -8,13 +8,13 @@ use jiff::Timestamp;
 
 use super::{Cause, Users};
 use crate::access::{User, Username, UsernamePattern};
-use crate::pki::PeerCertificate;
+use crate::pki::{Naming, NamingError, PeerCertificate};
 
 /// A client certificate of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// The identity that its subject CN (or SAN URI) is; `None` when that is not exactly one valid username.
-    pub username: Option<Username>,
+    /// The identity that its subject CN, or its SAN URI, is; or why that is not exactly one username.
+    pub username: Result<Username, NamingError>,
     /// SHA-256 of the DER, lower-case hexadecimal, as in [`CertificateRecord`](crate::access::CertificateRecord).
     pub fingerprint: String,
     /// Start of validity.
@@ -36,9 +36,9 @@ pub enum Anchor {
 
 impl ClientCertificate {
     /// What a certificate says, on the word of this anchor.
-    pub(super) fn under(anchor: Anchor, certificate: &PeerCertificate) -> Self {
+    pub(super) fn under(anchor: Anchor, naming: &Naming, certificate: &PeerCertificate) -> Self {
         Self {
-            username: certificate.username().ok().cloned(),
+            username: certificate.username(naming),
             fingerprint: certificate.fingerprint().to_owned(),
             not_before: certificate.not_before(),
             not_after: certificate.not_after(),
@@ -59,7 +59,7 @@ impl ClientCertificate {
             (Anchor::Own, None) => Err(Cause::CertificateNotOnRecord),
             (Anchor::Own, Some(_)) => Ok(()),
             (Anchor::Extra(names), record) => {
-                if !self.username.as_ref().is_some_and(|name| names.matches(name)) {
+                if !self.username.as_ref().is_ok_and(|name| names.matches(name)) {
                     Err(Cause::CertificateNameNotAdmitted)
                 } else if record.is_none() && user.is_administrator() {
                     Err(Cause::CertificateNotOnRecord)

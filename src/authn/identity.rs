@@ -110,8 +110,10 @@ pub enum Cause {
     ProofNotAdmitted,
     /// The password has been changed since it was verified.
     PasswordChanged,
-    /// The certificate names another user than CONNECT does, or nobody.
+    /// The certificate names another user than CONNECT does.
     CertificateNameMismatch,
+    /// The certificate names nobody by what `ca.identity` says: see [`NamingError`](crate::pki::NamingError).
+    CertificateNamesNobody,
     /// The anchor is not good for this name.
     CertificateNameNotAdmitted,
     /// Issued, but not for this user id; or by an extra anchor for an administrator who has not pinned it.
@@ -191,6 +193,11 @@ impl Identity {
     /// The name that the user had when it was proven.
     pub fn username(&self) -> &Username {
         &self.username
+    }
+
+    /// Is it that of clients without credentials, who have proven nothing?
+    pub fn is_guest(&self) -> bool {
+        self.proof() == Proof::Anonymous
     }
 
     /// What it stands on.
@@ -279,6 +286,7 @@ impl Cause {
             Self::ProofNotAdmitted => "proof_not_admitted",
             Self::PasswordChanged => "password_changed",
             Self::CertificateNameMismatch => "certificate_name_mismatch",
+            Self::CertificateNamesNobody => "certificate_names_nobody",
             Self::CertificateNameNotAdmitted => "certificate_name_not_admitted",
             Self::CertificateNotOnRecord => "certificate_not_on_record",
             Self::CertificateRevoked => "certificate_revoked",

@@ -12,6 +12,7 @@ use crate::{
     authority::AuthorityFiles,
     config::{self, Config},
     net,
+    pki::Profile,
     registry::{self, RateLimit},
     router::{Budget, MailboxLimits, RetainedLimits},
     session::{self, DeniedPublish, PartialSubscription},
@@ -76,8 +77,8 @@ pub(super) fn audit(config: &Config) -> audit::Settings {
 }
 
 pub(super) fn authority(config: &Config) -> AuthorityFiles {
-    let config::Ca { certificate, key, passphrase, crl_url, .. } = config.ca.clone();
-    AuthorityFiles { certificate, key, passphrase, crl_url }
+    let config::Ca { certificate, key, passphrase, crl_url, uri_prefix, .. } = config.ca.clone();
+    AuthorityFiles { certificate, key, passphrase, profile: Profile { crl_url, uri_prefix } }
 }
 
 pub(super) fn mailbox(config: &Config) -> MailboxLimits {

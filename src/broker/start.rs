@@ -36,7 +36,7 @@ use crate::{
         Admission, ClientCertificate, Departures, Inside, Listener, Server, ServerKey, Sessions, TlsAcceptor,
         TlsSettings, Workers,
     },
-    pki::{CaFiles, CertificateAuthority, Origin, ServerName, Signers, read_authorities},
+    pki::{CertificateAuthority, Origin, ServerName, Signers, read_authorities},
     priority::Priority,
     registry::Registry,
     router::Router,
@@ -63,12 +63,11 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
     let audit_key = AuditKey::load_or_create(&config.data_dir)?;
     let recorder = Arc::new(Recorder::new(Arc::clone(&metrics)));
 
-    let ca_files =
-        CaFiles { certificate: &config.ca.certificate, key: &config.ca.key, passphrase: config.ca.passphrase.as_ref() };
-    let (ca, ca_origin) = CertificateAuthority::load_or_create(&ca_files, clock.timestamp())?;
-    let signers = Arc::new(Signers::new(ca.with_crl_url(config.ca.crl_url.as_deref())));
+    let ca_files = settings::authority(&config);
+    let (ca, ca_origin) = CertificateAuthority::load_or_create(&ca_files.files(), clock.timestamp())?;
+    let signers = Arc::new(Signers::new(ca.with_profile(&ca_files.profile)));
     let authority = Arc::new(Authority::open(
-        settings::authority(&config),
+        ca_files,
         Arc::clone(&signers),
         Arc::clone(&store),
         Arc::clone(&directory),
@@ -332,11 +331,11 @@ fn anchors(config: &Config, ca: &CertificateAuthority, now: Timestamp) -> Result
                     "`{name}` in `{file}` is valid from {from} to {to}, not now: its certificates are refused"
                 );
             }
-            let (file, names) = (trust.certificate.clone(), trust.username.clone());
-            further.push(Trusted { file, certificate, names });
+            let (file, names, naming) = (trust.certificate.clone(), trust.username.clone(), trust.naming.clone());
+            further.push(Trusted { file, certificate, names, naming });
         }
     }
-    Ok(Anchors::new(ca.issuers(), further)?)
+    Ok(Anchors::new(ca.issuers(), config.ca.naming.clone(), further)?)
 }
 
 fn listeners(

@@ -470,7 +470,7 @@ pub(crate) struct UserEdit {
 pub(crate) struct UserPin {
     #[arg(value_name = "USER")]
     pub(crate) username: Username,
-    /// The certificate, PEM; its common name is the user's
+    /// The certificate, PEM; it must name the user (`ca.identity`)
     #[arg(value_name = "FILE")]
     pub(crate) certificate: PathBuf,
     /// For the record

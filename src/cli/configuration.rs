@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity, SourceCode};
 use portcullis::config::{ClientCertificate, Config, ConfigError, Invalid, Problem};
+use portcullis::pki::Naming;
 use serde_json::{Value, json};
 
 use super::output::{self, Table, printable};
@@ -109,6 +110,9 @@ pub(crate) fn check(outcome: Result<Config, ConfigError>, shell: &mut Shell<'_>)
     fields.add("data", config.data_dir.display().to_string());
     fields.add("certificate", config.tls.certificate.display().to_string());
     fields.add("authority", config.ca.certificate.display().to_string());
+    if let Naming::Uri(prefix) = &config.ca.naming {
+        fields.add("identity", format!("{}NAME", prefix.as_str()));
+    }
     let address = |bind: Option<std::net::SocketAddr>| bind.map_or_else(|| "off".to_owned(), |bind| bind.to_string());
     fields.add("REST API", address(config.admin.bind));
     fields.add("metrics", address(config.metrics.bind));

@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::source::Source;
 use crate::access::{Auth, Network, Permission, Quota, Role, RoleName, Username, UsernamePattern};
+use crate::pki::{Naming, UriPrefix};
 
 const MIB: u64 = 1 << 20;
 const DAY: Duration = Duration::from_hours(24);
@@ -130,6 +131,10 @@ pub struct Ca {
     pub crl_validity: Duration,
     /// Where the revocation list can be fetched: an `http://` or `https://` URL that issued certificates name.
     pub crl_url: Option<String>,
+    /// By what a client certificate names its user.
+    pub naming: Naming,
+    /// By what URI issued certificates name their user, beside the common name.
+    pub uri_prefix: Option<UriPrefix>,
     /// What the key is encrypted with: from `passphrase_file`, `passphrase_env`, or the systemd credential `ca-passphrase`.
     pub passphrase: Option<SecretString>,
     /// Further anchors for certificates of clients, each for its own names.
@@ -139,8 +144,9 @@ pub struct Ca {
 impl PartialEq for Ca {
     fn eq(&self, other: &Self) -> bool {
         let plain = |ca: &Self| {
-            let Self { certificate, key, validity, crl_validity, crl_url, passphrase: _, trust } = ca.clone();
-            (certificate, key, validity, crl_validity, crl_url, trust)
+            let Self { certificate, key, validity, crl_validity, crl_url, naming, uri_prefix, passphrase: _, trust } =
+                ca.clone();
+            (certificate, key, validity, crl_validity, crl_url, naming, uri_prefix, trust)
         };
         plain(self) == plain(other)
             && self.passphrase.as_ref().map(ExposeSecret::expose_secret)
@@ -155,6 +161,8 @@ pub struct Trust {
     pub certificate: PathBuf,
     /// The names that it is good for.
     pub username: UsernamePattern,
+    /// By what its certificates name their user.
+    pub naming: Naming,
 }
 
 /// Section `[registry]`.
@@ -535,6 +543,8 @@ impl Config {
                 validity: DAY * 90,
                 crl_validity: DAY * 7,
                 crl_url: None,
+                naming: Naming::CommonName,
+                uri_prefix: None,
                 passphrase: None,
                 trust: Vec::new(),
             },

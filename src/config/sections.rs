@@ -16,6 +16,7 @@ use super::model::{
 use super::reader::{Item, Section, Wrong, boolean, duration, integer, one_of, size, socket_address, text};
 use super::rules;
 use crate::access::UsernamePattern;
+use crate::pki::{Naming, UriPrefix};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -76,7 +77,15 @@ fn url(item: &Item<'_>) -> Result<String, Wrong> {
 }
 
 fn ca(section: &Section<'_>, base: &Path, default: Ca) -> Ca {
+    let (naming, uri_prefix) = naming(section, None);
     let ca = Ca {
+        trust: section
+            .sections("trust")
+            .iter()
+            .filter_map(|section| trust(section, base, (&naming, uri_prefix.as_ref())))
+            .collect(),
+        naming,
+        uri_prefix,
         certificate: section.get("certificate", path(base)).unwrap_or(default.certificate),
         key: section.get("key", path(base)).unwrap_or(default.key),
         validity: section.get("validity", duration(HOUR..=DAY * 3650)).unwrap_or(default.validity),
@@ -87,22 +96,34 @@ fn ca(section: &Section<'_>, base: &Path, default: Ca) -> Ca {
             base,
             std::env::var_os("CREDENTIALS_DIRECTORY").as_deref().map(Path::new),
         ),
-        trust: section.sections("trust").iter().filter_map(|section| trust(section, base)).collect(),
     };
-    if section.get("identity", one_of(&[("cn", false), ("san_uri", true)])) == Some(true) {
-        let key = section.full("identity");
-        section.report.key(
-            &key,
-            "`ca.identity = \"san_uri\"` is not available yet",
-            "write \"cn\" or leave the key out",
-        );
-    }
     section.finish();
     ca
 }
 
+/// `identity` and `uri_prefix`: those of `[ca]`, or of a further CA, which are as there unless it says so.
+fn naming(section: &Section<'_>, of_ca: Option<(&Naming, Option<&UriPrefix>)>) -> (Naming, Option<UriPrefix>) {
+    let by_uri = section.get("identity", one_of(&[("cn", false), ("san_uri", true)]));
+    let own = section
+        .get("uri_prefix", |item| UriPrefix::try_from(text(item)?).map_err(|error| Wrong::expected(error.to_string())));
+    let by_uri = by_uri.unwrap_or(of_ca.is_some_and(|(naming, _)| *naming != Naming::CommonName));
+    if of_ca.is_some() && own.is_some() && !by_uri {
+        let found = "`uri_prefix` says nothing here while its certificates name users by the common name";
+        let advice = "write `identity = \"san_uri\"` beside it, or remove it";
+        section.report.key(&section.full("uri_prefix"), found, advice);
+    }
+    let prefix = own.or_else(|| of_ca.and_then(|(_, prefix)| prefix.cloned()));
+    if by_uri && prefix.is_none() && section.report.place(&section.full("uri_prefix")).is_none() {
+        let advice = "write `uri_prefix = \"spiffe://plant.example/device/\"` beside it, with what stands before the user name in your URIs";
+        section.report.key(&section.full("identity"), "`identity = \"san_uri\"` needs a `uri_prefix`", advice);
+    }
+    let naming = prefix.clone().filter(|_| by_uri).map_or(Naming::CommonName, Naming::Uri);
+    (naming, prefix)
+}
+
 /// A `[[ca.trust]]` that has both of its keys.
-fn trust(section: &Section<'_>, base: &Path) -> Option<Trust> {
+fn trust(section: &Section<'_>, base: &Path, of_ca: (&Naming, Option<&UriPrefix>)) -> Option<Trust> {
+    let (naming, _) = naming(section, Some(of_ca));
     let certificate = section.get("certificate", path(base));
     let username = section.get("username", |item| {
         UsernamePattern::try_from(text(item)?).map_err(|_| {
@@ -112,7 +133,7 @@ fn trust(section: &Section<'_>, base: &Path) -> Option<Trust> {
     section.require("certificate", "\"partner.pem\"");
     section.require("username", "\"partner-*\"");
     section.finish();
-    Some(Trust { certificate: certificate?, username: username? })
+    Some(Trust { certificate: certificate?, username: username?, naming })
 }
 
 fn registry(section: &Section<'_>, default: &Registry) -> Registry {

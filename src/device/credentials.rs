@@ -130,7 +130,7 @@ impl Credentials {
     pub(super) fn check(&self, key: KeyPair, certificate: &str) -> Result<Current, DeviceError> {
         let other = || DeviceError::Answer("the certificate is not of the key and the name that were sent".to_owned());
         let current = pair(key, certificate.as_bytes()).ok_or_else(other)?;
-        if current.leaf.username() == Ok(&self.name) { Ok(current) } else { Err(other()) }
+        if current.leaf.common_name() == Ok(&self.name) { Ok(current) } else { Err(other()) }
     }
 
     /// Keeps the certificate of a renewal beside the old one, which stays in use; gives what it is with its key.

@@ -95,7 +95,7 @@
 //! username = "partner-*"
 //! ```
 //!
-//! A client with a certificate of such a CA, or of one below it if it sends that too, is the user that the common name says, if that matches,
+//! A client with a certificate of such a CA, or of one below it if it sends that too, is the user that it [names](#names-in-certificates), if that matches,
 //! exists, is enabled, and has an `auth` that admits certificates. Nothing has to be on record, and so nothing can be
 //! revoked but by disabling the user, or on the partner's side by not renewing: revocation lists of partners are not read. Therefore:
 //!
@@ -103,6 +103,40 @@
 //!   revoked like any other. Who gets the role while connected loses the connection.
 //! - What the broker's own CA has signed must be on record, whatever else is trusted; naming that CA here is refused.
 //! - A CA whose time is over logs nobody in; the broker starts nevertheless, and says so. `ca show` lists all of them.
+//!
+//! # Names in certificates
+//!
+//! Whose a certificate is, it says by the only common name of its subject, which must be a user name. Where devices are named by URIs
+//! (SPIFFE, URNs), it can be the only URI among its subject alternative names:
+//!
+//! ```toml
+//! [ca]
+//! identity = "san_uri"
+//! uri_prefix = "spiffe://plant.example/device/"
+//!
+//! [[ca.trust]]
+//! certificate = "partner.pem"
+//! username = "partner-*"
+//! uri_prefix = "spiffe://partner.example/line/"     # identity and prefix are those of [ca] where they are not said
+//! ```
+//!
+//! The URI must be the prefix and behind it the user name, byte for byte: `spiffe://plant.example/device/pump-7` is `pump-7`. Nothing is decoded or
+//! folded, so that two ways to write a URI are two names, and one of them at most is somebody's. No URI, two of them (equal ones too), or
+//! alternative names that are malformed name nobody; other kinds of names (DNS, e-mail, addresses) do not count, and neither does the common name:
+//! it is never a second way. Conversely, URIs do not count where the common name does. With the prefix `urn:`, the user name is the rest of a
+//! URN: `urn:dev:mac:0024befffe804ff1` is `dev:mac:0024befffe804ff1`. (SPIFFE admits no `:` and `@` in paths: leave them out of names there.)
+//!
+//! With `uri_prefix` what the broker itself issues has such a URI, too, whatever `identity` says; the common name stays the user name, and a
+//! CSR still must not ask for names. What was issued before has none, and logs in no more once `identity` is `"san_uri"`: CONNACK 0x86,
+//! and in the audit log the cause `certificate_names_nobody` (the log of the broker says why, with the fingerprint). So change in two steps:
+//!
+//! 1. Set `uri_prefix`, and restart. Everybody logs in as before.
+//! 2. Have each certificate renewed: wait until all have passed two thirds of their life, or `ca rotate`, which invites every device at once
+//!    and counts in `ca show` whose certificate is still of the CA before.
+//! 3. Set `identity`, and restart. Back again is one step: the common names are there.
+//!
+//! A device that slept through this gets its new certificate when the old one has lapsed, in [grace](super::registry#renewal), where the record of
+//! the certificate counts and not what it says; until then, or later, open its name with `registry replace`.
 //!
 //! # The broker's own certificate
 //!

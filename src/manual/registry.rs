@@ -31,7 +31,11 @@
 //! to their answers. It has no Will, no retained message and no persistent session; its packets are at most 16 KiB, and
 //! after `registry.session_lifetime` it gets DISCONNECT 0xA0.
 //!
-//! Users may use the same operations; no rule is needed for them.
+//! Users may use the same operations, on every listener; no rule is needed for them. What a user sends over a listener without TLS, a password for
+//! another device included, can be read on the way, as the password that it has logged in with: `config check` warns about such a listener.
+//!
+//! A *guest* (a client without credentials at a listener with `anonymous`) has proven nothing and may use none of them: each is answered with 401
+//! and `not_authenticated`. Its listener may be one where nobody may enrol, and a trust bundle that comes over plaintext is worth nothing.
 //!
 //! # With a plain CONNECT
 //!
@@ -43,7 +47,8 @@
 //! - **It is no way to find out who exists.** A known user with a wrong password is told the very same, with a code that looks like one, after the same
 //!   work: one argon2 and one write to the disk, also where there is nothing to write. So is a name that is pending with another password, and one for which
 //!   there is no room: the operator sees what there is.
-//! - A CONNECT of 3.1.1, or one that wants no Reason String, cannot be told a code: `registry grant` needs `--unpaired` then.
+//! - A CONNECT of 3.1.1, one that wants no Reason String, and one whose Maximum Packet Size has no room for it (some 200 bytes) cannot be told a code:
+//!   `registry grant` needs `--unpaired` then.
 //! - **It opens the other doors as well**, which do say with 409 that a name is taken or pending: where a device and a stranger reach the same listener with
 //!   `registration = true`, an unlock of any kind tells the stranger that. Narrow it with `--source` or `--username`.
 //! - Each such CONNECT counts as a wrong password, of its address and of its name, so a device should try again after 30 seconds, not sooner; and as eleven
@@ -55,7 +60,7 @@
 //!
 //! # Over HTTPS
 //!
-//! The same `register` and `ca` as `POST` and `GET` below `/api/client-registry/`: see [rest](super::rest).
+//! The same `register`, `challenge` (`POST`) and `ca` (`GET`) below `/api/client-registry/`: see [rest](super::rest).
 //!
 //! # Operations
 //!
@@ -82,7 +87,7 @@
 //! | `username` | required; as in [access](super::access), not a reserved one |
 //! | `csr` | a certification request, PEM |
 //! | `password` | text that meets the `[password]` policy |
-//! | `context` | anything that JSON can hold, at most 4 KiB of it, shown to the operator |
+//! | `context` | anything that JSON can hold, at most 4 KiB of it and 16 lists or objects within each other, shown to the operator |
 //! | `roles`, `permissions` | what it would like; shown to the operator, granted only if the operator says so |
 //! | `token` | a [claim token](#claim-tokens) |
 //! | `id` | echoed |
@@ -100,7 +105,9 @@
 //! | 201 | `granted` | `username`; for a CSR `certificate`, `chain`, `ca` (PEM), `serial`, `not_after` |
 //! | 202 | `pending` | `pairing_code`, `retry_after` (seconds), `expires_at` |
 //! | 400 | `invalid` | `error` is one of `malformed`, `username`, `username_reserved`, `no_proof`, `weak_password`, `csr_malformed`, `csr_signature`, `key_not_admitted`, `common_name`, `alternative_name`, `ca_requested`, `unsupported` |
+//! | 401 | `refused` | `not_authenticated`: a guest |
 //! | 403 | `denied` | `denied` with the operator's `reason`; `token` for a claim token that is not good; `rule` for a rule that denies; `disabled`, `expired`, `revoked` for a user that was granted and is no longer good |
+//! | 408 | `refused` | `timeout`: over HTTPS, a message that does not come to its end |
 //! | 409 | `conflict` | `name_taken`, `name_pending`, `key_in_use`, `certificate_expired`, `superseded` (it was renewed) |
 //! | 413 | `refused` | `too_large`, `csr_too_large` |
 //! | 422 | `refused` | `nonce_missing`, `nonce_foreign`, `nonce_expired`, `nonce_spent` |
@@ -146,7 +153,8 @@
 //! Anybody can send a request for `pump-7` while the registry is open. The code tells the operator which request is from the
 //! device in front of them. For a CSR it is Crockford's base32 of the first 80 bits of SHA-256 over the SubjectPublicKeyInfo (DER) of
 //! the key, shown as `XXXX-XXXX-XXXX-XXXX`; the device computes it by itself. For a password alone the broker draws it and returns
-//! it with 202.
+//! it with 202. A client that does not listen when it sends its first message, or whose Maximum Packet Size has no room for such an answer (1 KiB and
+//! what it echoes), is told no code: nobody can compare one, and `registry grant` needs `--unpaired`.
 //!
 //! ```
 //! use portcullis::pki::{PairingCode, VerifiedCsr};
@@ -330,8 +338,9 @@
 //! | keyUsage (critical) | digitalSignature |
 //! | extendedKeyUsage | clientAuth |
 //! | subjectKeyIdentifier, authorityKeyIdentifier | present |
+//! | subjectAltName | none; with `ca.uri_prefix` one URI, the prefix and the username, see [certificates](super::certificates#names-in-certificates) |
 //!
-//! A certificate is good for a login when it is valid now, was issued by this CA, its common name is an enabled user whose `auth` admits
+//! A certificate is good for a login when it is valid now, was issued by this CA, its common name (or URI, by `ca.identity`) is an enabled user whose `auth` admits
 //! certificates, and it is on record for that very user. A username in CONNECT, where there is one, must be the same. All of this is
 //! checked again at every CONNECT, TLS resumption or not, and a connection ends at the latest with its certificate.
 //!
@@ -394,6 +403,10 @@
 //! connected, or is answered with 429; it never displaces one of somebody else. A source may do `registry.requests_per_minute` operations;
 //! a password that proves nothing and makes no request, a token that is not good, and a wrong signature of a lapsed certificate count as eleven. What a source has not got
 //! left it owes, up to a minute's worth: until that has come back it is told 429 with `rate`.
+//!
+//! 64 messages with a password, 64 of strangers with a key alone and 64 renewals of users are worked on at once; more of the same kind get 429 and `busy`.
+//! None of them counts while argon2 works for it: passwords wait for that in a queue of their own, which is fair between addresses. So a
+//! flood of strangers with passwords keeps out others with passwords, and neither keys nor renewals.
 //!
 //! # Guessing passwords
 //!

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `data/admin.sock`, HTTP/1.1 | root and the user that runs the broker | all; the audit log names `local:<uid>` |
 //! | `https://127.0.0.1:8443` (`admin.bind`, "off" turns it off), HTTP/1.1 over TLS | users of the broker | their rules of the context `http`; the audit log names the user and the address |
-//! | a `[[listener]]` with `protocol = "https"` | devices that enrol | the three routes of [enrolment](#enrolment), nothing else |
+//! | a `[[listener]]` with `protocol = "https"` | devices that enrol, and whoever checks certificates | the five routes of [enrolment](#enrolment), nothing else |
 //!
 //! There is no listener without TLS. The certificate is that of `[tls]`, so clients need `certs/ca.pem`, or what your own certificate stands on.
 //! `admin.bind = "0.0.0.0:8443"` opens the API to the network.
@@ -67,6 +67,8 @@
 //! | `/api/client-registry/tokens` | GET, POST (the answer holds the secret, once) |
 //! | `/api/client-registry/tokens/{id}` | GET, DELETE |
 //! | `/api/client-registry/requests/{id}/grant`, `.../deny` | POST |
+//! | `/api/client-registry/replacements` | GET |
+//! | `/api/client-registry/replacements/{name}` | POST, DELETE |
 //! | `/api/client-registry/unlock`, `/api/client-registry/lock` | POST |
 //! | `/api/client-registry/status` | GET |
 //! | `/api/client-registry/events` | GET, server-sent events |
@@ -114,7 +116,7 @@
 //! | 408 | `timeout` | the body did not come within 60 seconds |
 //! | 409 | `version`, `conflict`, `managed` | changed meanwhile (`version` is the present one); in conflict; owned by broker.toml |
 //! | 411 | `length` | a body in chunks (`Transfer-Encoding`): send `Content-Length`; the connection is closed |
-//! | 413 | `too-large` | more than 1 MiB, 32 MiB for `apply` and `explain`, 16 KiB for `register` |
+//! | 413 | `too-large` | more than 1 MiB, 32 MiB for `apply` and `explain` |
 //! | 415 | `media-type` | a body that is not `application/json` |
 //! | 422 | `invalid` | well-formed, and not admitted |
 //! | 429 | `busy` | too many passwords are being checked, or were wrong; `Retry-After` |
@@ -126,7 +128,7 @@
 //! # Browsers
 //!
 //! The API is for programs. A browser that knows a password would send it along with the requests of any page, so: requests with an `Origin` other than the
-//! API's own, or with `Sec-Fetch-Site` other than `same-origin` or `none`, get 403; a body, and whatever has a Content-Type, must be JSON, which
+//! API's own, or with `Sec-Fetch-Site` other than `same-origin` or `none`, get 403; a body, and whatever has a Content-Type, must be JSON (or, at the routes of enrolment, CBOR), which
 //! no form can send; no answer has a CORS header. Answers carry `Cache-Control: no-store`, `X-Content-Type-Options: nosniff`,
 //! `Cross-Origin-Resource-Policy: same-origin`, `Referrer-Policy: no-referrer` and a Content-Security-Policy that admits nothing.
 //! There is no `Strict-Transport-Security`: it would bind every port of the host, and there is no plaintext to protect from.
@@ -146,9 +148,14 @@
 //!
 //! | route | |
 //! |---|---|
-//! | `POST /api/client-registry/register` | the JSON of `register`; the answer's `status` is that of HTTP, and `retry_after` the header `Retry-After` |
-//! | `POST /api/client-registry/challenge` | a nonce, good for the address that asks (/64 for IPv6) |
+//! | `POST /api/client-registry/register` | the message of [`register`](super::registry#register), `application/json` or `application/cbor` |
+//! | `POST /api/client-registry/challenge` | a nonce, good for the address that asks (/64 for IPv6); the body is empty or holds an `id` |
 //! | `GET /api/client-registry/ca` | the trust bundle, `application/pem-certificate-chain` |
+//! | `GET /crl`, `GET /crl/{issuer}` | the [revocation list](super::certificates) of the CA that issues, or of that issuer, DER (`application/pkix-crl`) |
+//!
+//! The registry's answers have its `status`, `state`, `error` and `message` and are in the form of the question; `status` is that of HTTP, and `retry_after` the
+//! header `Retry-After`. So has a message that is too large (413: more than 16 KiB), too slow (408), or of another content type (400 with `unsupported`, as at
+//! every door). Problem details come only from what is looked at before anybody is asked: path, method, Host, Origin, length.
 //!
 //! ```text
 //! $ jq -n --rawfile csr pump-7.csr '{username: "pump-7", csr: $csr}' > register.json

@@ -46,7 +46,7 @@
 //! | the TLS handshake fails: unknown CA, self-signed certificate | it does not trust the broker | give it `certs/ca.pem` |
 //! | the TLS handshake fails: host name does not match | the server certificate does not hold the name that it used | use one of the names in it (`openssl x509 -in certs/server.pem -noout -ext subjectAltName`), or a certificate of your own |
 //! | the TLS handshake fails with its own certificate | that is of another CA, or not valid now | the clock of the device; else enrol anew |
-//! | CONNACK 0x86 or 4, "bad user name or password" | unknown user, wrong password, or a certificate that is on nobody's record | the log of the broker says `login refused` with the `cause` |
+//! | CONNACK 0x86 or 4, "bad user name or password" | unknown user, wrong password, or a certificate that is on nobody's record, or names nobody (`ca.identity`) | the log of the broker says `login refused` with the `cause` |
 //! | the same, on port 1883 without credentials | that listener does not enrol | port 8883, or `registration = true` on a loopback listener |
 //! | CONNACK 0x87 or 5 | the user is disabled or has expired, its client identifier does not match, or its Will is not permitted | `user show`; `explain` |
 //! | CONNACK 0x89 or 3, "server busy" | too many logins wait, or too many failed before | try again; see `portcullis_authentications_total` |

@@ -39,6 +39,7 @@ use super::{
 };
 use crate::{
     access::{Authority, PolicyVersion},
+    authn::Identity,
     clock::Instant,
     metrics::ConnectionEnd,
     mqtt::{Connect, Packet, ReasonCode, codec::Decoder},
@@ -503,6 +504,7 @@ impl Connection {
                 mouth: Arc::clone(&self.mouth),
                 connection: self.number,
                 caller: self.admitted.caller(&self.server.directory.policy()),
+                guest: self.admitted.identity().is_some_and(Identity::is_guest),
                 source: self.peer.ip(),
                 listener: self.listener.name.as_str().into(),
             };

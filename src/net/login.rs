@@ -13,6 +13,7 @@ use crate::{
     clock::{Instant, Timestamp},
     metrics::AuthenticationOutcome,
     mqtt::{ClientId, Connect, ProtocolVersion, ReasonCode},
+    pki::PairingCode,
     registry::{self, Binding, Caller, Door, Knock, Origin},
     session::{Owner, Rejection, SessionKey, Settings, Terms, check_connect},
 };
@@ -114,6 +115,7 @@ pub(super) async fn admit(
         return registration(server, peer, connection, connect);
     }
 
+    let mut nameless = None;
     let identity = match &listener.anonymous {
         Some(name) if anonymous => {
             let policy = server.directory.policy();
@@ -129,6 +131,8 @@ pub(super) async fn admit(
                 rejection(ReasonCode::BadUserNameOrPassword, why.explanation())
             })?;
             let certificate = certificate.map(Arc::new);
+            nameless =
+                certificate.as_ref().and_then(|it| Some((it.username.as_ref().err()?.clone(), it.fingerprint.clone())));
             let credentials = Credentials {
                 username: connect.username.as_deref(),
                 password: connect.password.as_deref(),
@@ -153,6 +157,9 @@ pub(super) async fn admit(
                 cause = refusal.cause().as_str(),
                 "login refused"
             );
+            if let Some((why, fingerprint)) = nameless {
+                tracing::info!(%peer, fingerprint, "the client certificate names nobody: {why}");
+            }
             record_failure(server, listener, peer, connect, refusal.cause().as_str());
             return Err(rejection(
                 refusal.code(),
@@ -190,12 +197,15 @@ async fn implicit(
         return None;
     }
     let (username, password) = (connect.username.as_deref()?.parse().ok()?, connect.password.as_deref()?);
-    let told_why =
-        connect.version == ProtocolVersion::V5 && connect.properties.request_problem_information != Some(false);
+    // With a code like any other: what it says decides whether the client has room for it.
+    let told_why = connect.version == ProtocolVersion::V5
+        && connect.properties.request_problem_information != Some(false)
+        && waiting(PairingCode::from_bytes([0; 10])).connack_for(connect).properties.reason_string.is_some();
     let origin = Origin {
         source: peer.ip(),
         listener: listener.name.as_str().into(),
         door: if told_why { Door::Implicit } else { Door::ImplicitWithoutCode },
+        hears: told_why,
         binding: Binding::Connection(connection),
         sink: None,
     };
@@ -210,17 +220,20 @@ async fn implicit(
         Knock::Weak(lacks) => {
             rejection(ReasonCode::BadUserNameOrPassword, format!("bad user name or password; to enrol: {lacks}"))
         }
-        Knock::Waiting(code) => rejection(
-            ReasonCode::NotAuthorized,
-            format!(
-                "this registration is pending, pairing code {code}; connect again with the same user name and password when it is granted"
-            ),
-        ),
+        Knock::Waiting(code) => waiting(code),
         Knock::Denied(reason) => {
             let reason: String = reason.chars().map(|it| if it.is_control() { ' ' } else { it }).collect();
             rejection(ReasonCode::NotAuthorized, format!("the operator denied this registration: {reason}"))
         }
     })
+}
+
+/// What a client is told at door 2 that waits for a decision, or seems to.
+fn waiting(code: PairingCode) -> Rejection {
+    let explanation = format!(
+        "this registration is pending, pairing code {code}; connect again with the same user name and password when it is granted"
+    );
+    rejection(ReasonCode::NotAuthorized, explanation)
 }
 
 /// When this client is to be told that its certificate should be renewed.

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     access::UserId,
+    authn::Identity,
     mqtt::TopicName,
     registry::{Answer, AnswerSink, Binding, Caller, Door, Format, Invitation, Origin, ReturnPath},
     session::{RegistryAnswer, RegistryOperation, RegistryRequest},
@@ -100,7 +101,9 @@ impl Server {
                 continue;
             }
             let invite = gate.identity.as_ref().and_then(|identity| login::early_invitation(identity, self));
-            let hears = gate.session.hears(&topic);
+            // A guest may not ask for it either.
+            let guest = gate.identity.as_ref().is_some_and(Identity::is_guest);
+            let hears = !guest && gate.session.hears(&topic);
             if let Some(at) = invite {
                 gate.session.invite_by(at);
             }
@@ -135,6 +138,8 @@ pub(super) struct Asker {
     pub(super) connection: u64,
     /// `None`: a registration session.
     pub(super) caller: Option<Caller>,
+    /// The user that the listener names for clients without credentials: nobody has proven anything.
+    pub(super) guest: bool,
     pub(super) source: IpAddr,
     pub(super) listener: Arc<str>,
 }
@@ -154,10 +159,12 @@ impl Asker {
             source: self.source,
             listener: Arc::clone(&self.listener),
             door: Door::Mqtt,
+            hears: request.heard,
             binding: Binding::Connection(self.connection),
             sink: Some((Arc::downgrade(&sink), path.clone())),
         };
         let answer = match request.operation {
+            _ if self.guest => registry.unproven(payload, content_type),
             _ if busy => registry.busy(payload, content_type),
             RegistryOperation::Register => registry.register(payload, content_type, &origin).await,
             RegistryOperation::Whoami => registry.whoami(payload, content_type, self.caller.as_ref(), &origin),

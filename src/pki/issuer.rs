@@ -8,7 +8,7 @@ use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 
 use super::der::{self, DerError};
-use super::{KeyError, KeyKind, PublicKey};
+use super::{KeyError, KeyKind, PublicKey, UriPrefix};
 
 /// Why a certificate cannot issue others. The fault is the operator's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +64,7 @@ pub struct IssuerCertificate {
     /// Of clients, and of servers.
     admits: (bool, bool),
     crl_url: Option<String>,
+    uri_prefix: Option<UriPrefix>,
     not_before: Timestamp,
     not_after: Timestamp,
 }
@@ -105,6 +106,7 @@ impl IssuerCertificate {
             path_length: constraints.value.path_len_constraint,
             admits,
             crl_url: None,
+            uri_prefix: None,
             not_before: timestamp(parsed.validity().not_before.timestamp())?,
             not_after: timestamp(parsed.validity().not_after.timestamp())?,
         })
@@ -170,9 +172,15 @@ impl IssuerCertificate {
         self.crl_url.as_deref()
     }
 
-    /// From now on, what it issues names this place of its revocation list.
-    pub(super) fn set_crl_url(&mut self, url: Option<String>) {
-        self.crl_url = url;
+    /// By what URI the certificates of clients name their user, beside the common name; `None`: by none.
+    pub fn uri_prefix(&self) -> Option<&UriPrefix> {
+        self.uri_prefix.as_ref()
+    }
+
+    /// From now on, what it issues names this place of its revocation list, and its user by such a URI.
+    pub(super) fn set_profile(&mut self, crl_url: Option<String>, uri_prefix: Option<UriPrefix>) {
+        self.crl_url = crl_url;
+        self.uri_prefix = uri_prefix;
     }
 
     /// From now on it ends no later than its chain does, nor does anything that it issues.

@@ -16,6 +16,7 @@ mod csr;
 mod der;
 mod issuer;
 mod key;
+mod naming;
 mod pairing;
 mod peer;
 mod pem;
@@ -28,6 +29,7 @@ pub use crl::{Crl, CrlEntries, PreparedCrl};
 pub use csr::{CsrError, MAX_CSR_SIZE, VerifiedCsr};
 pub use issuer::{IssuerCertificate, IssuerError};
 pub use key::{KeyError, KeyKind, PublicKey};
+pub use naming::{Naming, NamingError, UriPrefix, UriPrefixError};
 pub use pairing::{PairingCode, PairingCodeError};
 pub use peer::{PeerCertificate, PeerError};
 pub use pem::{base64, encode as pem};
@@ -35,7 +37,8 @@ pub use prepared::{
     BACKDATE, DEFAULT_VALIDITY, IssuedCertificate, PreparedCertificate, ProfileError, SerialNumber, ServerName,
 };
 pub use signer::{
-    CaFiles, CertificateAuthority, EncryptionError, Origin, ServerCertificate, SignerError, Signers, read_authorities,
+    CaFiles, CertificateAuthority, EncryptionError, Origin, Profile, ServerCertificate, SignerError, Signers,
+    read_authorities,
 };
 pub use subject::CommonNameError;
 

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-use super::{CommonNameError, IssuerCertificate, PublicKey, der, issuer, subject};
+use super::naming::Names;
+use super::{CommonNameError, IssuerCertificate, Naming, NamingError, PublicKey, der, issuer};
 use crate::access::Username;
 
 /// Why a certificate cannot be read at all.
@@ -23,7 +24,7 @@ pub enum PeerError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificate {
     der: Vec<u8>,
-    username: Result<Username, CommonNameError>,
+    names: Names,
     serial: String,
     fingerprint: String,
     not_before: Timestamp,
@@ -40,7 +41,7 @@ impl PeerCertificate {
         let time = |seconds| issuer::timestamp(seconds).map_err(|_| PeerError::Malformed);
         Ok(Self {
             der: certificate.to_vec(),
-            username: subject::username(parsed.subject()),
+            names: Names::of(&parsed),
             serial: super::hex(der::strip_zeros(parsed.raw_serial())),
             fingerprint: super::hex(&super::sha256(certificate)),
             not_before: time(parsed.validity().not_before.timestamp())?,
@@ -64,9 +65,14 @@ impl PeerCertificate {
         PublicKey::admit(parsed.public_key()).ok()
     }
 
-    /// The identity that its only common name is, or why it is none.
-    pub fn username(&self) -> Result<&Username, &CommonNameError> {
-        self.username.as_ref()
+    /// The username that its only common name is, or why it is none. Of what the broker issues, it is the user's, always.
+    pub fn common_name(&self) -> Result<&Username, &CommonNameError> {
+        self.names.common_name()
+    }
+
+    /// The identity that it claims, or why it claims none.
+    pub fn username(&self, by: &Naming) -> Result<Username, NamingError> {
+        self.names.username(by)
     }
 
     /// Serial number, lower-case hexadecimal.
@@ -114,7 +120,7 @@ mod tests {
     }
 
     fn claim(der: &[u8]) -> Result<Username, CommonNameError> {
-        PeerCertificate::from_der(der).unwrap().username
+        PeerCertificate::from_der(der).unwrap().common_name().cloned().map_err(Clone::clone)
     }
 
     fn named(value: impl Into<DnValue>) -> Vec<u8> {

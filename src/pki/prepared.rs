@@ -78,7 +78,8 @@ pub enum ProfileError {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Subject {
-    Client(Username),
+    /// With the URI that names it too, if there is one.
+    Client(Username, Option<String>),
     Server(Vec<ServerName>),
 }
 
@@ -94,7 +95,8 @@ pub struct PreparedCertificate {
 }
 
 impl PreparedCertificate {
-    /// A client certificate: CN = username, EKU clientAuth, keyUsage digitalSignature, not a CA.
+    /// A client certificate: CN = username, EKU clientAuth, keyUsage digitalSignature, not a CA; a URI that names the user, where the
+    /// issuer has a prefix for those.
     pub fn client(
         csr: &VerifiedCsr,
         issuer: &IssuerCertificate,
@@ -102,7 +104,8 @@ impl PreparedCertificate {
         now: Timestamp,
         validity: Duration,
     ) -> Result<Self, ProfileError> {
-        Self::prepare(Subject::Client(csr.username().clone()), csr.key().clone(), issuer, serial, now, validity)
+        let uri = issuer.uri_prefix().map(|prefix| prefix.uri(csr.username()));
+        Self::prepare(Subject::Client(csr.username().clone(), uri), csr.key().clone(), issuer, serial, now, validity)
     }
 
     /// A certificate of the broker itself: EKU serverAuth, the names as subject alternative names.
@@ -154,7 +157,7 @@ impl PreparedCertificate {
     fn to_be_signed(&self, issuer: &IssuerCertificate) -> Vec<u8> {
         let validity = der::element(der::SEQUENCE, &[&time(self.not_before), &time(self.not_after)]);
         let common_name = match &self.subject {
-            Subject::Client(username) => Some(username.as_str()),
+            Subject::Client(username, _) => Some(username.as_str()),
             // X.509 bounds a common name to 64 characters.
             Subject::Server(names) => names.iter().find_map(|name| match name {
                 ServerName::Dns(name) if name.len() <= 64 => Some(name.as_str()),
@@ -181,19 +184,22 @@ impl PreparedCertificate {
             extension(b"\x55\x1d\x0f", true, &der::element(der::BIT_STRING, &[&[7, 0x80]])),
         ];
         let purpose: &[u8] = match self.subject {
-            Subject::Client(_) => b"\x2b\x06\x01\x05\x05\x07\x03\x02",
+            Subject::Client(..) => b"\x2b\x06\x01\x05\x05\x07\x03\x02",
             Subject::Server(_) => b"\x2b\x06\x01\x05\x05\x07\x03\x01",
         };
         extensions.push(extension(b"\x55\x1d\x25", false, &der::element(der::SEQUENCE, &[&oid(purpose)])));
-        if let Subject::Server(names) = &self.subject {
-            let names: Vec<Vec<u8>> = names
+        let names: Vec<Vec<u8>> = match &self.subject {
+            Subject::Client(_, uri) => uri.iter().map(|uri| der::element(der::context(6), &[uri.as_bytes()])).collect(),
+            Subject::Server(names) => names
                 .iter()
                 .map(|name| match name {
                     ServerName::Dns(name) => der::element(der::context(2), &[name.as_bytes()]),
                     ServerName::Address(IpAddr::V4(address)) => der::element(der::context(7), &[&address.octets()]),
                     ServerName::Address(IpAddr::V6(address)) => der::element(der::context(7), &[&address.octets()]),
                 })
-                .collect();
+                .collect(),
+        };
+        if !names.is_empty() {
             // RFC 5280 4.2.1.6: critical when the subject is empty.
             extensions.push(extension(b"\x55\x1d\x11", common_name.is_none(), &sequence(&names)));
         }
@@ -271,7 +277,7 @@ impl PreparedCertificate {
         holds(
             !purpose.any
                 && match self.subject {
-                    Subject::Client(_) => purpose.client_auth && !purpose.server_auth,
+                    Subject::Client(..) => purpose.client_auth && !purpose.server_auth,
                     Subject::Server(_) => purpose.server_auth && !purpose.client_auth,
                 },
             "extended key usage",
@@ -284,9 +290,12 @@ impl PreparedCertificate {
         }
         holds(authority == Some(issuer.key_identifier()), "authority key identifier")?;
         match &self.subject {
-            Subject::Client(username) => {
+            Subject::Client(username, uri) => {
                 holds(subject::username(parsed.subject()).as_ref() == Ok(username), "subject")?;
-                holds(parsed.subject_alternative_name().is_ok_and(|names| names.is_none()), "alternative names")
+                let names = parsed.subject_alternative_name().map_err(|_| structure)?;
+                let names = names.map_or_else(Vec::new, |it| it.value.general_names.iter().collect());
+                let own: Vec<_> = uri.iter().map(|uri| GeneralName::URI(uri)).collect();
+                holds(names == own.iter().collect::<Vec<_>>(), "alternative names")
             }
             Subject::Server(names) => holds(alternative_names(&parsed).as_ref() == Some(names), "alternative names"),
         }
@@ -408,5 +417,50 @@ pub(super) fn time(at: Timestamp) -> Vec<u8> {
         der::element(der::UTC_TIME, &[format!("{:02}{rest}", year % 100).as_bytes()])
     } else {
         der::element(der::GENERALIZED_TIME, &[format!("{year:04}{rest}").as_bytes()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::{CertificateAuthority, Profile, Signer as _};
+
+    /// A CSR of `press-7`.
+    const CSR: &[u8] = include_bytes!("testdata/p256.csr.pem");
+
+    #[test]
+    fn what_was_signed_must_be_what_was_prepared() {
+        let now: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
+        let prefix = || Some("urn:example:".to_owned().try_into().unwrap());
+        let plain = CertificateAuthority::generate(now).unwrap();
+        let csr = VerifiedCsr::from_pem(CSR).unwrap();
+        let named = CertificateAuthority::generate(now)
+            .unwrap()
+            .with_profile(&Profile { uri_prefix: prefix(), ..Profile::default() });
+        let signed = |ca: &CertificateAuthority, change: &dyn Fn(&mut PreparedCertificate)| {
+            let serial = ca.draw_serial().unwrap();
+            let mut prepared =
+                PreparedCertificate::client(&csr, ca.issuer(), serial, now, Duration::from_hours(1)).unwrap();
+            change(&mut prepared);
+            ca.sign(prepared).map(|_| ()).map_err(|error| error.to_string())
+        };
+        let press = || csr.username().clone();
+        let uri = |text: &str| Some(text.to_owned());
+        let differs = |what| Err(ProfileError::Differs(what).to_string());
+        assert_eq!(signed(&plain, &|_| {}), Ok(()));
+        assert_eq!(signed(&named, &|it| it.subject = Subject::Client(press(), uri("urn:example:press-7"))), Ok(()));
+        for other in [None, uri("urn:example:press-8"), uri("urn:example:press-7/"), uri("")] {
+            let change = |it: &mut PreparedCertificate| it.subject = Subject::Client(press(), other.clone());
+            assert_eq!(signed(&named, &change), differs("alternative names"), "{other:?}");
+        }
+        let asked_for =
+            |it: &mut PreparedCertificate| it.subject = Subject::Client(press(), uri("urn:example:press-7"));
+        assert_eq!(signed(&plain, &asked_for), differs("alternative names"));
+        let renamed = |it: &mut PreparedCertificate| it.subject = Subject::Client("press-8".parse().unwrap(), None);
+        assert_eq!(signed(&plain, &renamed), differs("subject"));
+        let later = |it: &mut PreparedCertificate| it.not_after += Duration::from_secs(1);
+        assert_eq!(signed(&plain, &later), differs("validity"));
+        assert_eq!(signed(&plain, &|it| it.serial = SerialNumber([7; 16])), differs("serial number"));
+        assert_eq!(signed(&plain, &|it| it.tbs.push(0)), differs("structure"));
     }
 }

@@ -32,7 +32,7 @@ use keys::{create_key, fits, read_keys};
 use super::pem::{self, PemError};
 use super::{
     BACKDATE, ChainError, Crl, IssuedCertificate, IssuerCertificate, PreparedCertificate, PreparedCrl, ProfileError,
-    SerialNumber, Signer,
+    SerialNumber, Signer, UriPrefix,
     chain::{self, Placed},
     der,
 };
@@ -72,6 +72,16 @@ impl<'a> CaFiles<'a> {
     pub fn plain(certificate: &'a Path, key: &'a Path) -> Self {
         Self { certificate, key, passphrase: None }
     }
+}
+
+/// What of the profile of issued certificates the operator has chosen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// The place of the revocation list that they name (RFC 5280 4.2.1.13): an ASCII URL, in which `{issuer}` stands for the key
+    /// identifier of their issuer.
+    pub crl_url: Option<String>,
+    /// Those of clients name their user by a URI (RFC 5280 4.2.1.6) too: this, and behind it the username.
+    pub uri_prefix: Option<UriPrefix>,
 }
 
 /// The broker's certificate authority: the CA that issues, and for a time the one before it.
@@ -219,13 +229,12 @@ impl CertificateAuthority {
         Self { current, former, bundle_pem }
     }
 
-    /// From now on, what it issues names this place of its revocation list (RFC 5280 4.2.1.13): an ASCII URL, in which `{issuer}` stands
-    /// for the key identifier.
+    /// From now on, what it issues says these things, too.
     #[must_use]
-    pub fn with_crl_url(mut self, url: Option<&str>) -> Self {
+    pub fn with_profile(mut self, profile: &Profile) -> Self {
         for ca in [Some(&mut self.current), self.former.as_mut()].into_iter().flatten() {
-            let url = url.map(|url| url.replace("{issuer}", &ca.issuer.id()));
-            ca.issuer.set_crl_url(url);
+            let url = profile.crl_url.as_ref().map(|url| url.replace("{issuer}", &ca.issuer.id()));
+            ca.issuer.set_profile(url, profile.uri_prefix.clone());
         }
         self
     }

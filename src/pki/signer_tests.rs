@@ -14,7 +14,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
 use super::*;
-use crate::pki::{DEFAULT_VALIDITY, PeerCertificate, ServerName, VerifiedCsr};
+use crate::pki::{DEFAULT_VALIDITY, Naming, PeerCertificate, ServerName, VerifiedCsr};
 
 fn now() -> Timestamp {
     "2026-03-01T12:00:00Z".parse().unwrap()
@@ -182,7 +182,7 @@ fn an_issued_certificate_has_the_profile_and_nothing_else_of_the_request() {
     assert_eq!(parsed.validity().not_before.timestamp(), now().as_second() - 300);
     assert_eq!(parsed.validity().not_after.timestamp(), now().as_second() + 90 * 86_400);
     let peer = PeerCertificate::from_der(issued.der()).unwrap();
-    assert_eq!(peer.username().unwrap().as_str(), "press-7");
+    assert_eq!(peer.common_name().unwrap().as_str(), "press-7");
     assert_eq!((peer.serial(), peer.fingerprint()), (issued.serial(), issued.fingerprint()));
     assert!(peer.is_issued_by(ca.issuer()));
     assert!(!peer.is_issued_by(CertificateAuthority::generate(now()).unwrap().issuer()));
@@ -191,7 +191,9 @@ fn an_issued_certificate_has_the_profile_and_nothing_else_of_the_request() {
 #[test]
 fn a_certificate_names_the_place_of_the_revocation_list_when_there_is_one() {
     let url = "http://broker.example/crl";
-    let ca = CertificateAuthority::generate(now()).unwrap().with_crl_url(Some(url));
+    let ca = CertificateAuthority::generate(now())
+        .unwrap()
+        .with_profile(&Profile { crl_url: Some(url.to_owned()), ..Profile::default() });
     let issued = issue(&ca, now(), hours(1));
     let (_, parsed) = X509Certificate::from_der(issued.der()).unwrap();
     let points = parsed.iter_extensions().find_map(|extension| match extension.parsed_extension() {
@@ -200,6 +202,26 @@ fn a_certificate_names_the_place_of_the_revocation_list_when_there_is_one() {
     });
     assert!(points.is_some_and(|points| points.contains(url)));
     assert_eq!(issued.record().issuer, Some(ca.issuer().id()));
+}
+
+#[test]
+fn a_client_certificate_names_its_user_by_a_uri_where_the_issuer_has_a_prefix() {
+    let prefix: crate::pki::UriPrefix = "spiffe://plant.example/device/".to_owned().try_into().unwrap();
+    let profile = Profile { uri_prefix: Some(prefix.clone()), ..Profile::default() };
+    let ca = CertificateAuthority::generate(now()).unwrap().with_profile(&profile);
+    let issued = issue(&ca, now(), hours(1));
+    let (_, parsed) = X509Certificate::from_der(issued.der()).unwrap();
+    let names = parsed.subject_alternative_name().unwrap().unwrap();
+    // RFC 5280 4.2.1.6: critical only without a subject.
+    assert!(!names.critical);
+    assert_eq!(
+        names.value.general_names,
+        [x509_parser::extensions::GeneralName::URI("spiffe://plant.example/device/press-7")]
+    );
+    let peer = PeerCertificate::from_der(issued.der()).unwrap();
+    assert_eq!(peer.username(&Naming::Uri(prefix)), Ok(csr().username().clone()));
+    assert_eq!(peer.username(&Naming::CommonName), Ok(csr().username().clone()));
+    assert!(rustls_admits(&ca.anchors(), &[issued.der().to_vec()], now()));
 }
 
 #[test]

@@ -118,6 +118,35 @@ impl Answer {
     }
 }
 
+/// Why a message has not come to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unread {
+    /// It has so many bytes.
+    TooLarge(usize),
+    /// Not in time: by how much, in a sentence.
+    TooSlow(String),
+    /// It broke off, or is of no form: a sentence.
+    Broken(String),
+    /// It does not say in which form it is.
+    Untyped,
+}
+
+impl From<&Unread> for Answer {
+    fn from(fault: &Unread) -> Self {
+        match fault {
+            Unread::TooLarge(length) => (MessageError::TooLarge(*length), None).into(),
+            Unread::TooSlow(why) => Self::error(408, "refused", "timeout", format!("{why}; send it again")),
+            Unread::Broken(why) => Self::error(400, "invalid", "malformed", format!("{why}; send it again")),
+            Unread::Untyped => {
+                let message =
+                    "send the message with the header `Content-Type: application/json`, or `application/cbor`";
+                Self::error(400, "invalid", "unsupported", message)
+            }
+        }
+    }
+}
+
 impl From<(MessageError, Option<Value>)> for Answer {
     fn from((error, id): (MessageError, Option<Value>)) -> Self {
         let status = error.status();

@@ -10,12 +10,13 @@ use aws_lc_rs::hmac;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::Now;
 use super::answer::Answer;
 use super::core::{Change, Core, Refused, Removal, Unusable, Verdict};
+use super::jobs::Jobs;
 use super::lock::Lock;
 use super::nonce::{Binding, Mint, NonceFault};
 use super::operator::{Event, EventKind, LockStatus, RegistryError};
@@ -35,7 +36,7 @@ use crate::pki::Signers;
 use crate::store::{Batch, Store, Table};
 
 pub(super) const REQUESTS: Table<Uuid, Request> = Table::new("registry_requests", 1);
-const DETAILS: Table<Uuid, Details> = Table::new("registry_details", 1);
+pub(super) const DETAILS: Table<Uuid, Details> = Table::new("registry_details", 1);
 
 /// Connections that one request remembers to push its decision to.
 const ASKERS: usize = 8;
@@ -69,7 +70,7 @@ pub(super) struct Inner {
     pub(super) user_rates: Mutex<Rates<UserId>>,
     /// Certificates issued to users.
     pub(super) issues: Mutex<Rates<UserId>>,
-    pub(super) jobs: Semaphore,
+    pub(super) jobs: Jobs,
     pub(super) store: Arc<dyn Store>,
     pub(super) directory: Arc<Directory>,
     pub(super) signers: Arc<Signers>,
@@ -495,11 +496,11 @@ pub(super) fn nonce_fault(fault: NonceFault) -> Answer {
     let (error, message) = match fault {
         NonceFault::Missing => (
             "nonce_missing",
-            "a nonce is needed: ask `challenge` for one on this connection, and make it the challengePassword of the CSR",
+            "a nonce is needed: ask `challenge` for one on this connection (over HTTP: from this address), and make it the challengePassword of the CSR",
         ),
         NonceFault::Foreign => (
             "nonce_foreign",
-            "the nonce was not drawn for this connection since the broker was started; ask `challenge` for another one",
+            "the nonce was not drawn on this connection (over HTTP: from this address) since the broker was started; ask `challenge` for another one",
         ),
         NonceFault::Expired => ("nonce_expired", "the nonce is older than 5 minutes; ask `challenge` for another one"),
         NonceFault::Spent => ("nonce_spent", "the nonce has been used already; ask `challenge` for another one"),

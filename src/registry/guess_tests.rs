@@ -171,7 +171,7 @@ async fn guesses_at_a_login_and_at_the_registry_add_up() {
     let stage = Stage::guarded();
     let login = |address: u8, name: &str| {
         let source = from(address).source.into();
-        stage.argon2.1.attempt(source, &name.parse().unwrap())
+        stage.argon2.2.attempt(source, &name.parse().unwrap())
     };
     for number in 0..20 {
         login(1, &format!("name-{number}")).unwrap().failed();
@@ -209,6 +209,17 @@ async fn ten_minutes_of_wrong_tokens_and_of_knocks_cost_eleven_messages_each() {
     }
     let message = json!({"username": "press-1", "csr": key}).to_string();
     assert_eq!(stage.registry.register(message.as_bytes(), None, &from(3)).await.status, 202, "nobody else pays");
+}
+
+/// The attack: keep the queue full, so that nothing but the right password is answered, and no guess counted.
+#[tokio::test]
+async fn guesses_that_find_the_queue_full_are_paid_for() {
+    let stage = Stage::guarded();
+    let mut told = Vec::new();
+    for _ in 0..10 {
+        told.push(stage.guess("meter-1", NO_ROOM, &from(1)).await.error);
+    }
+    assert_eq!(told.iter().filter(|error| **error == Some("busy")).count(), 6, "{told:?}");
 }
 
 /// One argon2 and one write for each, whatever there is to hold the password against, and to write.

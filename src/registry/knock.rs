@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::commit::Inner;
 use super::core::Facts;
+use super::jobs::Work;
 use super::message::RegisterMessage;
 use super::operator::RegistryError;
 use super::service::{Finding, Registry, WRONG_PROOF};
@@ -73,7 +74,7 @@ impl Registry {
         if self.limit(origin).is_err() {
             return Knock::Busy;
         }
-        let Ok(_job) = inner.jobs.try_acquire() else { return Knock::Busy };
+        let Some(job) = inner.jobs.begin(Work::Password) else { return Knock::Busy };
         let password = SecretString::from(text);
         let code = inner.implicit_code(username, &password);
         let mut facts = Facts::default();
@@ -82,7 +83,7 @@ impl Registry {
             None
         } else {
             let message = Arc::new(RegisterMessage::of_password(username.clone(), password.clone()));
-            Some(self.decide(message, origin, Arc::default(), &mut facts).await)
+            Some(self.decide(message, job, origin, Arc::default(), &mut facts).await)
         };
         let source = Source::from(origin.source);
         inner.rates.lock().charge(source, WRONG_PROOF, inner.clock.instant());

@@ -19,6 +19,10 @@ pub const MAX_PAYLOAD: usize = 16 * 1024;
 /// Largest `context`, in bytes of compact JSON.
 pub const MAX_CONTEXT: usize = 4 * 1024;
 
+/// Most lists and objects around any value of `context`. What the registry says of a request has it further in: it must stay far
+/// from the 128 levels at which readers of JSON give up.
+pub(super) const MAX_CONTEXT_DEPTH: usize = 16;
+
 /// Most roles, and most permissions, that a device may ask for.
 pub const MAX_WISHES: usize = 32;
 
@@ -82,7 +86,8 @@ impl LapsedProof {
     ) -> Result<Self, MessageError> {
         let certificate = PeerCertificate::from_pem(certificate.as_bytes()).map_err(|_| MessageError::Certificate)?;
         let key = certificate.key().ok_or(MessageError::Certificate)?;
-        let username = certificate.username().map_err(|_| MessageError::Certificate)?.clone();
+        // Of what this broker has issued, whatever `ca.identity` says. It finds the record, and that says whose the certificate is.
+        let username = certificate.common_name().map_err(|_| MessageError::Certificate)?.clone();
         let mut message = RENEW_DOMAIN.to_vec();
         message.extend_from_slice(nonce.as_deref().unwrap_or_default().as_bytes());
         message.extend_from_slice(csr.digest());
@@ -153,6 +158,8 @@ pub(super) enum MessageError {
     Signature,
     #[error("`context` has {0} bytes; send at most 4096")]
     Context(usize),
+    #[error("`context` is nested more than 16 levels deep; send a flatter one")]
+    ContextDepth,
     #[error("`{0}` has more than 32 entries; ask for less")]
     Wishes(&'static str),
     #[error("the content type `{0}` is not known here; send `application/json` or `application/cbor`")]
@@ -172,7 +179,7 @@ impl MessageError {
     pub(super) fn word(&self) -> &'static str {
         match self {
             Self::TooLarge(_) | Self::Context(_) => "too_large",
-            Self::Malformed(..) | Self::Id | Self::Wishes(_) => "malformed",
+            Self::Malformed(..) | Self::Id | Self::Wishes(_) | Self::ContextDepth => "malformed",
             Self::Username(_) => "username",
             Self::Reserved(_) => "username_reserved",
             Self::NoProof | Self::HalfProof => "no_proof",
@@ -195,6 +202,18 @@ struct Wire {
     roles: Option<Vec<RoleName>>,
     permissions: Option<Vec<Permission>>,
     token: Option<SecretText>,
+    id: Option<Value>,
+}
+
+/// A registration of which everything is checked that costs next to nothing.
+pub(super) struct RegisterDraft {
+    username: Username,
+    password: Option<SecretString>,
+    csr: Option<String>,
+    context: Option<Value>,
+    roles: Vec<RoleName>,
+    permissions: Vec<Permission>,
+    token: Option<TokenDigest>,
     id: Option<Value>,
 }
 
@@ -224,9 +243,16 @@ impl RegisterMessage {
         }
     }
 
+    /// Reads a message, whatever that costs.
+    #[cfg(test)]
+    fn parse(payload: &[u8], content_type: Option<&str>) -> Result<Self, (MessageError, Option<Value>)> {
+        RegisterDraft::read(payload, content_type)?.verify()
+    }
+}
+
+impl RegisterDraft {
     /// Reads a message. An error comes with the `id` to echo, where one could be found.
-    pub(super) fn parse(payload: &[u8], content_type: Option<&str>) -> Result<Self, (MessageError, Option<Value>)> {
-        // The username comes before everything that costs: a CSR of a reserved name is not verified.
+    pub(super) fn read(payload: &[u8], content_type: Option<&str>) -> Result<Self, (MessageError, Option<Value>)> {
         let wire: Wire = parse(payload, content_type)?;
         let id = echo(wire.id).map_err(|error| (error, None))?;
         let refuse = |error| (error, id.clone());
@@ -238,6 +264,9 @@ impl RegisterMessage {
         if context_size > MAX_CONTEXT {
             return Err(refuse(MessageError::Context(context_size)));
         }
+        if wire.context.as_ref().is_some_and(|context| is_deeper(context, MAX_CONTEXT_DEPTH)) {
+            return Err(refuse(MessageError::ContextDepth));
+        }
         let roles = wire.roles.unwrap_or_default();
         let permissions = wire.permissions.unwrap_or_default();
         for (name, count) in [("roles", roles.len()), ("permissions", permissions.len())] {
@@ -248,7 +277,26 @@ impl RegisterMessage {
         if wire.csr.is_none() && wire.password.is_none() {
             return Err(refuse(MessageError::NoProof));
         }
-        let csr = match wire.csr {
+        let password = wire.password.map(|password| password.0);
+        let token = wire.token.map(|token| TokenDigest::of(token.0.expose_secret()));
+        Ok(Self { username, password, csr: wire.csr, context: wire.context, roles, permissions, token, id })
+    }
+
+    /// Does it take argon2?
+    pub(super) fn has_password(&self) -> bool {
+        self.password.is_some()
+    }
+
+    /// To echo.
+    pub(super) fn id(&self) -> Option<Value> {
+        self.id.clone()
+    }
+
+    /// Verifies the CSR, which costs.
+    pub(super) fn verify(self) -> Result<RegisterMessage, (MessageError, Option<Value>)> {
+        let Self { username, password, csr, context, roles, permissions, token, id } = self;
+        let refuse = |error| (error, id.clone());
+        let csr = match csr {
             None => None,
             Some(text) => {
                 let verified = VerifiedCsr::from_pem(text.as_bytes()).map_err(|error| refuse(error.into()))?;
@@ -258,9 +306,17 @@ impl RegisterMessage {
                 Some((text, verified))
             }
         };
-        let password = wire.password.map(|password| password.0);
-        let token = wire.token.map(|token| TokenDigest::of(token.0.expose_secret()));
-        Ok(Self { username, password, csr, context: wire.context, roles, permissions, token, id })
+        Ok(RegisterMessage { username, password, csr, context, roles, permissions, token, id })
+    }
+}
+
+/// Does the value hold something within more than so many lists and objects? It is not looked at any further in.
+pub(super) fn is_deeper(value: &Value, levels: usize) -> bool {
+    let below = |inner: &Value| levels == 0 || is_deeper(inner, levels - 1);
+    match value {
+        Value::Array(items) => levels == 0 || items.iter().any(below),
+        Value::Object(members) => levels == 0 || members.values().any(below),
+        _ => false,
     }
 }
 
@@ -377,6 +433,32 @@ mod tests {
         let cbor = RegisterMessage::parse(b"{}", Some("application/cbor")).err().unwrap().0;
         assert!(cbor.to_string().starts_with("the message is not the CBOR of this operation: "), "{cbor}");
         assert_eq!((cbor.status(), cbor.word()), (400, "malformed"));
+    }
+
+    #[test]
+    fn a_context_is_as_deep_as_every_reader_can_follow() {
+        let nested = |levels: usize| {
+            (1..levels).fold(
+                json!([]),
+                |inner, level| {
+                    if level % 2 == 0 { json!([7, inner]) } else { json!({ "a": inner }) }
+                },
+            )
+        };
+        for (format, content_type) in [(Format::Json, "application/json"), (Format::Cbor, "application/cbor")] {
+            for (levels, admitted) in
+                [(1, true), (MAX_CONTEXT_DEPTH, true), (MAX_CONTEXT_DEPTH + 1, false), (60, false)]
+            {
+                let message = json!({"username": "press-7", "csr": CSR, "context": nested(levels), "id": "a"});
+                match RegisterMessage::parse(&format.write(&message), Some(content_type)) {
+                    Ok(read) => assert!(admitted && read.context == Some(nested(levels)), "{format}: {levels}"),
+                    Err((error, id)) => {
+                        assert_eq!((error.status(), error.word(), id), (400, "malformed", Some(json!("a"))));
+                        assert!(!admitted && error.to_string().contains("more than 16 levels"), "{format}: {error}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod core;
 mod format;
 mod grant;
 mod invitation;
+mod jobs;
 mod knock;
 mod landing;
 mod lock;
@@ -35,7 +36,7 @@ mod settings;
 mod token;
 mod tokens;
 
-pub use answer::Answer;
+pub use answer::{Answer, Unread};
 pub use approval::Approval;
 pub use format::Format;
 pub use invitation::{Invitation, early_invitation, invitation};

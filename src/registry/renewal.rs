@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::answer::Answer;
 use super::commit::{Inner, Shared, nonce_fault};
 use super::core::{Change, Claim, Claims, MAX_ON_RECORD, RenewAsk, RenewRefused, RenewVerdict, Renewal, confirmed};
+use super::jobs::Work;
 use super::message::RenewMessage;
 use super::nonce::NonceId;
 use super::operator::RegistryError;
@@ -68,11 +69,13 @@ impl Registry {
         caller: Option<&Caller>,
         origin: &Origin,
     ) -> Answer {
-        let Ok(_job) = self.inner().jobs.try_acquire() else { return Answer::busy(BUSY) };
+        let work = if caller.is_some() { Work::User } else { Work::Key };
+        let Some(job) = self.inner().jobs.begin(work) else { return Answer::busy(BUSY) };
         let (payload, content_type) = (payload.to_vec(), content_type.map(str::to_owned));
         let (inner, caller, origin) = (Arc::clone(self.inner()), caller.cloned(), origin.clone());
         // Once begun it is brought to its end, whoever goes away meanwhile.
         let done = tokio::task::spawn_blocking(move || {
+            let _job = job;
             let message = match RenewMessage::parse(&payload, content_type.as_deref()) {
                 Ok(message) => message,
                 Err(refused) => return refused.into(),

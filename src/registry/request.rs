@@ -13,6 +13,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::approval::Approval;
+use super::message::{MAX_CONTEXT_DEPTH, is_deeper};
 use super::token::TokenId;
 use crate::access::{Auth, CertificateRecord, Permission, RoleName, UserId, Username};
 use crate::audit::{Event, UserRef, Word};
@@ -196,6 +197,11 @@ pub(super) struct Details {
     pub(super) certificate: Option<String>,
 }
 
+/// One that an earlier version took, which had no bound, would make unreadable all that it is told with.
+fn legible(context: Value) -> Value {
+    if is_deeper(&context, MAX_CONTEXT_DEPTH) { "nested too deep to be shown".into() } else { context }
+}
+
 /// A certificate of this user, in the words of the audit log.
 pub(super) fn issued(user: UserRef, record: &CertificateRecord) -> Event {
     Event::CertificateIssued {
@@ -283,7 +289,7 @@ impl RequestView {
             key: request.key_kind.clone(),
             key_fingerprint: request.key.clone(),
             csr: details.csr,
-            context: details.context,
+            context: details.context.map(legible),
             requested_roles: details.roles,
             requested_permissions: details.permissions,
             source: request.source,

@@ -10,15 +10,16 @@ use std::sync::{Arc, OnceLock, Weak};
 use aws_lc_rs::hmac;
 use parking_lot::{Condvar, Mutex};
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use super::answer::Answer;
+use super::answer::{Answer, Unread};
 use super::commit::{Asker, Inner, POLL, Plan, REQUESTS, Shared};
 use super::core::{Ask, Claims, Core, Drawn, Facts, Limits, Refused, Step, Verdict, is_orphan};
+use super::jobs::{Job, Jobs, Work};
 use super::knock;
 use super::lock::{Lock, UnlockTerms};
-use super::message::{RegisterMessage, parse_question};
+use super::message::{RegisterDraft, RegisterMessage, parse_question};
 use super::nonce::{Mint, NONCE_LIFE, Nonces};
 use super::operator::{DenyTerms, Event, EventKind, GrantTerms, LockStatus, RegistryError, RequestPage, StateFilter};
 use super::rates::{RateLimit, Rates};
@@ -36,9 +37,6 @@ use crate::directory::{Actor, Directory};
 use crate::metrics::{Metrics, RegistryBadInput, RegistryOutcome};
 use crate::pki::{PairingCode, Signer as _, Signers, VerifiedCsr};
 use crate::store::Store;
-
-/// Messages that are worked on at once; more are told to come back.
-const JOBS: usize = 64;
 
 /// Sources whose rate is remembered.
 const SOURCES: usize = 16_384;
@@ -117,7 +115,7 @@ impl Registry {
             rates: Mutex::new(Rates::new(settings.rate, SOURCES)),
             user_rates: Mutex::new(Rates::new(settings.rate, USERS)),
             issues: Mutex::new(Rates::new(RateLimit { burst: ISSUES.0, every: settings.validity / ISSUES.1 }, USERS)),
-            jobs: Semaphore::new(JOBS),
+            jobs: Jobs::new(),
             store,
             directory,
             signers,
@@ -218,6 +216,24 @@ impl Registry {
         answer
     }
 
+    /// To whoever has given no proof, where no proof is asked for: the operations are for sessions that have given one, and for those
+    /// that want to.
+    pub fn unproven(&self, payload: &[u8], content_type: Option<&str>) -> Answer {
+        let id = parse_question(payload, content_type).unwrap_or_else(|(_, id)| id);
+        let message =
+            "clients without credentials have no registry at this listener; enrol at one with `registration = true`";
+        let answer = Answer::error(401, "refused", "not_authenticated", message).with_id(id);
+        self.count(&answer);
+        answer
+    }
+
+    /// A message of door 3 that has not come to its end.
+    pub fn unread(&self, fault: &Unread) -> Answer {
+        let answer = fault.into();
+        self.count(&answer);
+        answer
+    }
+
     pub(super) fn limit_user(&self, user: UserId) -> Result<(), Box<Answer>> {
         self.0.user_rates.lock().take(user, self.0.clock.instant()).map_err(|after| {
             let message = "too many messages of this identity; send it again after `retry_after` seconds";
@@ -233,13 +249,16 @@ impl Registry {
     }
 
     async fn serve(&self, payload: &[u8], content_type: Option<&str>, origin: &Origin) -> Answer {
-        let Ok(_job) = self.0.jobs.try_acquire() else { return Answer::busy(BUSY) };
-        let (payload, content_type) = (payload.to_vec(), content_type.map(str::to_owned));
+        let draft = match RegisterDraft::read(payload, content_type) {
+            Ok(draft) => draft,
+            Err(refused) => return refused.into(),
+        };
+        let work = if draft.has_password() { Work::Password } else { Work::Key };
+        let Some(job) = self.0.jobs.begin(work) else { return Answer::busy(BUSY).with_id(draft.id()) };
         // Verifying a signature takes longer than a message may hold up its neighbours.
-        let parsed = tokio::task::spawn_blocking(move || RegisterMessage::parse(&payload, content_type.as_deref()));
-        let message = match parsed.await {
-            Ok(Ok(message)) => Arc::new(message),
-            Ok(Err(refused)) => return refused.into(),
+        let (job, message) = match tokio::task::spawn_blocking(move || (job, draft.verify())).await {
+            Ok((job, Ok(message))) => (job, Arc::new(message)),
+            Ok((_, Err(refused))) => return refused.into(),
             Err(_) => return Answer::failed(),
         };
         let id = message.id.clone();
@@ -257,10 +276,11 @@ impl Registry {
             },
         };
         let begun = attempt.as_ref().map(Attempt::begun).unwrap_or_default();
-        let (answer, finding) = self.decide(message, origin, begun, &mut Facts::default()).await;
+        let (answer, finding) = self.decide(message, job, origin, begun, &mut Facts::default()).await;
         let guessed = match (attempt, finding) {
-            // An attempt that has got no answer counts as it stands.
-            (_, Finding::Unknown) => false,
+            // An attempt that has got no answer counts as it stands. To be told that the queue is full has its price: the remembered
+            // password would not have been told so.
+            (attempt, Finding::Unknown) => attempt.is_some() && answer.error == Some("busy"),
             (Some(attempt), Finding::Wrong | Finding::WrongToken) => {
                 attempt.failed();
                 true
@@ -285,16 +305,31 @@ impl Registry {
     pub(super) async fn decide(
         &self,
         message: Arc<RegisterMessage>,
+        job: Job,
         origin: &Origin,
         begun: Arc<AtomicBool>,
         facts: &mut Facts,
     ) -> (Answer, Finding) {
         let source = Source::from(origin.source);
         let busy = || (Answer::busy(BUSY), Finding::Unknown);
+        let mut held = Some(job);
         for _ in 0..ROUNDS {
+            let job = match held.take() {
+                Some(job) => job,
+                // Only passwords take more than one step.
+                None => match self.0.jobs.resume(Work::Password).await {
+                    Some(job) => job,
+                    None => return (Answer::failed(), Finding::Unknown),
+                },
+            };
             let (registry, shared, origin) = (self.clone(), Arc::clone(&message), origin.clone());
             let known = std::mem::take(facts);
-            let step = tokio::task::spawn_blocking(move || (registry.step(&shared, &known, &origin, true), known));
+            let step = tokio::task::spawn_blocking(move || {
+                let outcome = registry.step(&shared, &known, &origin, true);
+                // INVARIANT: nobody holds a job while it waits for argon2, for others could not be served meanwhile.
+                drop(job);
+                (outcome, known)
+            });
             let outcome;
             let Ok(done) = step.await else { return (Answer::failed(), Finding::Unknown) };
             (outcome, *facts) = done;
@@ -359,6 +394,7 @@ impl Registry {
             source: origin.source,
             listener: &origin.listener,
             door: origin.door,
+            hears: origin.hears,
             nonce: csr.and_then(VerifiedCsr::challenge_password),
             binding: origin.binding,
             token: message.token.as_ref(),

@@ -39,8 +39,11 @@ const CSR: &str = include_str!("../pki/testdata/p256.csr.pem");
 const OTHER_CSR: &str = include_str!("../pki/testdata/ed25519.csr.pem");
 const CODE: &str = include_str!("../pki/testdata/p256.code");
 
+/// The queue is full for this password.
+const NO_ROOM: &str = "no room in the queue";
+
 /// Hashes are the password itself and a number; counts its work. What is said of guesses, the limits of the broker say.
-struct Argon2(AtomicU64, Arc<Guesses>);
+struct Argon2(AtomicU64, AtomicBool, Arc<Guesses>);
 
 impl Default for Argon2 {
     /// Nobody is held back.
@@ -54,7 +57,19 @@ impl Default for Argon2 {
 
 impl Argon2 {
     fn guarded(settings: ThrottleSettings, clock: &ManualClock) -> Self {
-        Self(AtomicU64::new(0), Arc::new(Guesses::new(settings, Arc::new(clock.clone()))))
+        Self(AtomicU64::new(0), AtomicBool::new(false), Arc::new(Guesses::new(settings, Arc::new(clock.clone()))))
+    }
+
+    /// From now on nothing that it is asked comes to an end.
+    fn stall(&self) {
+        self.1.store(true, Ordering::SeqCst);
+    }
+
+    async fn work(&self) {
+        if self.1.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        tokio::task::yield_now().await;
     }
 }
 
@@ -64,13 +79,13 @@ impl PasswordHasher for Argon2 {
     }
 
     fn attempt(&self, source: Source, name: &Username) -> Result<Attempt, Duration> {
-        self.1.attempt(source, name)
+        self.2.attempt(source, name)
     }
 
     fn hash<'a>(&'a self, _: Source, password: &'a str, _: u32) -> Hashing<'a, Result<String, HashError>> {
         let number = self.0.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
-            tokio::task::yield_now().await;
+            self.work().await;
             Ok(format!("{password}${number}"))
         })
     }
@@ -84,7 +99,13 @@ impl PasswordHasher for Argon2 {
     ) -> Hashing<'a, Result<bool, Busy>> {
         self.0.fetch_add(1, Ordering::SeqCst);
         begun.store(true, Ordering::SeqCst);
-        Box::pin(async move { Ok(hash.and_then(|hash| hash.split('$').next()) == Some(password)) })
+        Box::pin(async move {
+            if password == NO_ROOM {
+                return Err(Busy);
+            }
+            self.work().await;
+            Ok(hash.and_then(|hash| hash.split('$').next()) == Some(password))
+        })
     }
 }
 
@@ -210,6 +231,7 @@ fn origin(sink: Option<&Arc<Inbox>>) -> Origin {
         source: "192.0.2.1".parse().unwrap(),
         listener: "mqtts".into(),
         door: Door::Mqtt,
+        hears: true,
         binding: Binding::Connection(1),
         sink,
     }
@@ -288,7 +310,7 @@ async fn the_story_of_a_device_with_a_csr() {
     assert_eq!(user.roles, Stage::terms().roles, "what was asked for is not granted by asking");
     let pem = x509_parser::pem::parse_x509_pem(pushed.certificate.as_deref().unwrap().as_bytes()).unwrap().1;
     let peer = PeerCertificate::from_der(&pem.contents).unwrap();
-    assert_eq!(peer.username().unwrap().as_str(), "press-7");
+    assert_eq!(peer.common_name().unwrap().as_str(), "press-7");
     assert_eq!(peer.fingerprint(), user.certificates[0].fingerprint);
     assert_eq!(pushed.serial.as_deref(), Some(peer.serial()));
     assert_eq!(pushed.not_after, Some(peer.not_after()));
@@ -329,6 +351,100 @@ async fn the_story_of_a_device_with_a_password() {
     stage.unlock().await;
     assert_eq!(stage.send(with_password("another password")).await.error, Some("name_taken"));
     assert_eq!(stage.send(with_password("a good password")).await.status, 201);
+}
+
+/// Strangers who keep argon2 busy keep nobody waiting but those who need it, too: its queue is fair between them.
+#[tokio::test]
+async fn whoever_waits_for_argon2_holds_no_job_of_somebody_else() {
+    let stage = Stage::new();
+    stage.unlock().await;
+    assert_eq!(stage.send(with_csr()).await.status, 202);
+    stage.registry.grant(stage.only().await, Stage::terms(), Actor::System).await.unwrap();
+    stage.registry.unlock(UnlockTerms { implicit: true, ..UnlockTerms::default() }, Actor::System).await.unwrap();
+    stage.argon2.stall();
+    let (mut waiting, mut strangers) = (0, tokio::task::JoinSet::new());
+    for number in 0..100_u8 {
+        for door in [Door::Mqtt, Door::Implicit] {
+            let (registry, name) = (stage.registry.clone(), format!("bogus-{number}"));
+            let source = std::net::Ipv4Addr::new(198, 51, 100, number).into();
+            let origin = Origin { source, door, ..origin(None) };
+            strangers.spawn(async move {
+                let password = "the password of nobody";
+                if door == Door::Implicit {
+                    registry.knock(&format!("{name}-2").parse().unwrap(), password.as_bytes(), &origin).await;
+                } else {
+                    let message = json!({"username": name, "password": password}).to_string();
+                    registry.register(message.as_bytes(), None, &origin).await;
+                }
+            });
+            waiting += 1;
+            while stage.argon2.0.load(Ordering::SeqCst) < waiting {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    // More of them wait than there are jobs of any kind, and an honest device is served.
+    for _ in 0..3 {
+        assert_eq!(stage.send(with_csr()).await.status, 201);
+        let new = json!({"username": "lathe-1", "csr": csr("lathe-1", &new_key(), &[])});
+        assert_ne!(stage.send(new).await.status, 429);
+    }
+    let user = stage.directory.policy().user_named(&"press-7".parse().unwrap()).cloned().unwrap();
+    let serial = user.certificates[0].serial.clone();
+    let caller = Caller { user: user.id, certificate: Some((serial, user.certificates[0].not_after)) };
+    let renewal = json!({"csr": csr("press-7", &new_key(), &[])}).to_string();
+    let renewed = stage.registry.renew(renewal.as_bytes(), None, Some(&caller), &origin(None)).await;
+    assert_eq!(renewed.status, 201, "{renewed:?}");
+    strangers.abort_all();
+}
+
+/// What a reader of JSON could not follow is not told, whoever has put it on record.
+#[tokio::test]
+async fn a_context_of_an_earlier_version_breaks_neither_lists_nor_events() {
+    let stage = Stage::new();
+    stage.unlock().await;
+    stage.send(with_csr()).await;
+    let id = stage.only().await;
+    let deep = (0..125).fold(json!([]), |inner, _| json!([inner]));
+    let mut batch = crate::store::Batch::new();
+    let details = Details { context: Some(deep), ..Details::default() };
+    batch.put(&super::super::commit::DETAILS, &id.0, &details).unwrap();
+    stage.store.commit(batch).unwrap();
+    let page = stage.registry.page(None, None, 10).await.unwrap();
+    let read: RequestPage = serde_json::from_slice(&serde_json::to_vec(&page).unwrap()).unwrap();
+    assert_eq!(read.items[0].context, Some(json!("nested too deep to be shown")));
+    let mut events = stage.registry.watch();
+    stage.registry.deny(id, "not ours".into(), Actor::System).await.unwrap();
+    let event = events.recv().await.unwrap();
+    serde_json::from_slice::<Event>(&serde_json::to_vec(&event).unwrap()).unwrap();
+    // As deep as it may be, it is told whole.
+    let deepest = (1..16).fold(json!([]), |inner, _| json!([inner]));
+    let message = json!({"username": "meter-1", "password": "a good password", "context": deepest});
+    assert_eq!(stage.send(message).await.status, 202);
+    let page = stage.registry.page(Some(StateFilter::Pending), None, 10).await.unwrap();
+    assert_eq!(page.items[0].context, Some(deepest));
+}
+
+/// The code of a key is the device's own. That of a password is told by the broker, to who hears it.
+#[tokio::test]
+async fn a_code_that_nobody_could_be_told_was_not_shown() {
+    let stage = Stage::new();
+    stage.unlock().await;
+    let deaf = Origin { hears: false, ..origin(None) };
+    for (message, name, shown) in [
+        (with_password("a good password"), "meter-1", false),
+        (json!({"username": "press-7", "csr": CSR, "password": "a good password"}), "press-7", true),
+        (json!({"username": "lathe-1", "csr": csr("lathe-1", &new_key(), &[])}), "lathe-1", true),
+    ] {
+        assert_eq!(stage.registry.register(message.to_string().as_bytes(), None, &deaf).await.status, 202);
+        let all = stage.registry.list(None).await.unwrap();
+        let view = all.into_iter().find(|view| view.username.as_str() == name).unwrap();
+        assert_eq!(view.pairing_shown, shown, "{name}");
+        let granted = stage.registry.grant(view.id, GrantTerms::default(), Actor::System).await;
+        assert_eq!(granted.is_ok(), shown, "{name}");
+        let unpaired = GrantTerms { unpaired: true, ..GrantTerms::default() };
+        assert!(shown || stage.registry.grant(view.id, unpaired, Actor::System).await.is_ok());
+    }
 }
 
 #[tokio::test]

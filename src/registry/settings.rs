@@ -145,6 +145,8 @@ pub struct Origin {
     pub listener: Arc<str>,
     /// Which way.
     pub door: Door,
+    /// Will the client take note of an answer that shows a pairing code, as far as the broker can tell?
+    pub hears: bool,
     /// Whom a nonce that is drawn or shown in this message is for.
     pub binding: Binding,
     /// Whom to tell the decision when it falls.

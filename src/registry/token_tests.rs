@@ -71,7 +71,7 @@ async fn a_device_with_a_token_is_granted_at_once_behind_a_locked_door() {
     let granted = stage.send(claim("press-1", &key, &secret)).await;
     assert_eq!((granted.status, granted.state), (201, "granted"));
     let certificate = PeerCertificate::from_pem(granted.certificate.as_deref().unwrap().as_bytes()).unwrap();
-    assert_eq!(certificate.username().unwrap().as_str(), "press-1");
+    assert_eq!(certificate.common_name().unwrap().as_str(), "press-1");
     let made = user(&stage, "press-1").unwrap();
     assert_eq!((made.managed_by, &*made.description), (ManagedBy::Registry, "line 3"));
     assert_eq!((made.roles.clone(), made.publish_prefix.as_deref()), (terms().roles, Some("site7/")));

@@ -132,6 +132,8 @@ pub struct RegistryRequest {
     pub correlation_data: Option<Bytes>,
     /// Content Type.
     pub content_type: Option<ByteString>,
+    /// Would an answer of ordinary length reach the client now? It holds a subscription for it, and takes packets of that size.
+    pub heard: bool,
 }
 
 /// What the registry says to one connection.

@@ -16,6 +16,10 @@ use super::{
 use crate::mqtt::{Acknowledgement, Packet, PacketIdentifier, PublishProperties, QoS, ReasonCode};
 use crate::mqtt::{Publish, TopicName};
 
+/// What the answer of a pending registration has at most beside its topic and what it echoes of the packet, in bytes: it is some 300, and
+/// with the longest name, `id` and subscription identifiers not as much as this.
+const ANSWER: usize = 1024;
+
 impl Session {
     pub(super) fn on_publish(&mut self, mut publish: Publish, cx: &Context<'_>) {
         if let Some(properties) = publish.properties.as_deref() {
@@ -178,12 +182,19 @@ impl Session {
         let usual = || TopicName::try_from(format!("$registry/{word}/response").as_str()).ok();
         if let Some(response_topic) = asked.or_else(usual) {
             let payload = publish.payload;
+            let echoed = correlation_data.as_ref().map_or(0, bytes::Bytes::len);
+            let heard = self.hears(&response_topic)
+                && self.connection().and_then(|connection| connection.largest).is_none_or(|largest| {
+                    let length = ANSWER.saturating_add(response_topic.as_str().len()).saturating_add(echoed);
+                    u32::try_from(length).is_ok_and(|length| length <= largest.get())
+                });
             self.outputs.push_back(Output::Registry(RegistryRequest {
                 operation,
                 payload,
                 response_topic,
                 correlation_data,
                 content_type,
+                heard,
             }));
         }
     }

@@ -10,6 +10,7 @@ import time
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
+import lint
 from harness import Broker, Client, binary, chapter, check, equal, main, openssl, run
 
 URL = "http://broker.example/crl"
@@ -48,6 +49,13 @@ def enrol(broker, name):
     certificate.write_text(client.answer()["certificate"])
     client.close()
     return key, certificate
+
+
+def leaf_of(broker):
+    """The broker's own certificate without its chain, as a file."""
+    alone = broker.directory / "server.alone.pem"
+    alone.write_bytes(openssl("x509", "-in", broker.ca.parent / "server.pem"))
+    return alone
 
 
 def serial(certificate):
@@ -96,8 +104,13 @@ def with_ca(title, algorithm):
     points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
     equal([name.value for point in points for name in point.full_name], [URL], "cryptography: issued by the CA, naming the place of the list")
 
-    _, empty = current_list(broker, 0)
+    lint.certificate(path, "what it has issued")
+    if not algorithm:
+        lint.certificate(broker.ca, "the CA that the broker has made")
+    lint.certificate(broker.ca.parent / "server.pem", "the broker's own certificate")
+    path, empty = current_list(broker, 0)
     equal(len(empty), 0, "cryptography reads the first, empty list")
+    lint.revocation_list(path, "it")
     first = empty.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
     broker.cli("user", "revoke", "stolen-1", f"{serial(devices['stolen-1'][1]):x}", "--reason", "keyCompromise", "--comment", "on a train")
@@ -105,6 +118,7 @@ def with_ca(title, algorithm):
     broker.cli("user", "delete", "deleted-1")
     path, crl = current_list(broker, 3)
     check(crl.is_signature_valid(ca.public_key()), "cryptography verifies the signature of the list")
+    lint.revocation_list(path, "the list with three certificates")
     equal(crl.issuer, ca.subject, "its issuer is the subject of the CA")
     number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
     check(number > first, "its number is higher", (first, number))
@@ -189,6 +203,8 @@ def below_a_root():
     client.close()
 
     key, certificate = enrol(broker, "kept-1")
+    lint.certificate(certificate, "what a CA below a root has issued")
+    lint.certificate(leaf_of(broker), "the broker's certificate of that CA")
     enrol(broker, "stolen-1")
     stolen = broker.directory / "stolen-1.pem"
     untrusted = broker.directory / "untrusted.pem"
@@ -300,6 +316,72 @@ def partners():
     broker.stop()
 
 
+def by_uri():
+    """Devices that URIs name: a partner's by openssl, and the broker's own, moved there while they are in use."""
+    chapter("certificates that name their user by a URI")
+    broker = Broker()
+    plain = broker.config.read_text()
+    prefix, partners = "spiffe://plant.example/device/", "spiffe://partner.example/line/"
+    root, root_key = broker.directory / "partner.pem", broker.directory / "partner.key"
+    openssl("req", "-x509", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=Partner Root", "-keyout", root_key, "-out", root, "-days", 30)
+    trust = f'[[ca.trust]]\ncertificate = "partner.pem"\nusername = "partner-*"\nidentity = "san_uri"\nuri_prefix = "{partners}"\n'
+    broker.config.write_text(plain + trust)
+    broker.start()
+    broker.cli("registry", "unlock", "--for", "1h")
+
+    def made(name, alternative, subject="/O=SPIRE"):
+        key, csr, certificate, extensions = (broker.directory / f"{name}.{end}" for end in ("key", "csr", "pem", "ext"))
+        extensions.write_text("extendedKeyUsage=clientAuth\n" + (f"subjectAltName={alternative}\n" if alternative else ""))
+        openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", subject, "-keyout", key, "-out", csr)
+        openssl("x509", "-req", "-in", csr, "-days", 3, "-CA", root, "-CAkey", root_key, "-extfile", extensions, "-out", certificate)
+        return key, certificate
+
+    def code(pair):
+        return Client(broker, "", tls=True, key=pair[0], certificate=pair[1]).connect()
+
+    for name in ("partner-1", "partner-2", "press-7"):
+        broker.cli("user", "add", name, "--auth", "certificate")
+    one = f"URI:{partners}partner-1"
+    equal(code(made("good", f"{one},DNS:pump.example,email:partner-2@partner.example")), 0, "what openssl makes with a SPIFFE URI, and other kinds of names beside it, logs in")
+    equal(code(made("other-subject", one, "/CN=partner-2")), 0, "whatever its subject says")
+    for what, alternative in (("no alternative name", None), ("two URIs", f"{one},URI:{partners}partner-2"), ("the URI twice", f"{one},{one}"),
+                              ("the name of a user that the CA is not good for", f"URI:{partners}press-7"), ("the prefix of the house", f"URI:{prefix}partner-1"),
+                              ("a scheme in capitals", f"URI:{partners.upper()}partner-1"), ("a percent-encoded letter", f"URI:{partners}%70artner-1"),
+                              ("a longer path", f"URI:{partners}partner-1/x"), ("the URI as a DNS name", f"DNS:{partners}partner-1")):
+        equal(code(made("bad", alternative, "/CN=partner-1")), 0x86, f"and not with {what}")
+
+    # The broker's own: as they are, with the URI beside, by the URI alone.
+    pump = enrol(broker, "pump-1")
+    asleep = enrol(broker, "pump-2")
+    uris = lambda path: [name.value for extension in x509.load_pem_x509_certificate(path.read_bytes()).extensions
+                         if isinstance(extension.value, x509.SubjectAlternativeName) for name in extension.value]
+    equal((code(pump), uris(pump[1])), (0, []), "the broker's own devices go by the common name, and have no URI")
+
+    def settings(more):
+        broker.stop()
+        broker.config.write_text(f"{plain}[ca]\n{more}\n{trust}")
+        broker.start()
+
+    settings(f'uri_prefix = "{prefix}"')
+    equal(code(pump), 0, "with a prefix they still do")
+    run(binary(), "device", "renew", "pump-1", "--broker", f"mqtts://localhost:{broker.tls}", "--directory", broker.directory, "--ca", broker.ca)
+    equal(uris(pump[1]), [f"{prefix}pump-1"], "cryptography reads the URI in what is renewed")
+    subject = x509.load_pem_x509_certificate(pump[1].read_bytes()).subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    equal([it.value for it in subject], ["pump-1"], "and the common name beside it")
+    check(f"URI:{prefix}pump-1".encode() in openssl("x509", "-in", pump[1], "-noout", "-ext", "subjectAltName"), "so does openssl")
+    openssl("verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", broker.ca, pump[1])
+    lint.certificate(pump[1], "it")
+    equal((code(pump), code(asleep)), (0, 0), "both log in")
+    settings(f'uri_prefix = "{prefix}"\nidentity = "san_uri"')
+    equal((code(pump), code(asleep)), (0, 0x86), "by URI, what has one logs in, and what has none does not")
+    broker.cli("registry", "unlock")
+    late = enrol(broker, "pump-3")
+    equal((code(late), uris(late[1])), (0, [f"{prefix}pump-3"]), "what is issued now has one")
+    settings(f'uri_prefix = "{prefix}"')
+    equal((code(pump), code(asleep), code(late)), (0, 0, 0), "and the way back is open")
+    broker.stop()
+
+
 def another_ca():
     """Rotation, then a CA below an offline root: openssl certifies the request, and everybody verifies everybody meanwhile."""
     chapter("another CA in place of the one that issues")
@@ -316,6 +398,10 @@ def another_ca():
     check(shows(first), "openssl verifies the broker by the old root alone")
     equal(Client(broker, "pump-1", tls=True, certificate=certificate, key=key, ca=first).connect(), 0, "and a device of the old CA connects")
     new_key, new_certificate = enrol(broker, "pump-2")
+    lint.certificate(new_certificate, "what the CA after the rotation has issued")
+    newest = broker.directory / "newest.pem"
+    newest.write_bytes(openssl("x509", "-in", broker.ca))
+    lint.certificate(newest, "that CA")
     roots = x509.load_pem_x509_certificates(broker.ca.read_bytes())
     x509.load_pem_x509_certificate(new_certificate.read_bytes()).verify_directly_issued_by(roots[0])
     equal([root.subject == root.issuer for root in roots], [True, True], "the trust bundle holds two roots, the new one first")
@@ -356,6 +442,7 @@ def another_ca():
     check(shows(old) and not (broker.directory / "certs" / "ca.key.next").exists(), "the broker is verified by the old root, and the waiting key is in its place")
     broker.cli("registry", "unlock")
     plant_key, plant_certificate = enrol(broker, "pump-3")
+    lint.certificate(plant_certificate, "what the imported CA has issued")
     untrusted = broker.directory / "plant.only.pem"
     untrusted.write_bytes(openssl("x509", "-in", issued))
     openssl("verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", root, "-untrusted", untrusted, plant_certificate)
@@ -368,7 +455,18 @@ def another_ca():
     broker.stop()
 
 
+def it_is_judged():
+    chapter("pkilint")
+    broker = Broker()
+    faulty = broker.directory / "faulty.pem"
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=faulty", "-addext", "keyUsage=keyCertSign", "-addext",
+            "basicConstraints=CA:FALSE", "-addext", "subjectAltName=DNS:-a.example", "-out", faulty)
+    check(len(lint.faults(faulty)) >= 2, "finds the faults of a certificate that has some", lint.faults(faulty))
+
+
 def story():
+    it_is_judged()
+    by_uri()
     another_ca()
     partners()
     under_a_passphrase()

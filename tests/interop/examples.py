@@ -1,7 +1,7 @@
 """The examples that enrol a device, and the ready client of the binary, as a reader would run them.
 
-Each runs against a real broker: it finds the registry locked or open, shows a pairing code that the operator sees too,
-waits, and is granted. Then its key is its owner's alone, and mosquitto's client logs in with what it wrote.
+Each runs against a real broker: with a claim token it is granted at once, and once; without, it finds the registry locked or
+open, shows a pairing code that the operator sees too, waits, and is granted. Then its key is its owner's alone, and mosquitto's client logs in with what it wrote.
 """
 
 import os
@@ -17,15 +17,15 @@ TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
 ROLE = '{"context":"mqtt","operation":"read_write","resource":"plant/${username}/#"}'
 
 
-def commands(broker):
+def commands(broker, suffix="1"):
     url, ca = f"mqtts://localhost:{broker.tls}", str(broker.ca)
     ready = [binary(), "device", "enrol", "--broker", url, "--ca", ca]
     return {
-        "py-1": [sys.executable, EXAMPLES / "enrol.py", "py-1", url, ca],
-        "mjs-1": ["node", EXAMPLES / "enrol.mjs", "mjs-1", url, ca],
-        "shell-1": ["sh", EXAMPLES / "enrol.sh", "shell-1", "localhost", str(broker.tls), ca],
-        "rust-1": [TARGET / "debug" / "examples" / "enrol", "rust-1", url, ca],
-        "ready-1": [*ready, "ready-1"],
+        f"py-{suffix}": [sys.executable, EXAMPLES / "enrol.py", f"py-{suffix}", url, ca],
+        f"mjs-{suffix}": ["node", EXAMPLES / "enrol.mjs", f"mjs-{suffix}", url, ca],
+        f"shell-{suffix}": ["sh", EXAMPLES / "enrol.sh", f"shell-{suffix}", "localhost", str(broker.tls), ca],
+        f"rust-{suffix}": [TARGET / "debug" / "examples" / "enrol", f"rust-{suffix}", url, ca],
+        f"ready-{suffix}": [*ready, f"ready-{suffix}"],
     }
 
 
@@ -62,13 +62,47 @@ def enrol(broker, name, command):
     check("granted" in log.read_text(), "says so", log.read_text())
     key, certificate = place / f"{name}.key", place / f"{name}.pem"
     equal(oct(key.stat().st_mode & 0o777), "0o600", "keeps its key to itself")
-    login = ["mosquitto_pub", "-h", "localhost", "-p", broker.tls, "--cafile", broker.ca, "--cert", certificate,
-             "--key", key, "-V", "5", "-q", "1", "-m", "1"]
+    login = publishing(broker, key, certificate)
     equal(run(*login, "-t", f"plant/{name}/speed", expect=None).returncode, 0, "publishes where it may")
     refused = run(*login, "-t", "plant/other/speed", expect=None)
     check(b"Not authorized" in refused.stderr + refused.stdout, "and not where it may not", refused)
     if name == "ready-1":
         renew(broker, name, place, login)
+
+
+def publishing(broker, key, certificate):
+    return ["mosquitto_pub", "-h", "localhost", "-p", broker.tls, "--cafile", broker.ca, "--cert", certificate,
+            "--key", key, "-V", "5", "-q", "1", "-m", "1"]
+
+
+def with_token(broker):
+    """A claim token of one use for each: nobody decides, the registry is locked, and the second device gets nothing."""
+    for (name, command), (late, late_command) in zip(commands(broker, "2").items(), commands(broker, "3").items()):
+        chapter(f"{name} with a claim token")
+        place = directory()
+        secret = place / "token"
+        secret.write_text(broker.cli("registry", "token", "create", "--role", "line", "--username", f"{name[:-2]}-*")["token"] + "\n")
+        secret.chmod(0o600)
+        more = ["--token-file", secret] if name.startswith("ready") else []
+        environment = {**os.environ, "POLL": "1", "TOKEN_FILE": str(secret)}
+
+        def asks(command):
+            return run(*command, *more, cwd=place, env=environment, expect=None)
+
+        done = asks(command)
+        equal(done.returncode, 0, "is granted at once, and ends with 0")
+        check(b"granted" in done.stdout and b"pending" not in done.stdout, "without a pairing code or an operator", done)
+        key, certificate = place / f"{name}.key", place / f"{name}.pem"
+        equal(oct(key.stat().st_mode & 0o777), "0o600", "keeps its key to itself")
+        equal(run(*publishing(broker, key, certificate), "-t", f"plant/{name}/speed", expect=None).returncode, 0, "publishes with the role of the token")
+
+        done = asks(late_command)
+        check(done.returncode != 0 and done.returncode < 128, "another device with the same token is refused", done)
+        said = done.stdout + done.stderr
+        check(b"token" in said and b"granted" not in said, "with a sentence that says why", said)
+        check(secret.read_bytes().strip() not in said, "and without the secret", said)
+        check(not (place / f"{late}.pem").exists(), "and nothing is written in place of a certificate")
+    equal([item["username"] for item in broker.cli("registry", "list")["items"]], [], "no request is left to decide")
 
 
 def renew(broker, name, place, login):
@@ -99,6 +133,7 @@ def story():
     check(b"the registry is locked" in done.stdout + done.stderr, "the ready client says so, and gives up in time", done)
     equal(oct((place / "ready-1.key").stat().st_mode & 0o777), "0o600", "its key is made and kept")
 
+    with_token(broker)
     broker.cli("registry", "unlock", "--for", "1h")
     for name, command in commands(broker).items():
         enrol(broker, name, command)

@@ -108,10 +108,10 @@ def spawn(*command, **options):
     return process
 
 
-def run(*command, input=None, expect=0, timeout=60):
+def run(*command, input=None, expect=0, timeout=60, **options):
     """Runs a command to its end and returns it; anything but the expected exit code is an error of the script."""
     words = [str(word) for word in command]
-    done = subprocess.run(words, input=input, capture_output=True, timeout=timeout)
+    done = subprocess.run(words, input=input, capture_output=True, timeout=timeout, **options)
     if expect is not None and done.returncode != expect:
         raise RuntimeError(f"{' '.join(words)}: exit code {done.returncode}\n{done.stdout.decode(errors='replace')}{done.stderr.decode(errors='replace')}")
     return done
@@ -292,6 +292,9 @@ class Client:
         """An orderly DISCONNECT."""
         self.paho.disconnect()
         self.paho.loop_stop()
+        # paho closes the last of its sockets when it goes; what refers to this object again would keep it there for long, and paho
+        # can do nothing with a socket whose number is above 1023.
+        self.paho.on_connect = self.paho.on_disconnect = self.paho.on_subscribe = self.paho.on_publish = self.paho.on_message = None
 
     def __enter__(self):
         return self

@@ -54,16 +54,16 @@ async fn told(home: &Path, arguments: &[&str], input: &str) -> String {
 }
 
 /// The records of an export.
-fn records(export: &str) -> Vec<Value> {
+pub(crate) fn records(export: &str) -> Vec<Value> {
     export.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["record"].take()).collect()
 }
 
-fn of_kind<'a>(records: &'a [Value], kind: &str) -> Vec<&'a Value> {
+pub(crate) fn of_kind<'a>(records: &'a [Value], kind: &str) -> Vec<&'a Value> {
     records.iter().filter(|record| record["event"]["kind"] == kind).map(|record| &record["event"]).collect()
 }
 
 /// Exports until there is a record of this kind: refusals come with the next interval.
-async fn wait_for(home: &Path, kind: &str) -> String {
+pub(crate) async fn wait_for(home: &Path, kind: &str) -> String {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let export = told(home, &["audit", "export"], "").await;

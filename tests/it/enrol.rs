@@ -12,13 +12,14 @@ use portcullis::{
 use serde_json::{Value, json};
 
 use crate::{
-    certificates::{ANY_TLS, identity, request, roots, tls_client},
+    certificates::{ANY_TLS, identity, parameters, request, roots, tls_client},
     client::{Client, Q1, Tls, V5, V311, connect, publish, text_of, topic_of},
     harness::{Harness, PASSWORD, allow_read, as_user},
     https::{Https, Reply, api, basic, config},
 };
 
-const REGISTER: &str = "/api/client-registry/register";
+pub(crate) const REGISTER: &str = "/api/client-registry/register";
+const CHALLENGE: &str = "/api/client-registry/challenge";
 
 const LISTENERS: &str = r#"
 [[listener]]
@@ -34,40 +35,56 @@ protocol = "https"
 registration = true
 "#;
 
-async fn start(config: &str) -> Harness {
+pub(crate) async fn start(config: &str) -> Harness {
     let harness = Harness::start_rest(&format!("{config}\n{LISTENERS}")).await;
     harness.user_with("operator", |user| user.roles = vec!["admin".parse().unwrap()]);
     harness
 }
 
-async fn to(harness: &Harness, address: SocketAddr) -> Https {
+pub(crate) async fn to(harness: &Harness, address: SocketAddr) -> Https {
     Https::connect(address, config(harness, None)).await
 }
 
-async fn register(https: &mut Https, message: &Value) -> Reply {
+pub(crate) async fn register(https: &mut Https, message: &Value) -> Reply {
     let reply = https.send("POST", REGISTER, &[("content-type", "application/json")], message.to_string()).await;
     if reply.header("content-type") == "application/json" {
-        assert_eq!(reply.body["status"], reply.status.as_u16());
-        let seconds = reply.body["retry_after"].as_u64().map(|seconds| seconds.to_string());
-        assert_eq!(reply.header("retry-after"), seconds.unwrap_or_default(), "{}", reply.body);
+        assert_eq!(reply.header("retry-after"), held(reply.status.as_u16(), &reply.body));
     }
     reply
 }
 
-async fn unlock(harness: &Harness, terms: UnlockTerms) {
+/// What the registry says over HTTPS must be as the protocol and openapi.json have it. Gives the Retry-After that goes with it.
+fn held(status: u16, answer: &Value) -> String {
+    let description: Value = serde_json::from_str(include_str!("../../src/admin/openapi.json")).unwrap();
+    let schema = &description["components"]["schemas"]["RegistryAnswer"];
+    assert_eq!(answer["status"], status, "{answer}");
+    assert!(schema["properties"]["state"]["enum"].as_array().unwrap().contains(&answer["state"]), "{answer}");
+    for name in schema["required"].as_array().unwrap() {
+        assert!(!answer[name.as_str().unwrap()].is_null(), "{name} is missing in {answer}");
+    }
+    for name in answer.as_object().unwrap().keys() {
+        assert!(schema["properties"][name].is_object(), "{name} of {answer} is not described");
+    }
+    if status >= 400 {
+        assert!(answer["error"].is_string() && answer["message"].is_string(), "{answer}");
+    }
+    answer["retry_after"].as_u64().map(|seconds| seconds.to_string()).unwrap_or_default()
+}
+
+pub(crate) async fn unlock(harness: &Harness, terms: UnlockTerms) {
     harness.handle().registry().unlock(terms, Actor::System).await.unwrap();
 }
 
-async fn pending(harness: &Harness) -> RequestId {
+pub(crate) async fn pending(harness: &Harness) -> RequestId {
     harness.handle().registry().list(Some(StateFilter::Pending)).await.unwrap()[0].id
 }
 
-async fn grant(harness: &Harness, id: RequestId) {
+pub(crate) async fn grant(harness: &Harness, id: RequestId) {
     harness.handle().registry().grant(id, GrantTerms::default(), Actor::System).await.unwrap();
 }
 
 /// The same message through door 1.
-async fn over_mqtt(harness: &Harness, message: &Value) -> Value {
+pub(crate) async fn over_mqtt(harness: &Harness, message: &Value) -> Value {
     let tls = Tls::connect(harness.address("mqtts"), config(harness, None)).await.unwrap();
     let mut device = Client::over(tls, V5);
     assert_eq!(device.connect(&connect(V5, "")).await.reason_code, ReasonCode::Success);
@@ -150,6 +167,125 @@ async fn a_request_of_door_1_is_polled_at_door_3_and_nobody_takes_it_over() {
     assert_eq!(over_mqtt(&harness, &message).await["status"], 403);
 }
 
+/// Whatever is wrong with a message, the answer is one of the registry, with the bound that holds here, in the form of the question.
+#[tokio::test]
+async fn a_message_that_cannot_be_taken_is_answered_as_the_protocol_has_it() {
+    let harness = start("").await;
+    for address in [api(&harness), harness.address("enrol")] {
+        for path in [REGISTER, CHALLENGE] {
+            for length in [16 * 1024 + 1, 20_000, 64 * 1024] {
+                // The connection ends with a message that is not read to its end.
+                let mut https = to(&harness, address).await;
+                let large = "x".repeat(length);
+                let reply = https.send("POST", path, &[("content-type", "application/json")], large.clone()).await;
+                held(413, &reply.body);
+                assert_eq!((&reply.body["state"], &reply.body["error"]), (&json!("refused"), &json!("too_large")));
+                let said = format!("the message has {length} bytes; send at most 16384");
+                assert_eq!((reply.header("content-type"), &reply.body["message"]), ("application/json", &json!(said)));
+                let mut https = to(&harness, address).await;
+                let (status, answer) = send_cbor(&mut https, path, large.into_bytes()).await;
+                held(413, &answer);
+                assert_eq!(status, 413);
+            }
+            let mut https = to(&harness, address).await;
+            let (status, answer) = send_cbor(&mut https, path, b"\xff".to_vec()).await;
+            held(400, &answer);
+            assert_eq!((status, &answer["error"]), (400, &json!("malformed")), "{path}");
+            let odd = [("content-type", "text/xml")];
+            let reply = https.send("POST", path, &odd, json!({ "id": 7 }).to_string()).await;
+            held(400, &reply.body);
+            assert_eq!((&reply.body["error"], &reply.body["id"]), (&json!("unsupported"), &json!(7)), "{path}");
+        }
+        // The whole of the bound may be used.
+        let mut https = to(&harness, address).await;
+        let mut message = json!({ "username": "pump-7", "csr": "", "id": 7 });
+        message["csr"] = "x".repeat(16 * 1024 - message.to_string().len()).into();
+        assert_eq!(message.to_string().len(), 16 * 1024);
+        assert_eq!(register(&mut https, &message).await.body["error"], "csr_malformed", "it was read");
+    }
+}
+
+/// In the form of its question, and the same question on another connection is the same device.
+#[tokio::test]
+async fn a_nonce_over_https_is_for_the_address_that_drew_it_alone() {
+    let harness = start("[registry]\nrequire_nonce = true").await;
+    unlock(&harness, UnlockTerms::default()).await;
+    let mut https = to(&harness, harness.address("enrol")).await;
+    let plain = https.send("POST", CHALLENGE, &[], "").await;
+    held(200, &plain.body);
+    let typed = https.send("POST", CHALLENGE, &[("content-type", "application/json")], r#"{"id": "a"}"#).await;
+    held(200, &typed.body);
+    assert_eq!((plain.status.as_u16(), &typed.body["id"]), (200, &json!("a")));
+    assert_ne!(plain.body["nonce"], typed.body["nonce"]);
+    let (status, answer) = send_cbor(&mut https, CHALLENGE, cbor(&json!({ "id": 7 }))).await;
+    held(200, &answer);
+    assert_eq!((status, &answer["id"], answer["nonce"].as_str().unwrap().len()), (200, &json!(7), 64));
+
+    let key = rcgen::KeyPair::generate().unwrap();
+    let with =
+        |nonce: &Value| json!({ "username": "pump-7", "csr": challenged("pump-7", &key, nonce.as_str().unwrap()) });
+    let missing = register(&mut https, &json!({ "username": "pump-7", "csr": request("pump-7").1 })).await;
+    assert_eq!((missing.status.as_u16(), &missing.body["error"]), (422, &json!("nonce_missing")));
+    // Another address, another door: drawn by somebody else.
+    let elsewhere = Https::connect_from([127, 0, 0, 2].into(), harness.address("enrol"), config(&harness, None));
+    let mut elsewhere = elsewhere.await;
+    let foreign = register(&mut elsewhere, &with(&answer["nonce"])).await;
+    assert_eq!((foreign.status.as_u16(), &foreign.body["error"]), (422, &json!("nonce_foreign")));
+    assert!(foreign.body["message"].as_str().unwrap().contains("over HTTP: from this address"), "{}", foreign.body);
+    assert_eq!(over_mqtt(&harness, &with(&answer["nonce"])).await["error"], "nonce_foreign");
+    let mut again = to(&harness, harness.address("enrol")).await;
+    assert_eq!(register(&mut again, &with(&answer["nonce"])).await.status, 202, "on another connection");
+    let other = json!({ "username": "pump-8", "csr": challenged("pump-8", &key, answer["nonce"].as_str().unwrap()) });
+    assert_eq!(register(&mut again, &other).await.body["error"], "nonce_spent");
+}
+
+/// A CSR with this challengePassword (RFC 2985 5.4.1).
+fn challenged(name: &str, key: &rcgen::KeyPair, nonce: &str) -> String {
+    let length = u8::try_from(nonce.len()).unwrap();
+    // SET { PrintableString }
+    let mut values = vec![0x31, length + 2, 0x13, length];
+    values.extend_from_slice(nonce.as_bytes());
+    let attribute = rcgen::Attribute { oid: &[1, 2, 840, 113_549, 1, 9, 7], values };
+    parameters(name).serialize_request_with_attributes(key, vec![attribute]).unwrap().pem().unwrap()
+}
+
+/// Whoever checks certificates needs no credentials for the list of those that are no good, be the API out of reach.
+#[tokio::test]
+async fn revocation_lists_are_for_everybody_at_either_listener() {
+    let harness = start("").await;
+    for address in [api(&harness), harness.address("enrol")] {
+        let mut https = to(&harness, address).await;
+        let issuer = issuer_of(&harness).await;
+        let mut lists = Vec::new();
+        for path in ["/crl".to_owned(), format!("/crl/{issuer}")] {
+            let (parts, body) = https.response("GET", &path, &[], "").await.into_parts();
+            assert_eq!(
+                (parts.status.as_u16(), parts.headers["content-type"].as_bytes()),
+                (200, &b"application/pkix-crl"[..])
+            );
+            let der = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+            assert_eq!(der.first(), Some(&0x30), "a SEQUENCE, in DER");
+            lists.push(der);
+        }
+        assert_eq!(lists[0], lists[1], "of the CA that issues now");
+        assert_eq!(https.send("GET", "/crl/00ff", &[], "").await.problem().0, 404);
+        assert_eq!(https.send("POST", "/crl", &[], "").await.problem().0, 405);
+    }
+}
+
+async fn issuer_of(harness: &Harness) -> String {
+    let ca = to(harness, api(harness)).await.get("operator", "/api/ca").await.body;
+    ca["key_identifier"].as_str().unwrap_or_else(|| panic!("{ca}")).to_owned()
+}
+
+async fn send_cbor(https: &mut Https, path: &str, body: Vec<u8>) -> (u16, Value) {
+    let response = https.response("POST", path, &[("content-type", "application/cbor")], body).await;
+    let (parts, body) = response.into_parts();
+    assert_eq!(parts.headers["content-type"], "application/cbor");
+    let bytes = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+    (parts.status.as_u16(), ciborium::from_reader(&*bytes).unwrap())
+}
+
 /// Every operation, and the decision that is pushed: in the form of the question.
 #[tokio::test]
 async fn a_device_that_speaks_cbor_is_answered_in_cbor() {
@@ -185,7 +321,7 @@ async fn a_device_that_speaks_cbor_is_answered_in_cbor() {
     assert_eq!((reply.status.as_u16(), reply.header("content-type")), (201, "application/cbor"));
 }
 
-fn cbor(value: &Value) -> Vec<u8> {
+pub(crate) fn cbor(value: &Value) -> Vec<u8> {
     let mut bytes = Vec::new();
     ciborium::into_writer(value, &mut bytes).unwrap();
     bytes
@@ -262,6 +398,10 @@ async fn enrolment_at_the_listener_of_the_api_can_be_turned_off() {
     assert_eq!(register(&mut to(&harness, harness.address("enrol")).await, &message).await.status, 202);
 }
 
+fn deep(levels: usize) -> Value {
+    (0..levels).fold(Value::Null, |inner, _| json!([inner]))
+}
+
 #[tokio::test]
 async fn what_is_no_registration_is_refused_and_pages_of_other_sites_cannot_make_one() {
     let harness = start("").await;
@@ -275,6 +415,7 @@ async fn what_is_no_registration_is_refused_and_pages_of_other_sites_cannot_make
         (json!({ "username": "pump-7", "password": "short" }), 400, "weak_password"),
         (json!({ "username": "pump-7", "csr": request("pump-8").1 }), 400, "common_name"),
         (json!({ "username": "pump-7", "password": PASSWORD, "context": "x".repeat(5000) }), 413, "too_large"),
+        (json!({ "username": "pump-7", "password": PASSWORD, "context": deep(17) }), 400, "malformed"),
     ] {
         let reply = register(&mut https, &message).await;
         assert_eq!((reply.status.as_u16(), &reply.body["error"]), (status, &json!(error)), "{message}");
@@ -282,15 +423,19 @@ async fn what_is_no_registration_is_refused_and_pages_of_other_sites_cannot_make
     let json = ("content-type", "application/json");
     let message = json!({ "username": "pump-7", "password": PASSWORD }).to_string();
     for (headers, kind) in [
-        (vec![("content-type", "text/plain")], (415, "media-type")),
-        (vec![], (415, "media-type")),
         (vec![json, ("origin", "https://evil.example")], (403, "cross-site")),
         (vec![json, ("sec-fetch-site", "cross-site")], (403, "cross-site")),
+        (vec![("content-type", "text/plain"), ("sec-fetch-site", "cross-site")], (403, "cross-site")),
     ] {
         assert_eq!(https.send("POST", REGISTER, &headers, message.clone()).await.problem(), kind, "{headers:?}");
     }
-    let large = "x".repeat(64 * 1024);
-    assert_eq!(https.send("POST", REGISTER, &[json], large).await.problem(), (413, "too-large"));
+    // What a page can send without being asked where it comes from is no message.
+    for headers in [vec![("content-type", "text/plain")], vec![("content-type", "")], vec![]] {
+        let reply = https.send("POST", REGISTER, &headers, message.clone()).await;
+        held(400, &reply.body);
+        assert_eq!((reply.status.as_u16(), &reply.body["error"]), (400, &json!("unsupported")), "{headers:?}");
+        assert!(reply.body["message"].as_str().unwrap().contains("application/cbor"), "{}", reply.body);
+    }
     assert!(harness.handle().registry().list(None).await.unwrap().is_empty());
 }
 
@@ -429,13 +574,18 @@ async fn a_request_takes_two_operators_where_the_configuration_says_so() {
 }
 
 /// A CONNECT over TLS with a name and a password, and what came of it.
-async fn plain_connect(harness: &Harness, version: ProtocolVersion, name: &str, password: &'static str) -> ConnAck {
+pub(crate) async fn plain_connect(
+    harness: &Harness,
+    version: ProtocolVersion,
+    name: &str,
+    password: &'static str,
+) -> ConnAck {
     let tls = Tls::connect(harness.address("mqtts"), config(harness, None)).await.unwrap();
     let packet = Connect { password: Some(password.as_bytes().into()), ..as_user(version, "c", name) };
     Client::over(tls, version).connect(&packet).await
 }
 
-fn reason_of(connack: &ConnAck) -> String {
+pub(crate) fn reason_of(connack: &ConnAck) -> String {
     connack.properties.reason_string.as_deref().unwrap_or_default().to_owned()
 }
 

@@ -1,6 +1,9 @@
 //! A client for HTTPS: requests on one connection, and raw bytes for what no client would send.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use base64ct::{Base64, Encoding};
 use bytes::Bytes;
@@ -15,7 +18,7 @@ use rustls::{ClientConfig, pki_types::ServerName};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -70,6 +73,17 @@ pub(crate) fn basic(username: &str, password: &str) -> String {
 impl Https {
     pub(crate) async fn connect(address: SocketAddr, config: Arc<ClientConfig>) -> Self {
         let (sender, connection) = handshake(TokioIo::new(tls(address, config).await.unwrap())).await.unwrap();
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    /// As [`Https::connect`], from this address.
+    pub(crate) async fn connect_from(source: IpAddr, address: SocketAddr, config: Arc<ClientConfig>) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        let tcp = socket.connect(address).await.unwrap();
+        let tls = TlsConnector::from(config).connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap();
+        let (sender, connection) = handshake(TokioIo::new(tls)).await.unwrap();
         tokio::spawn(connection);
         Self(sender)
     }

@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use super::super::Origin;
 use super::*;
 use crate::clock::Duration;
-use crate::pki::{IssuedCertificate, PreparedCertificate, ServerName, Signer as _, VerifiedCsr};
+use crate::pki::{IssuedCertificate, PreparedCertificate, Profile, ServerName, Signer as _, VerifiedCsr};
 
 fn now() -> Timestamp {
     "2026-03-01T12:00:00Z".parse().unwrap()
@@ -79,7 +79,10 @@ fn certificates_in(text: &str) -> usize {
 #[test]
 fn a_rotation_issues_by_the_new_ca_and_trusts_both_until_the_old_one_is_retired() {
     let house = House::new(None);
-    let old = house.load().with_crl_url(Some("http://broker.example/crl/{issuer}"));
+    let old = house.load().with_profile(&Profile {
+        crl_url: Some("http://broker.example/crl/{issuer}".to_owned()),
+        ..Profile::default()
+    });
     let device = issue(&old);
     let shown = house.server(&old);
     let new = house.rotate(&old).unwrap();

@@ -31,6 +31,8 @@ pub(in crate::registry) struct Ask<'a> {
     pub(in crate::registry) source: IpAddr,
     pub(in crate::registry) listener: &'a str,
     pub(in crate::registry) door: Door,
+    /// Is the device told what is answered?
+    pub(in crate::registry) hears: bool,
     /// What the CSR holds, and whom it must be for.
     pub(in crate::registry) nonce: Option<&'a str>,
     pub(in crate::registry) binding: Binding,
@@ -253,7 +255,8 @@ impl Core {
             has_password: ask.tag.is_some(),
             password_hash: facts.fresh_hash.clone().filter(|_| ask.tag.is_some()),
             pairing_code: drawn.pairing_code,
-            pairing_shown: ask.door.tells_code(),
+            // That of a key the device computes itself, whatever it is told.
+            pairing_shown: ask.key.is_some() || (ask.hears && ask.door.tells_code()),
             source: ask.source,
             listener: ask.listener.to_owned(),
             door: ask.door,

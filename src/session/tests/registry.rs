@@ -69,6 +69,34 @@ fn the_response_topic_counts_only_in_the_answer_space_of_the_operation() {
     }
 }
 
+/// An operator is told whether the device could be shown its pairing code: nobody is who does not listen, or takes no packet so large.
+#[test]
+fn who_asks_without_listening_or_without_room_for_the_answer_is_known() {
+    let ask = |bench: &mut Bench, response: &str| {
+        let properties = PublishProperties {
+            response_topic: Some(topic(response)),
+            correlation_data: Some(Bytes::from_static(&[7; 100])),
+            ..PublishProperties::default()
+        };
+        let question = publish("$registry/register", QoS::AtMostOnce, 1);
+        let outputs = bench.packet(Packet::Publish(Publish { properties: Some(Box::new(properties)), ..question }));
+        requests(&outputs).pop().unwrap().heard
+    };
+    let mut bench = registering(ProtocolVersion::V5);
+    assert!(!ask(&mut bench, "$registry/register/response/7"));
+    bench.subscribe("$registry/register/response", QoS::AtMostOnce);
+    assert!(!ask(&mut bench, "$registry/register/response/7"), "another topic");
+    assert!(ask(&mut bench, "$registry/register/response"));
+    for (largest, heard) in [(40, false), (1_100, false), (1_200, true)] {
+        let mut bench = Bench::of(Owner::Registration(4), &[]);
+        let mut connect = clean(ProtocolVersion::V5);
+        connect.properties.maximum_packet_size = NonZeroU32::new(largest);
+        bench.connect(&connect);
+        bench.subscribe("$registry/register/response", QoS::AtMostOnce);
+        assert_eq!(ask(&mut bench, "$registry/register/response"), heard, "{largest}");
+    }
+}
+
 #[test]
 fn an_answer_goes_to_a_matching_subscription_at_its_qos() {
     for version in BOTH {

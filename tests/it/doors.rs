@@ -1,0 +1,122 @@
+//! Who gets in through which door of the registry, and for how long: guests, listeners that are none, deaf devices, idle ones.
+
+use portcullis::{
+    mqtt::{ConnAck, Connect, ReasonCode},
+    registry::{Door, StateFilter, UnlockTerms},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    certificates::request,
+    client::{BOTH, Client, Q1, Tls, V5, connect, text_of},
+    enrol::{over_mqtt, plain_connect, start, unlock},
+    harness::{Harness, PASSWORD, as_user},
+    https::config,
+};
+
+/// Asks and takes the answer; the client listens already.
+async fn ask(client: &mut Client, operation: &str, message: &Value) -> Value {
+    client.publish(&format!("$registry/{operation}"), &message.to_string(), Q1).await;
+    serde_json::from_str(text_of(&client.expect_publish().await)).unwrap()
+}
+
+const GUESTS: &str = r#"
+[[listener]]
+name = "open"
+bind = "127.0.0.1:0"
+anonymous = "guest"
+[[user]]
+username = "guest"
+auth = "none"
+"#;
+
+/// A guest has proven nothing, and its listener need not be one that devices may enrol at: it may be plaintext on any address.
+#[tokio::test]
+async fn a_guest_has_no_registry() {
+    let harness = Harness::start(GUESTS).await;
+    unlock(&harness, UnlockTerms::default()).await;
+    for version in BOTH {
+        let mut guest = Client::open(harness.address("open"), version).await;
+        assert_eq!(guest.connect(&connect(version, "c")).await.reason_code, ReasonCode::Success);
+        guest.subscribe("$registry/+/response", Q1).await;
+        let with_password = json!({ "username": "pump-7", "password": PASSWORD, "id": 7 });
+        for (operation, message) in [
+            ("register", &with_password),
+            ("register", &json!({ "username": "pump-7", "csr": request("pump-7").1, "id": 7 })),
+            ("renew", &json!({ "csr": request("guest").1, "id": 7 })),
+            ("challenge", &json!({ "id": 7 })),
+            ("whoami", &json!({ "id": 7 })),
+            ("ca", &json!({ "id": 7 })),
+        ] {
+            let told = ask(&mut guest, operation, message).await;
+            assert_eq!(
+                (&told["status"], &told["state"], &told["error"], &told["id"]),
+                (&json!(401), &json!("refused"), &json!("not_authenticated"), &json!(7)),
+                "{operation}: {told}"
+            );
+            assert!(told.as_object().unwrap().len() == 5, "{told}");
+        }
+        assert!(harness.handle().registry().list(None).await.unwrap().is_empty());
+        // Who has given a proof at the very same listener may ask.
+        let mut user = Client::open(harness.address("open"), version).await;
+        assert_eq!(user.connect(&as_user(version, "c", "tester")).await.reason_code, ReasonCode::Success);
+        user.subscribe("$registry/+/response", Q1).await;
+        assert_eq!(ask(&mut user, "whoami", &json!({})).await["username"], "tester");
+    }
+}
+
+/// Door 2 is where devices may enrol, and nowhere else.
+#[tokio::test]
+async fn a_connect_is_no_request_where_devices_may_not_enrol() {
+    let harness = start("").await;
+    unlock(&harness, UnlockTerms { implicit: true, ..UnlockTerms::default() }).await;
+    let packet = Connect { password: Some(PASSWORD.into()), ..as_user(V5, "c", "lamp-1") };
+    let refused = harness.refused(&packet).await;
+    assert_eq!(refused.reason_code, ReasonCode::BadUserNameOrPassword);
+    assert_eq!(refused.properties.reason_string.as_deref(), Some("bad user name or password"));
+    assert!(harness.handle().registry().list(None).await.unwrap().is_empty());
+    let waits = plain_connect(&harness, V5, "lamp-1", PASSWORD).await;
+    assert_eq!(waits.reason_code, ReasonCode::NotAuthorized, "at the listener beside it");
+    assert_eq!(harness.handle().registry().list(None).await.unwrap().len(), 1);
+}
+
+/// What the operator is shown of a request that was just made.
+async fn shown(harness: &Harness, name: &str) -> (Door, bool) {
+    let requests = harness.handle().registry().list(Some(StateFilter::Pending)).await.unwrap();
+    let request = requests.into_iter().find(|request| request.username.as_str() == name).unwrap();
+    (request.door, request.pairing_shown)
+}
+
+/// Nobody compares a code that the device was never told: `grant` asks for `--unpaired` then.
+#[tokio::test]
+async fn a_code_counts_as_shown_only_where_the_device_could_be_told() {
+    let harness = start("").await;
+    unlock(&harness, UnlockTerms { implicit: true, ..UnlockTerms::default() }).await;
+    let tls = async || Tls::connect(harness.address("mqtts"), config(&harness, None)).await.unwrap();
+    let password = |name: &str| json!({ "username": name, "password": PASSWORD });
+    // Nobody listens.
+    let mut deaf = Client::over(tls().await, V5);
+    assert_eq!(deaf.connect(&connect(V5, "")).await.reason_code, ReasonCode::Success);
+    deaf.subscribe("$registry/whoami/response", Q1).await;
+    deaf.publish("$registry/register", &password("lamp-1").to_string(), Q1).await;
+    // The answer to this is the sign that the one before is on record.
+    ask(&mut deaf, "whoami", &json!({})).await;
+    while harness.handle().registry().list(None).await.unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(shown(&harness, "lamp-1").await, (Door::Mqtt, false));
+    assert_eq!(over_mqtt(&harness, &password("lamp-2")).await["status"], 202);
+    assert_eq!(shown(&harness, "lamp-2").await, (Door::Mqtt, true));
+    // The CONNACK of such a size has no room for the code.
+    let narrow = async |name: &str, largest: u32| -> ConnAck {
+        let mut packet = as_user(V5, "c", name);
+        packet.properties.maximum_packet_size = std::num::NonZeroU32::new(largest);
+        Client::over(tls().await, V5).connect(&packet).await
+    };
+    let told = narrow("lamp-3", 40).await;
+    assert_eq!((told.reason_code, told.properties.reason_string), (ReasonCode::NotAuthorized, None));
+    assert_eq!(shown(&harness, "lamp-3").await, (Door::ImplicitWithoutCode, false));
+    let told = narrow("lamp-4", 400).await;
+    assert!(told.properties.reason_string.is_some_and(|text| text.contains("pairing code")));
+    assert_eq!(shown(&harness, "lamp-4").await, (Door::Implicit, true));
+}
