@@ -34,7 +34,7 @@ fn record(number: usize, (not_before, not_after): (Timestamp, Timestamp)) -> Cer
         revoked_at: None,
         reason: None,
         comment: None,
-        issuer: None,
+        issuer: Some("the one before".into()),
         replaces: None,
     }
 }
@@ -62,7 +62,7 @@ pub(super) async fn measure() -> Result<(), Failure> {
         }
         bench.directory.commit(Transaction { changes, ..Transaction::default() }, &Actor::System)?;
     }
-    println!("{DEVICES} users with a certificate each: {:.1?}", begin.elapsed());
+    println!("{DEVICES} users with a certificate each: {:.1?}, {} MiB resident", begin.elapsed(), memory("VmRSS:"));
     let messages = in_parallel(DEVICES, |n| Ok(serde_json::json!({ "csr": csr(&name(n))? }).to_string()))?;
     let policy = bench.directory.policy();
     let ids: BTreeMap<String, UserId> = policy.users().map(|user| (user.username.to_string(), user.id)).collect();
@@ -71,6 +71,7 @@ pub(super) async fn measure() -> Result<(), Failure> {
         .enumerate()
         .map(|(number, user)| Caller { user, certificate: Some((record(number, life).serial, life.1)) })
         .collect();
+    println!("with the {DEVICES} requests of the driver: {} MiB resident", memory("VmRSS:"));
     let all = Arc::new((messages, callers));
     let registry = bench.registry.clone();
     let (time, times) = at_once(DEVICES, move |n| {

@@ -20,9 +20,34 @@ pub struct Network {
 pub struct NetworkError(String);
 
 impl Network {
-    /// Does it hold every address of its kind?
-    pub fn is_everything(&self) -> bool {
-        self.prefix == 0
+    /// Do these together hold everybody: all of IPv4, or the whole of IPv6 that is assigned to anybody (2000::/3, RFC 4291 2.4)?
+    pub fn hold_everything(networks: &[Self]) -> bool {
+        [true, false].into_iter().any(|v4| {
+            let mut ranges: Vec<(u128, u128)> =
+                networks.iter().filter(|network| network.address.is_ipv4() == v4).map(Self::range).collect();
+            ranges.sort_unstable();
+            let (begin, end) = if v4 { (0, u128::from(u32::MAX)) } else { (0x2 << 124, (0x4 << 124) - 1) };
+            // The first address that is not known to be held; `None`: it would be one after the last of all.
+            let mut missing = Some(begin);
+            for (first, last) in ranges {
+                match missing {
+                    Some(at) if first <= at && at <= last => missing = last.checked_add(1),
+                    Some(at) if at < first => break,
+                    _ => {}
+                }
+            }
+            missing.is_none_or(|at| at > end)
+        })
+    }
+
+    /// Its first and its last address.
+    fn range(&self) -> (u128, u128) {
+        let (first, bits) = match self.address {
+            IpAddr::V4(address) => (u128::from(address.to_bits()), 32),
+            IpAddr::V6(address) => (address.to_bits(), 128),
+        };
+        let rest = u128::MAX.checked_shr(128 - (bits - u32::from(self.prefix))).unwrap_or(0);
+        (first, first | rest)
     }
 
     /// Does it hold this address? An IPv4 address inside IPv6 counts as IPv4.
@@ -85,6 +110,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn everybody_in_pieces_is_everybody() {
+        let all = |texts: &[&str]| {
+            Network::hold_everything(&texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>())
+        };
+        assert!(all(&["0.0.0.0/0"]) && all(&["::/0"]) && all(&["2000::/3"]));
+        assert!(all(&["128.0.0.0/1", "0.0.0.0/1"]) && all(&["10.0.0.0/8", "2000::/4", "3000::/4"]));
+        assert!(all(&["0.0.0.0/2", "0.0.0.0/1", "64.0.0.0/2", "192.0.0.0/2", "128.0.0.0/2"]));
+        assert!(!all(&[]) && !all(&["10.0.0.0/8"]) && !all(&["0.0.0.0/1", "128.0.0.0/2"]));
+        assert!(!all(&["128.0.0.0/1"]) && !all(&["2000::/4"]) && !all(&["fd00::/8", "0.0.0.0/1"]));
+    }
 
     #[test]
     fn networks_hold_their_addresses_and_no_others() {

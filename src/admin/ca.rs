@@ -51,6 +51,7 @@ pub(super) async fn living(
     Named(issuer): Named<String>,
     Ask(question): Ask<LivingQuestion>,
 ) -> Answer<Json<Page<LivingView>>> {
+    certificates::check_issuer(&state, &issuer)?;
     let limit = question.limit.unwrap_or(PAGE);
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(Problem::new(Kind::Invalid, format!("`limit` is 1 to {MAX_PAGE}")));

@@ -151,6 +151,21 @@ fn check_comment(comment: Option<&str>) -> Answer<()> {
     Ok(())
 }
 
+/// A wrong letter must not look like a deed, nor like an issuer that nothing is left of.
+pub(super) fn check_issuer(state: &Shared, issuer: &str) -> Answer<()> {
+    let known = state.crl.signers().load().issuers().iter().any(|it| it.id() == issuer)
+        || state
+            .directory
+            .policy()
+            .users()
+            .any(|user| user.certificates.iter().any(|certificate| certificate.issuer.as_deref() == Some(issuer)));
+    if known {
+        Ok(())
+    } else {
+        Err(Problem::new(Kind::NotFound, format!("there is no issuer `{issuer}`, nor anything issued by it")))
+    }
+}
+
 /// Takes everything that an issuer has issued out of force. The sessions that stand on it end before this is answered.
 pub(super) async fn revoke_issuer(
     state: Shared,
@@ -159,14 +174,7 @@ pub(super) async fn revoke_issuer(
     OptionalBody(order): OptionalBody<IssuerRevocation>,
 ) -> Answer<Json<RevokedIssuerView>> {
     check_comment(order.comment.as_deref())?;
-    let known = state.crl.signers().load().issuers().iter().any(|it| it.id() == issuer)
-        || state.directory.policy().users().any(|user| {
-            user.certificates.iter().any(|certificate| certificate.issuer.as_deref() == Some(issuer.as_str()))
-        });
-    if !known {
-        // A wrong letter must not look like a deed.
-        return Err(Problem::new(Kind::NotFound, format!("there is no issuer `{issuer}`, nor anything issued by it")));
-    }
+    check_issuer(&state, &issuer)?;
     let by = actor.clone();
     let (id, reason) = (issuer.clone(), order.reason.unwrap_or(RevocationReason::CaCompromise));
     let directory = Arc::clone(&state.directory);

@@ -138,6 +138,7 @@ pub(super) fn registry(config: &Config) -> registry::Settings {
         require_nonce: settings.require_nonce,
         approvals: settings.approvals,
         rules: settings.rules.clone(),
+        listeners: config.listener_names().map(str::to_owned).collect(),
         rate: RateLimit {
             burst: settings.requests_per_minute,
             every: Duration::from_mins(1) / settings.requests_per_minute.max(1),

@@ -667,9 +667,26 @@ pub(crate) struct TokenArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct RequestArgument {
-    /// As `registry list` shows it
-    #[arg(value_name = "ID")]
-    pub(crate) id: RequestId,
+    /// As `registry list` shows it, or the user name of a pending request
+    #[arg(value_name = "ID", value_parser = request)]
+    pub(crate) request: RequestName,
+}
+
+/// How an operator names a request.
+#[derive(Clone, Debug)]
+pub(crate) enum RequestName {
+    /// By its id.
+    Id(RequestId),
+    /// By what it wants to be called. At most one pending request has a name.
+    Username(Username),
+}
+
+fn request(text: &str) -> Result<RequestName, String> {
+    if let Ok(id) = text.parse() {
+        return Ok(RequestName::Id(id));
+    }
+    let name = text.parse().map(RequestName::Username);
+    name.map_err(|_| "write the ID that `registry list` shows, or the user name of a pending request".to_owned())
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -1,10 +1,10 @@
 //! `config check`, and how the problems of a configuration are drawn: with their lines, by miette.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity, SourceCode};
-use portcullis::config::{ClientCertificate, Config, ConfigError, Invalid, Problem};
+use portcullis::config::{ClientCertificate, Config, ConfigError, Invalid, Problem, Registry, RuleAction};
 use portcullis::pki::Naming;
 use serde_json::{Value, json};
 
@@ -116,9 +116,25 @@ pub(crate) fn check(outcome: Result<Config, ConfigError>, shell: &mut Shell<'_>)
     let address = |bind: Option<std::net::SocketAddr>| bind.map_or_else(|| "off".to_owned(), |bind| bind.to_string());
     fields.add("REST API", address(config.admin.bind));
     fields.add("metrics", address(config.metrics.bind));
+    fields.add("enrolment", enrolment(&config.registry));
     fields.add("roles", config.roles.len().to_string());
     fields.add("users", config.users.len().to_string());
     Ok(write!(shell.out, "\n{fields}")?)
+}
+
+/// Who decides.
+fn enrolment(registry: &Registry) -> String {
+    let people = if registry.approvals < 2 { "one person grants" } else { "two people must grant the same" };
+    let mut text = people.to_owned();
+    for rule in &registry.rules {
+        let grants = match &rule.action {
+            RuleAction::Grant(grant) if grant.while_locked => "grants, also while the registry is locked",
+            RuleAction::Grant(_) => "grants while the registry is unlocked",
+            RuleAction::Deny { .. } => "denies",
+        };
+        let _ = write!(text, "; rule `{}` {grants}", rule.name);
+    }
+    text
 }
 
 fn listeners(config: &Config, bold: bool) -> String {

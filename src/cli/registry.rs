@@ -4,13 +4,15 @@ use std::fmt::Write as _;
 
 use portcullis::access::RoleName;
 use portcullis::admin::api::{
-    DenyTerms, Event, EventKind, GrantTerms, LockStatus, Missed, Page, ReplaceTerms, ReplacementView, RequestId,
-    RequestPage, RequestState, RequestView, StateFilter, UnlockTerms,
+    DenyTerms, Event, EventKind, GrantTerms, LockStatus, Missed, Page, ReplaceTerms, ReplacementView, RequestPage,
+    RequestState, RequestView, StateFilter, UnlockTerms,
 };
 use serde::Serialize;
 use serde_json::Value;
 
-use super::args::{GrantArguments, RegistryCommand, ReplaceArguments, StateArgument, UnlockArguments};
+use super::args::{
+    GrantArguments, RegistryCommand, ReplaceArguments, RequestArgument, RequestName, StateArgument, UnlockArguments,
+};
 use super::client::{Client, segment};
 use super::output::{self, Fields, Table, printable};
 use super::{Failure, Shell, token};
@@ -21,12 +23,12 @@ pub(crate) async fn run(command: RegistryCommand, client: &Client, shell: &mut S
     match command {
         RegistryCommand::List { state } => list(state, client, shell).await,
         RegistryCommand::Show(request) => {
-            let request: RequestView = client.get(&request_path(request.id)?).await?;
+            let request: RequestView = client.get(&request_path(request, client).await?).await?;
             shell.print(&request, show)
         }
         RegistryCommand::Grant(arguments) => grant(arguments, client, shell).await,
         RegistryCommand::Deny { request, reason, comment } => {
-            let path = format!("{}/deny", request_path(request.id)?);
+            let path = format!("{}/deny", request_path(request, client).await?);
             let request: RequestView = client.post(&path, &DenyTerms { reason, comment }).await?;
             shell.print(&request, |request| format!("denied the request of {}\n", request.username))
         }
@@ -49,20 +51,34 @@ pub(crate) async fn run(command: RegistryCommand, client: &Client, shell: &mut S
     }
 }
 
-fn request_path(id: RequestId) -> Result<String, Failure> {
+async fn request_path(RequestArgument { request }: RequestArgument, client: &Client) -> Result<String, Failure> {
+    let id = match request {
+        RequestName::Id(id) => id,
+        RequestName::Username(name) => {
+            let pending = requests(StateArgument::Pending, client).await?;
+            let found = pending.into_iter().find(|request| request.username == name);
+            let none = || format!("no request for `{name}` is pending; `registry list --state all` shows the others");
+            found.ok_or_else(|| Failure::Usage(none()))?.id
+        }
+    };
     Ok(format!("{BASE}/requests/{}", segment(&id.to_string())?))
 }
 
-async fn list(state: StateArgument, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
+/// All that are in this state.
+async fn requests(state: StateArgument, client: &Client) -> Result<Vec<RequestView>, Failure> {
     let filter = Option::<StateFilter>::from(state).map(|state| format!("state={}", word(&state))).unwrap_or_default();
-    let mut requests = Page { items: Vec::new() };
+    let mut requests = Vec::new();
     let mut query = filter.clone();
     loop {
         let page: RequestPage = client.get(&format!("{BASE}/requests?{query}")).await?;
-        requests.items.extend(page.items);
-        let Some(next) = page.next else { break };
+        requests.extend(page.items);
+        let Some(next) = page.next else { return Ok(requests) };
         query = format!("{filter}&after={next}");
     }
+}
+
+async fn list(state: StateArgument, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
+    let requests = Page { items: requests(state, client).await? };
     let bold = shell.bold;
     shell.print(&requests, |requests| {
         let header = ["ID", "USERNAME", "PAIRING CODE", "STATE", "AUTH", "SOURCE", "LISTENER", "FIRST SEEN", "POLLS"];
@@ -92,10 +108,16 @@ fn word(value: &impl Serialize) -> String {
     }
 }
 
-/// With how far two people have come.
+/// With how far two people have come, and whether it takes the place of somebody.
 fn standing(request: &RequestView) -> String {
     let half = if request.approved.is_some() { ", 1 of 2" } else { "" };
-    format!("{}{half}", request.state.as_str())
+    let replaces = if replaces(request) { ", replaces" } else { "" };
+    format!("{}{half}{replaces}", request.state.as_str())
+}
+
+/// Would a grant end the credentials of a user?
+fn replaces(request: &RequestView) -> bool {
+    request.state == RequestState::Pending && request.replaces.is_some()
 }
 
 fn show(request: &RequestView) -> String {
@@ -161,7 +183,7 @@ pub(crate) fn names(roles: &[RoleName]) -> String {
 }
 
 async fn grant(arguments: GrantArguments, client: &Client, shell: &mut Shell<'_>) -> Result<(), Failure> {
-    let path = format!("{}/grant", request_path(arguments.request.id)?);
+    let path = format!("{}/grant", request_path(arguments.request, client).await?);
     let terms = GrantTerms {
         roles: arguments.roles,
         permissions: arguments.permissions,
@@ -174,6 +196,10 @@ async fn grant(arguments: GrantArguments, client: &Client, shell: &mut Shell<'_>
     shell.print(&request, |request| {
         if request.state == RequestState::Pending {
             return format!("approved: another person must grant the same before {} is a user\n", request.username);
+        }
+        if request.replaces.is_some() {
+            let name = &request.username;
+            return format!("granted: {name} has this proof now, and its roles and rules as before; its old credentials are revoked\n");
         }
         let mut text = format!("granted: {} is a user now\n", request.username);
         if terms.roles.is_empty() && terms.permissions.is_empty() {
@@ -272,6 +298,9 @@ fn show_event(event: &Event, program: &str) -> String {
         if event.event == EventKind::Requested {
             let _ = write!(line, "  {}", request.pairing_code);
             let _ = write!(line, "  from {} at {}", request.source, request.listener);
+            if replaces(request) {
+                let _ = write!(line, "  replaces the credentials of {}", request.username);
+            }
             let _ = write!(line, "  {program} registry grant {}", request.id);
         }
         if let Some(first) = request.approved.as_ref().filter(|_| event.event == EventKind::Approved) {

@@ -193,6 +193,19 @@ fn granted() -> Value {
     )
 }
 
+/// It would take the place of somebody's credentials.
+fn replacing() -> Value {
+    let mut request = request();
+    request["replaces"] = json!("0190163d-8694-739b-aea5-966c26f8ad91");
+    request
+}
+
+fn replaced() -> Value {
+    let mut request = granted();
+    request["replaces"] = json!("0190163d-8694-739b-aea5-966c26f8ad91");
+    request
+}
+
 fn denied() -> Value {
     decided(&json!({ "state": "denied", "reason": "not\nours", "forget_at": "2026-02-04T05:00:00Z" }))
 }
@@ -354,6 +367,11 @@ async fn the_registry() {
             format!("registry grant {id} --role line --permission {rule} --publish-prefix a/ --expires 2030-01-01T00:00:00Z --comment hello --unpaired"),
             vec![ok(&granted())],
         ),
+        ("registry list".to_owned(), vec![ok(&json!({ "items": [replacing()] }))]),
+        (format!("registry grant {id}"), vec![ok(&replaced())]),
+        ("registry grant station-7".to_owned(), vec![ok(&json!({ "items": [request()] })), ok(&granted())]),
+        ("registry grant pump-8".to_owned(), vec![ok(&json!({ "items": [request()] }))]),
+        ("registry grant pump/8".to_owned(), vec![]),
         (format!("registry deny {id} --reason 'not ours' --comment 'ticket 7'"), vec![ok(&denied())]),
         ("registry status".to_owned(), vec![ok(&status(true))]),
         ("registry lock".to_owned(), vec![ok(&status(true))]),
@@ -437,6 +455,7 @@ async fn watching() {
     let events = [
         json!({ "event": "unlocked", "at": at }),
         json!({ "event": "requested", "at": at, "request": request() }),
+        json!({ "event": "requested", "at": at, "request": replacing() }),
         json!({ "event": "approved", "at": at, "request": approved() }),
         json!({ "event": "granted", "at": at, "request": granted() }),
         json!({ "event": "denied", "at": at, "request": denied() }),

@@ -105,6 +105,7 @@ impl Config {
         listeners::check_anonymous(&report, &listeners, &users);
         if report.is_clean() {
             people::check_policy(&report, &roles, &users);
+            people::check_certificates(&report, &config.ca.trust, &users);
             rules::check(&report, &config, &listeners);
         }
         config.listeners = listeners.into_iter().map(|(_, listener)| listener).collect();

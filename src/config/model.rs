@@ -172,7 +172,7 @@ pub struct Registry {
     pub unlock_for: Duration,
     /// When a pending request lapses, 1 minute to 30 days.
     pub pending_ttl: Duration,
-    /// Pending requests in all, 1 to 1,000,000.
+    /// Pending requests in all, 1 to 1,000,000. The last tenth is for networks (/16; /32 for IPv6) that hold less than a hundredth of it.
     pub max_pending: usize,
     /// Pending requests of one source address (/64 for IPv6), 1 to 1,000,000.
     pub max_pending_per_source: usize,
@@ -519,6 +519,16 @@ impl PartialEq for ConfiguredPassword {
 }
 
 impl Config {
+    /// What the listener of the REST API is called, which has no section of its own.
+    pub(crate) fn api_listener(&self) -> Option<&'static str> {
+        self.admin.bind.map(|_| "admin")
+    }
+
+    /// Every listener by name, with that of the REST API.
+    pub(crate) fn listener_names(&self) -> impl Iterator<Item = &str> {
+        self.listeners.iter().map(|listener| listener.name.as_str()).chain(self.api_listener())
+    }
+
     /// What an empty file in `base_dir` means.
     ///
     /// ```

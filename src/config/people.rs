@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use toml::de::DeValue;
 
 use super::files;
-use super::model::{ConfiguredPassword, ConfiguredUser};
+use super::model::{ConfiguredPassword, ConfiguredUser, Trust};
 use super::reader::{Item, Report, Section, Wrong, boolean, integer, nearest, one_of, parsed, size, text};
 use crate::access::{
     Auth, Context, Effect, ManagedBy, Operation, Permission, Policy, PolicyError, Quota, Rate, Role, RoleName, User,
@@ -29,6 +29,21 @@ pub(super) fn read(root: &Section<'_>, base: &Path) -> (Vec<Role>, Vec<(String, 
         users.extend(user.map(|user| (section.path.clone(), user)));
     }
     (roles, users)
+}
+
+/// Users that nobody can be. For a file without other problems.
+pub(super) fn check_certificates(report: &Report<'_>, trust: &[Trust], users: &[(String, ConfiguredUser)]) {
+    for (place, user) in users {
+        let needs = matches!(user.auth, Auth::Certificate | Auth::Both);
+        if needs && !trust.iter().any(|trust| trust.username.matches(&user.username)) {
+            let name = &user.username;
+            report.warn(
+                &format!("{place}.auth"),
+                format!("nobody can log in as \"{name}\": no certificate is good for a user of this file but those of a `[[ca.trust]]`, and none is for this name"),
+                format!("add a `[[ca.trust]]` with `username = \"{name}\"`, or remove this user and let the registry make it: `portcullis registry unlock`"),
+            );
+        }
+    }
 }
 
 /// What only shows when rules, prefixes and patterns are compiled together, by the very code that will enforce them.
@@ -138,7 +153,7 @@ fn user(
         ("none", Auth::None),
     ];
     let auth = section.get("auth", one_of(kinds)).unwrap_or_default();
-    section.not_yet("certificates", "for now a certificate comes from the registry: leave it out");
+    section.not_yet("certificates", "the certificates of a `[[ca.trust]]` need none, and those of the broker's own CA are for users whom the registry makes: leave it out");
     section.finish();
     let username = username?;
     if username.is_reserved() {

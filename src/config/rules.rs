@@ -30,9 +30,7 @@ pub(super) fn read(registry: &Section<'_>) -> Vec<RegistryRule> {
 
 /// What shows beside the listeners and the CA. For a file without other problems: then every rule is at its place in the list.
 pub(super) fn check(report: &Report<'_>, config: &Config, listeners: &[(String, Listener)]) {
-    // The one of the REST API has no section of its own.
-    let api = config.admin.bind.map(|_| "admin");
-    let known = || listeners.iter().map(|(_, listener)| listener.name.as_str()).chain(api);
+    let known = || listeners.iter().map(|(_, listener)| listener.name.as_str()).chain(config.api_listener());
     // A device renews at two thirds of a life, and a user may have a new certificate in each 180th part of `ca.validity`.
     let shortest = config.ca.validity / 90;
     for (index, rule) in config.registry.rules.iter().enumerate() {
@@ -121,10 +119,9 @@ fn check_grant(
     while_locked: bool,
 ) {
     let report = section.report;
-    if let Some(index) = source.iter().position(Network::is_everything) {
-        let place = format!("{}[{index}]", section.full("source"));
-        let found = "this network is everybody, and a rule that grants must not be for everybody";
-        report.key(&place, found, "name the network that the devices are in, as in \"10.0.0.0/8\"");
+    if Network::hold_everything(source) {
+        let found = "this is everybody, and a rule that grants must not be for everybody";
+        report.key(&section.full("source"), found, "name the network that the devices are in, as in \"10.0.0.0/8\"");
         return;
     }
     let named = !source.is_empty() || listener.is_some();
@@ -142,6 +139,14 @@ fn check_grant(
     } else if !named && !tried {
         let found = format!("while the registry is unlocked, `{}` grants to whoever makes such a key", section.path);
         report.warn(&section.path, found, "add `source` or `listener` unless `registry unlock` is always narrow");
+    } else if source.is_empty() && listener.is_some() && while_locked {
+        let found =
+            format!("`{}` grants to whoever reaches the listener, also while the registry is locked", section.path);
+        report.warn(
+            &section.full("while_locked"),
+            found,
+            "add `source` unless nobody but the devices can reach that listener",
+        );
     }
 }
 

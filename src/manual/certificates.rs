@@ -59,7 +59,7 @@
 //!
 //! | command | the new CA is | |
 //! |---|---|---|
-//! | `ca rotate` | made by the broker | for a CA that the broker has made |
+//! | `ca rotate` | made by the broker | for a CA that the broker has made; a root of your own is left to you |
 //! | `ca csr`, then `ca import FILE` | certified by whoever keeps the root | the key is made by the broker and never leaves it; the request (PKCS#10) goes to the root, the answer, with the certificates above it up to the root, comes back |
 //! | `ca import FILE` with a certificate for the key in use | the same, for longer | no overlap: everything stays as it is |
 //!

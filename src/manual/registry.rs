@@ -215,7 +215,7 @@
 //! | `registry status` | locked or open, until when, how many wait |
 //! | `registry watch` | what happens, as it happens |
 //! | `registry list [--state pending\|granted\|denied\|all]`, `registry show ID` | the requests |
-//! | `registry grant ID [--role R]... [--permission JSON]... [--publish-prefix P/] [--expires TIME] [--comment TEXT]` | makes the user, its rights and its certificate in one transaction |
+//! | `registry grant ID [--role R]... [--permission JSON]... [--publish-prefix P/] [--expires TIME] [--comment TEXT]` | makes the user, its rights and its certificate in one transaction; instead of the ID, here and below, also the user name of a pending request |
 //! | `registry deny ID --reason TEXT [--comment TEXT]` | the device is told the reason, not the comment |
 //! | `registry replace USERNAME [--for 24h] [--source CIDR]... [--cancel]`, `registry replacements` | lets a new key take the name of a user, see [Replacing](#replacing) |
 //! | `registry token create [--role R]... [--permission JSON]... [--publish-prefix P/] [--expires TIME] [--uses N] [--for 24h] [--username PATTERN] [--source CIDR]... [--comment TEXT]`, `registry token list`, `show ID`, `revoke ID` | see [Claim tokens](#claim-tokens) |
@@ -260,7 +260,7 @@
 //!   name is [open to a new key](#replacing) the token is not looked at. A request that is pending already stays so: its fields are those of the
 //!   first message.
 //!
-//! A token lasts a day, or `--for` up to 366 days, and is forgotten then; a revoked one at once. The users that it has made stay. At most 10,000 tokens
+//! A token lasts a day, or `--for` up to 366 days, never longer than the identities that it makes (`--expires`), and is forgotten then; a revoked one at once. The users that it has made stay. At most 10,000 tokens
 //! are on record, each for at most 100,000 devices, with at most 32 roles, permissions and networks.
 //!
 //! # Rules
@@ -290,7 +290,7 @@
 //! - Of the rules that grant the first one that matches decides, whole. The user, its rights and its certificate are made at once (201); the request on record and
 //!   the audit log name the rule. Nothing is granted that the rule does not name, whatever the device asks for, and no pairing code is compared: whoever meets the conditions
 //!   gets the identity. Where no rule matches, a person decides.
-//! - **A rule that grants must name a network, a listener or a kind of key**: `config check` refuses one that goes by the name alone, and a network that is everybody. A kind of
+//! - **A rule that grants must name a network, a listener or a kind of key**: `config check` refuses one that goes by the name alone, and networks that together are everybody. A kind of
 //!   key alone is warned about, for anybody can make one.
 //! - It is on the rights of whoever writes broker.toml, the operator of the machine, who is bound by nobody's rules. A role that does not exist stops the start;
 //!   one that is deleted later makes the rule pass the request on to a person, and the log says so.
@@ -306,6 +306,7 @@
 //! - Users of the broker are told apart by their identity. Everybody at the Unix socket is one person, whatever their uid, and so are the program that embeds the broker and broker.toml: who may
 //!   open the socket can be anybody there.
 //! - What the first one has said counts only as long as that one could grant it: a user who was deleted, disabled or lost rights meanwhile has said nothing.
+//!   So has a rule that broker.toml has no more, or with another grant, and a token that was revoked.
 //! - One person is enough to deny. The approval survives a restart and lapses with the request.
 //! - Claim tokens and rules are no way around it: the request that they speak for becomes pending with the approval of the token's author, or of the machine, and
 //!   another person must say the same. The use of a token is spent then.
@@ -367,7 +368,7 @@
 //! |---|---|---|
 //! | 400 | `invalid` | as for `register`; `common_name`: the CSR is for another name; `certificate`, `signature`, `no_proof`: in grace, below |
 //! | 401 | `refused` | `not_authenticated`: a registration session without `certificate` |
-//! | 403 | `denied` | `not_admitted`: the user's `auth` admits no certificates; `no_certificate`: the session was made by password; `revoked`, `superseded`, `disabled`, `expired`, `configured` (defined in broker.toml), `certificate_unknown`, `grace_over` |
+//! | 403 | `denied` | `not_admitted`: the user's `auth` admits no certificates; `no_certificate`: the session was made by password; `revoked`, `superseded`, `disabled`, `expired`, `foreign` (pinned, and issued elsewhere), `configured` (defined in broker.toml), `certificate_unknown`, `grace_over` |
 //! | 409 | `conflict` | `key_in_use` (by another user, or pending), `key_revoked`, `still_valid` |
 //! | 422 | `refused` | the nonce, as for `register` |
 //! | 429 | `refused` | `rate`, `busy`, `too_many_certificates`, with `retry_after` |
@@ -400,7 +401,9 @@
 //!
 //! At most `registry.max_pending` requests are pending, `registry.max_pending_per_source` of them from one source address. When there
 //! is no room, a new request displaces the oldest one of its own source that was silent for a minute and whose device is not
-//! connected, or is answered with 429; it never displaces one of somebody else. A source may do `registry.requests_per_minute` operations;
+//! connected, or is answered with 429; it never displaces one of somebody else. The last tenth of `registry.max_pending` is for
+//! networks (/16; /32 for IPv6) that hold less than a hundredth of it, so a flood out of one provider's addresses leaves room for
+//! devices that are elsewhere. A source may do `registry.requests_per_minute` operations;
 //! a password that proves nothing and makes no request, a token that is not good, and a wrong signature of a lapsed certificate count as eleven. What a source has not got
 //! left it owes, up to a minute's worth: until that has come back it is told 429 with `rate`.
 //!

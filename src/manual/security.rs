@@ -226,5 +226,6 @@
 //! - Whoever guesses hundreds of times a second, each time from an address that was never seen, fills the queue of those who were never here: a first login by
 //!   password is then told "server busy" more often than not, and gets in by trying again. Logins from where a user is at home, and those by certificate, do not wait.
 //! - After a restart every password login costs one argon2 hash, about 55 a second for each worker with the defaults. Use certificates for fleets.
-//! - While the registry is open, whoever reaches the listener can put a request on record under any free name. Ten addresses that do so without end fill the
-//!   table, and a device that comes then is told 429 until requests lapse or are denied: unlock for a network or for names, or hand out tokens.
+//! - While the registry is open, whoever reaches the listener can put a request on record under any free name. A hundred addresses fill nine tenths of the
+//!   table; the last tenth is for networks (/16; /32 for IPv6) that are not among them. Whoever has addresses in a hundred networks fills that too, and a
+//!   device that comes then is told 429 until requests lapse or are denied: unlock for a network or for names, or hand out tokens.

@@ -223,7 +223,8 @@ async fn implicit(
         Knock::Waiting(code) => waiting(code),
         Knock::Denied(reason) => {
             let reason: String = reason.chars().map(|it| if it.is_control() { ' ' } else { it }).collect();
-            rejection(ReasonCode::NotAuthorized, format!("the operator denied this registration: {reason}"))
+            let because = if reason.is_empty() { "; ask them why".to_owned() } else { format!(": {reason}") };
+            rejection(ReasonCode::NotAuthorized, format!("the operator denied this registration{because}"))
         }
     })
 }

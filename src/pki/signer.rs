@@ -339,6 +339,12 @@ fn sign_error(error: &rcgen::Error) -> SignerError {
 }
 
 /// The root certificate of a CA of ours: P-256, ten years, no CA below it.
+/// What a CA with this key is called that the broker has made.
+fn common_name(spki: &[u8]) -> String {
+    let short: String = super::hex(&super::sha256(spki)).chars().take(8).collect();
+    format!("Portcullis CA {short}")
+}
+
 fn self_sign(key: &KeyPair, now: Timestamp) -> Result<Vec<u8>, SignerError> {
     let at = |time: Result<Timestamp, jiff::Error>| {
         time.ok()
@@ -348,13 +354,12 @@ fn self_sign(key: &KeyPair, now: Timestamp) -> Result<Vec<u8>, SignerError> {
     };
     let mut serial = [0; 16];
     getrandom::fill(&mut serial).map_err(|_| SignerError::Random)?;
-    let short: String = super::hex(&super::sha256(&key.subject_public_key_info())).chars().take(8).collect();
     let mut params = CertificateParams::default();
     params.not_before = at(now.checked_sub(BACKDATE.saturating_mul(12)))?;
     params.not_after = at(now.checked_add(CA_VALIDITY))?;
     params.serial_number = Some(rcgen::SerialNumber::from_slice(der::strip_zeros(&serial)));
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, format!("Portcullis CA {short}"));
+    params.distinguished_name.push(DnType::CommonName, common_name(&key.subject_public_key_info()));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params.self_signed(key).map_err(|error| sign_error(&error))?.der().to_vec())

@@ -33,7 +33,27 @@ pub(super) enum Meeting {
     Differs,
 }
 
+/// Whose word an approval is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Voice<'a> {
+    /// A person's own.
+    Person,
+    /// The author's, given with a token.
+    Token,
+    /// That of broker.toml, in the rule of this name.
+    Rule(&'a str),
+}
+
 impl Approval {
+    /// Whose word it is. A person's is `user:NAME` or the like: what is written of one never begins as that of a token or a rule does.
+    pub(super) fn voice(&self) -> Voice<'_> {
+        match self.by.split_once(' ') {
+            Some(("rule", name)) => Voice::Rule(name),
+            Some(("token", _)) => Voice::Token,
+            _ => Voice::Person,
+        }
+    }
+
     /// What this decision is after the approval.
     pub(super) fn meets(&self, who: &Who, grant: &GrantTerms) -> Meeting {
         match (same_grant(&self.grant, grant), same_person(&self.who, who)) {
@@ -55,7 +75,7 @@ fn same_person(one: &Who, other: &Who) -> bool {
 }
 
 /// The same rights, in whatever order. Comments are each person's own, and so is whether the code was compared.
-fn same_grant(one: &GrantTerms, other: &GrantTerms) -> bool {
+pub(super) fn same_grant(one: &GrantTerms, other: &GrantTerms) -> bool {
     one.publish_prefix == other.publish_prefix
         && one.expires_at == other.expires_at
         && same_set(&one.roles, &other.roles)

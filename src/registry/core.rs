@@ -9,11 +9,13 @@
 mod claim;
 mod examine;
 mod flight;
+mod places;
 mod renew;
 mod replace;
 mod rules;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -24,6 +26,8 @@ use examine::standing;
 pub(super) use examine::{Ask, Drawn, Facts, Step, is_orphan};
 use flight::Flights;
 pub(super) use flight::{Claims, Flight};
+pub(super) use places::Bounds;
+use places::Places;
 pub(super) use renew::{Claim, MAX_ON_RECORD, RenewAsk, RenewRefused, RenewVerdict, Renewal, confirmed};
 use replace::waits_for_nobody;
 
@@ -37,7 +41,7 @@ use super::request::{Remembered, Request, RequestId, State};
 use super::token::{Token, TokenDigest, TokenFault, TokenId};
 use crate::access::{CertificateRecord, User, UserId, Username};
 use crate::audit::{Closing, TokenEnd};
-use crate::authn::{Source, Users};
+use crate::authn::Users;
 use crate::clock::{Duration, Instant};
 use crate::config::RegistryRule;
 
@@ -51,8 +55,7 @@ const AT_ONCE: usize = 1000;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) pending_ttl: Duration,
-    pub(super) max_pending: usize,
-    pub(super) max_pending_per_source: usize,
+    pub(super) pending: Bounds,
     pub(super) denied_for: Duration,
     /// A request that nobody waits for and that was silent for so long may give way to a new one of its own source.
     pub(super) silence: Duration,
@@ -173,9 +176,7 @@ pub(super) struct Core {
     keys: HashMap<String, RequestId>,
     /// Denied requests, oldest first.
     denied: HashMap<Username, Vec<RequestId>>,
-    /// INVARIANT: exactly the pending requests.
-    by_source: HashMap<Source, HashSet<RequestId>>,
-    pending: usize,
+    places: Places,
     /// When pending requests lapse and denied ones are forgotten.
     deadlines: BTreeSet<(Timestamp, RequestId)>,
     /// What users got by renewal last.
@@ -203,8 +204,7 @@ impl Core {
             replacing: HashMap::new(),
             keys: HashMap::new(),
             denied: HashMap::new(),
-            by_source: HashMap::new(),
-            pending: 0,
+            places: Places::default(),
             deadlines: BTreeSet::new(),
             renewals: HashMap::new(),
             openings: HashMap::new(),
@@ -229,7 +229,7 @@ impl Core {
     }
 
     pub(super) fn pending(&self) -> usize {
-        self.pending
+        self.places.taken()
     }
 
     pub(super) fn lock(&self) -> &Lock {
@@ -389,8 +389,7 @@ impl Core {
         self.take(id);
         match &request.state {
             State::Pending => {
-                self.pending += 1;
-                self.by_source.entry(request.source.into()).or_default().insert(id);
+                self.places.insert(request.source.into(), id);
                 self.deadlines.insert((request.expires_at, id));
                 self.hold(&request);
             }
@@ -426,24 +425,12 @@ impl Core {
         let request = self.requests.remove(&id)?;
         match &request.state {
             State::Pending => {
-                self.pending = self.pending.saturating_sub(1);
-                let source = request.source.into();
-                if let Some(ids) = self.by_source.get_mut(&source) {
-                    ids.remove(&id);
-                    if ids.is_empty() {
-                        self.by_source.remove(&source);
-                    }
-                }
+                self.places.remove(request.source.into(), id);
                 self.deadlines.remove(&(request.expires_at, id));
             }
             State::Granted { .. } => {
-                if let Some(rule) = &request.rule
-                    && let Some(made) = self.by_rule.get_mut(rule)
-                {
-                    *made = made.saturating_sub(1);
-                    if *made == 0 {
-                        self.by_rule.remove(rule);
-                    }
+                if let Some(rule) = &request.rule {
+                    one_less(&mut self.by_rule, rule);
                 }
             }
             State::Denied { forget_at, .. } => {
@@ -473,10 +460,10 @@ impl Core {
     #[cfg(test)]
     pub(super) fn check(&self) {
         let pending: Vec<_> = self.requests.values().filter(|it| it.state == State::Pending).collect();
-        assert_eq!(self.pending, pending.len());
-        assert_eq!(self.by_source.values().map(HashSet::len).sum::<usize>(), pending.len());
+        self.places.check();
+        assert_eq!(self.pending(), pending.len());
         for request in pending {
-            assert!(self.by_source[&request.source.into()].contains(&request.id));
+            assert!(self.places.of(request.source.into()).any(|id| id == request.id));
         }
         let holders: Vec<_> = self.requests.values().filter(|it| !matches!(it.state, State::Denied { .. })).collect();
         assert_eq!(self.holders.len() + self.replacing.len(), holders.len());
@@ -488,8 +475,8 @@ impl Core {
         let denied = self.requests.values().filter(|it| matches!(it.state, State::Denied { .. })).count();
         assert_eq!(self.denied.values().map(Vec::len).sum::<usize>(), denied);
         assert!(self.denied.values().all(|ids| (1..=DENIED_PER_NAME).contains(&ids.len())));
-        assert_eq!(self.deadlines.len(), self.pending + denied);
-        assert!(self.pending <= self.limits.max_pending);
+        assert_eq!(self.deadlines.len(), self.pending() + denied);
+        assert!(self.pending() <= self.limits.pending.all);
         let mut by_rule: HashMap<String, usize> = HashMap::new();
         for request in self.requests.values().filter(|it| matches!(it.state, State::Granted { .. })) {
             if let Some(rule) = &request.rule {
@@ -501,6 +488,15 @@ impl Core {
         for (id, token) in &self.tokens {
             assert_eq!((token.view.id, self.token_of[&token.digest]), (*id, *id));
             assert!(token.view.used <= token.view.uses);
+        }
+    }
+}
+
+fn one_less<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(key);
         }
     }
 }

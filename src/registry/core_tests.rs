@@ -17,8 +17,7 @@ use crate::pki::PairingCode;
 
 const LIMITS: Limits = Limits {
     pending_ttl: Duration::from_secs(1000),
-    max_pending: 4,
-    max_pending_per_source: 2,
+    pending: Bounds { all: 4, of_source: 2 },
     denied_for: Duration::from_secs(2000),
     silence: Duration::from_mins(1),
     require_nonce: false,
@@ -294,7 +293,7 @@ impl Simulation {
         };
         let pending: Vec<_> = self.model.iter().filter(|it| it.state == Fate::Pending && !leaves(it)).collect();
         let mine: Vec<_> = pending.iter().filter(|it| it.source == source).collect();
-        if pending.len() < LIMITS.max_pending && mine.len() < LIMITS.max_pending_per_source {
+        if pending.len() < LIMITS.pending.all && mine.len() < LIMITS.pending.of_source {
             return Expected::New { displaces: None };
         }
         let yielding = mine
@@ -418,7 +417,7 @@ impl Simulation {
             revoked_at: None,
             reason: None,
             comment: None,
-            issuer: None,
+            issuer: Some("ca".into()),
             replaces: None,
         }));
         self.world.0.insert(user, Arc::new(new.into_user(user, ManagedBy::Registry)));
@@ -565,7 +564,7 @@ fn a_flood_of_one_source_leaves_the_table_bounded_and_another_source_served() {
         simulation.clock.advance(Duration::from_millis(10));
         simulation.core.check();
     }
-    assert!(simulation.core.pending() <= LIMITS.max_pending_per_source);
+    assert!(simulation.core.pending() <= LIMITS.pending.of_source);
     let username = username(1);
     let ask = Ask {
         username: &username,
@@ -675,4 +674,44 @@ fn a_denied_request_is_forgotten_while_its_key_takes_another_name() {
     assert!(core.is_in_flight(&Claims::on(&username(2), Some(&key(0)))), "but the key is held");
     core.land(&inserting, true);
     assert!(!core.is_in_flight(&Claims::on(&username(1), Some(&key(0)))));
+}
+
+#[test]
+fn a_denial_is_over_at_its_end_whether_the_clock_has_ticked_or_not() {
+    let mut simulation = Simulation::new();
+    let seconds = u16::try_from(LIMITS.denied_for.as_secs()).unwrap();
+    simulation.run(Op::Unlock { count: None, only: None });
+    simulation.ask(0, KEY, 0, false);
+    simulation.run(Op::Deny(0));
+    simulation.run(Op::Advance { seconds: seconds - 1, tick: false });
+    assert_eq!(simulation.expect(0, KEY, 0), Expected::Denied);
+    simulation.ask(0, KEY, 0, false);
+    simulation.run(Op::Advance { seconds: 1, tick: false });
+    simulation.run(Op::Unlock { count: None, only: None });
+    assert_eq!(simulation.expect(0, KEY, 0), Expected::New { displaces: None });
+    simulation.ask(0, KEY, 0, false);
+}
+
+/// What an unlock has admitted and could not record is given back to that unlock and to no later one.
+#[test]
+fn a_new_unlock_is_given_nothing_of_what_an_earlier_one_has_lost() {
+    let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
+    let now = Now { instant: clock.instant(), wall: clock.timestamp() };
+    let mut core = Core::new(LIMITS, nonces());
+    let terms = || UnlockTerms { count: Some(2), ..UnlockTerms::default() };
+    let remaining = |core: &Core| match core.lock() {
+        Lock::Open { remaining, .. } => *remaining,
+        Lock::Locked => None,
+    };
+    for again in [false, true] {
+        assert!(core.unlock(terms(), Duration::from_secs(9), now));
+        let admitted = core.claims(&[Change::Admitted]);
+        let flight = core.take_off(admitted);
+        assert_eq!(remaining(&core), Some(1));
+        if again {
+            assert!(core.unlock(terms(), Duration::from_secs(9), now));
+        }
+        core.land(&flight, false);
+        assert_eq!(remaining(&core), Some(2));
+    }
 }

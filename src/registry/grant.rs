@@ -10,7 +10,7 @@ use parking_lot::MutexGuard;
 use uuid::Uuid;
 
 use super::Now;
-use super::approval::{Approval, Meeting};
+use super::approval::{Approval, Meeting, Voice, same_grant};
 use super::commit::{Inner, Plan, Shared};
 use super::core::{Change, Claims, Core, Granting, Grantor, Refused, Verdict, replaced_user};
 use super::operator::{DenyTerms, GrantTerms, RegistryError};
@@ -19,6 +19,7 @@ use super::token::TokenFault;
 use crate::access::{CertificateRecord, ManagedBy, User, UserId};
 use crate::audit::{self, Note, UserRef, Word};
 use crate::clock::Duration;
+use crate::config::RuleAction;
 use crate::directory::{self, Actor, Expected, NewUser};
 use crate::metrics::RegistryDecision;
 use crate::pki::{IssuedCertificate, PreparedCertificate, Signer as _, VerifiedCsr};
@@ -28,6 +29,16 @@ const MAX_TEXT: usize = audit::Comment::MAX;
 
 impl Inner {
     pub(super) fn grant(&self, id: RequestId, terms: GrantTerms, actor: &Actor) -> Result<RequestView, RegistryError> {
+        match self.grant_now(id, terms.clone(), actor) {
+            // The first of two may have lost its rights while this was written: then it is looked at again whose word is the first.
+            Err(error) if self.settings.approvals >= 2 && error.is_for_want_of_rights() => {
+                self.grant_now(id, terms, actor)
+            }
+            done => done,
+        }
+    }
+
+    fn grant_now(&self, id: RequestId, terms: GrantTerms, actor: &Actor) -> Result<RequestView, RegistryError> {
         self.may_decide(actor, &["requests", &id.to_string(), "grant"])?;
         let now = self.now();
         if terms.expires_at.is_some_and(|at| at <= now.wall) {
@@ -132,11 +143,15 @@ impl Inner {
         let Some(first) = &request.approved else { return false };
         let actor = Actor::from(&first.who);
         let id = request.id.to_string();
-        // A token speaks for its author, who may make tokens.
-        let route: &[&str] = if request.token.is_some() && first.by.starts_with("token ") {
-            &["tokens"]
-        } else {
-            &["requests", &id, "grant"]
+        let route: &[&str] = match first.voice() {
+            // It speaks for its author, who may make tokens. With a token that is revoked its word is taken back.
+            Voice::Token => &["tokens"],
+            Voice::Person => &["requests", &id, "grant"],
+            Voice::Rule(name) if !self.rule_says(name, &first.grant) => {
+                tracing::info!("the approval of request {id} by {} stands no more: broker.toml has another", first.by);
+                return false;
+            }
+            Voice::Rule(_) => &[],
         };
         let stands =
             self.may_decide(&actor, route).and_then(|()| self.check_grant(core, request, &first.grant, &actor, now));
@@ -144,6 +159,14 @@ impl Inner {
             tracing::info!("the approval of request {id} by {} stands no more: {error}", first.by);
         }
         stands.is_ok()
+    }
+
+    /// Would the rule of this name still grant that?
+    fn rule_says(&self, name: &str, grant: &GrantTerms) -> bool {
+        self.settings.rules.iter().any(|rule| match &rule.action {
+            RuleAction::Grant(says) => rule.name == name && same_grant(&GrantTerms::from(says), grant),
+            RuleAction::Deny { .. } => false,
+        })
     }
 
     /// Tells a decision to everybody who waits for it.

@@ -103,6 +103,8 @@ impl Registry {
         match (answer.status, answer.error) {
             (403, Some("denied" | "rule")) => Knock::Denied(answer.reason.unwrap_or_default()),
             (429, Some("busy")) => Knock::Busy,
+            // It was shut in the meantime, for whatever name.
+            (423, _) => Knock::Shut,
             // Also where the name is taken, the table is full, or the disk: none of which may show. And where a rule has granted it
             // this moment: the next CONNECT succeeds.
             _ => Knock::Waiting(answer.pairing_code.unwrap_or(code)),

@@ -202,3 +202,72 @@ async fn rules_decide_behind_this_door_and_do_not_open_it() {
     stage.registry.lock(Actor::System).await.unwrap();
     assert_eq!(through(Door::Mqtt).await, 201, "it is the user's own password");
 }
+
+/// Shuts the door when the password is looked at, which is after the door was.
+struct ShutsMeanwhile(Argon2, OnceLock<Registry>);
+
+impl PasswordHasher for ShutsMeanwhile {
+    fn check(&self, password: &str) -> Result<(), String> {
+        if let Some(registry) = self.1.get() {
+            registry.inner().state.lock().core.lock_now();
+        }
+        self.0.check(password)
+    }
+
+    fn hash<'a>(&'a self, source: Source, password: &'a str) -> Hashing<'a, Result<String, HashError>> {
+        self.0.hash(source, password)
+    }
+
+    fn verify<'a>(
+        &'a self,
+        source: Source,
+        password: &'a str,
+        hash: Option<&'a str>,
+    ) -> Hashing<'a, Result<bool, Busy>> {
+        self.0.verify(source, password, hash)
+    }
+}
+
+/// Nothing was recorded, so there is nothing to wait for; and that, too, is told for every name alike.
+#[tokio::test]
+async fn a_connect_whose_door_is_shut_meanwhile_is_not_told_to_wait() {
+    let stage = Stage::new();
+    stage.user("press-1");
+    let shuts = Arc::new(ShutsMeanwhile(Argon2::default(), OnceLock::new()));
+    let clock: Arc<dyn Clock> = Arc::new(stage.clock.clone());
+    let registry = Registry::open(
+        Arc::clone(&stage.store) as _,
+        Arc::clone(&stage.directory),
+        Arc::new(crate::pki::Signers::new(Arc::clone(&stage.ca))),
+        Arc::clone(&shuts) as _,
+        clock,
+        Arc::new(Metrics::new()),
+        stage.settings.clone(),
+    )
+    .unwrap();
+    assert!(shuts.1.set(registry.clone()).is_ok());
+    for name in ["free-1", "press-1"] {
+        let terms = UnlockTerms { implicit: true, ..UnlockTerms::default() };
+        registry.unlock(terms, Actor::System).await.unwrap();
+        let before = shuts.0.0.load(Ordering::SeqCst);
+        let told = registry.knock(&name.parse().unwrap(), PASSWORD.as_bytes(), &at(Door::Implicit)).await;
+        assert_eq!((told, shuts.0.0.load(Ordering::SeqCst) - before), (Knock::Shut, 1), "{name}");
+    }
+    assert!(registry.list(None).await.unwrap().is_empty());
+}
+
+/// The attack: a full table is told apart from a name that somebody has.
+#[tokio::test]
+async fn a_table_without_room_shows_no_more_than_a_name_that_is_taken() {
+    let rate = RateLimit { burst: 10_000, every: Duration::from_millis(1) };
+    let stage = Stage::with(Settings { rate, max_pending: 1, ..Settings::default() });
+    stage.user("press-1");
+    stage.ajar().await;
+    stage.code("free-1", PASSWORD).await;
+    for name in ["free-2", "press-1"] {
+        let before = stage.work();
+        assert_eq!(stage.code(name, PASSWORD).await, stage.code(name, PASSWORD).await, "{name}");
+        assert_eq!(stage.work() - before, 2, "{name}");
+    }
+    assert_eq!(stage.pending().await, ["free-1"]);
+}

@@ -24,8 +24,6 @@ mod message;
 mod nonce;
 mod operator;
 mod rates;
-#[cfg(test)]
-mod reference;
 mod refusals;
 mod renewal;
 mod replacement;

@@ -13,6 +13,7 @@ use super::lock::UnlockTerms;
 use super::request::{RequestId, RequestView};
 use super::token::TokenId;
 use crate::access::{Permission, RoleName, Username};
+use crate::config::RuleGrant;
 use crate::directory::{self, DirectoryError};
 use crate::pki::SignerError;
 use crate::store::StoreError;
@@ -36,6 +37,17 @@ pub struct GrantTerms {
     pub comment: Option<String>,
     /// Grant although the device could not be shown its pairing code.
     pub unpaired: bool,
+}
+
+impl From<&RuleGrant> for GrantTerms {
+    fn from(rule: &RuleGrant) -> Self {
+        Self {
+            roles: rule.roles.clone(),
+            permissions: rule.permissions.clone(),
+            publish_prefix: rule.publish_prefix.clone(),
+            ..Self::default()
+        }
+    }
 }
 
 /// What is said when a request is turned down.
@@ -187,6 +199,14 @@ pub enum RegistryError {
     /// The name is not open to a new key.
     #[error("the name `{0}` is not open to a new key")]
     NotOpen(Username),
+    /// An unlock for a listener that is not there would open nothing.
+    #[error("there is no listener `{listener}`; there are `{}`", known.join("`, `"))]
+    ListenerUnknown {
+        /// What was given.
+        listener: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
     /// Nobody has this name.
     #[error("there is no user `{0}`")]
     UserUnknown(Username),
@@ -245,7 +265,9 @@ impl RegistryError {
             }
             Self::NotPending { .. } | Self::Unpaired(_) | Self::OwnApproval(_) => RegistryErrorKind::Conflict,
             Self::NotAllowed(_) => RegistryErrorKind::Forbidden,
-            Self::Invalid(_) | Self::RoleUnknown(_) | Self::Rule { .. } => RegistryErrorKind::Invalid,
+            Self::Invalid(_) | Self::ListenerUnknown { .. } | Self::RoleUnknown(_) | Self::Rule { .. } => {
+                RegistryErrorKind::Invalid
+            }
             Self::Directory(error) => match error.kind() {
                 // A role or a name that is missing is a fault of the terms, not of the request's address.
                 directory::ErrorKind::NotFound | directory::ErrorKind::Invalid => RegistryErrorKind::Invalid,

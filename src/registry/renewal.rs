@@ -257,6 +257,9 @@ fn refused(why: RenewRefused) -> Answer {
             "no_certificate",
             "this connection was made without a certificate on record; connect with the one to renew",
         ),
+        RenewRefused::Foreign => {
+            denied("foreign", "this certificate is not one of the broker's CA; renew it where it was issued")
+        }
         RenewRefused::Configured => {
             denied("configured", "this identity is defined in broker.toml; ask its operator for a new certificate")
         }

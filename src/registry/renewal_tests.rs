@@ -165,8 +165,11 @@ async fn who_may_not_renew_is_told_why() {
     assert_eq!(error(&good_message, Some(&caller)).await, (403, "expired"));
     edit(&stage, &device, |user| (user.expires_at, user.auth) = (None, Auth::Password));
     assert_eq!(error(&good_message, Some(&caller)).await, (403, "not_admitted"));
+    // As `user pin` puts it on record: whoever issued it may end it, and ours would go on.
+    edit(&stage, &device, |user| (user.auth, user.certificates[0].issuer) = (Auth::Either, None));
+    assert_eq!(error(&good_message, Some(&caller)).await, (403, "foreign"));
     edit(&stage, &device, move |user| {
-        user.auth = Auth::Either;
+        user.certificates[0].issuer = Some("the one before".into());
         user.certificates[0].revoked_at = Some(now);
     });
     assert_eq!(error(&good_message, Some(&caller)).await, (403, "revoked"));

@@ -227,3 +227,28 @@ async fn a_rule_with_a_role_that_is_not_there_stops_the_start_and_later_asks_a_p
         "the rule `line3` of broker.toml cannot grant: there is no role `sensor`: create it first, or grant without it"
     );
 }
+
+#[tokio::test]
+async fn whose_user_is_gone_comes_back_to_the_place_of_that_user() {
+    let stage = stage(vec![rule("one", RuleAction::Grant(RuleGrant { limit: 1, while_locked: true, ..grant() }))]);
+    assert_eq!(stage.send(press("press-1")).await.status, 201);
+    let first = user(&stage, "press-1").unwrap().id;
+    stage.directory.delete_user(first, Expected::Any, &Actor::System).unwrap();
+    assert_eq!(stage.send(press("press-1")).await.status, 201);
+    assert_ne!(user(&stage, "press-1").unwrap().id, first);
+    stage.registry.inner().state.lock().core.check();
+}
+
+/// No rule stands in for a nonce.
+#[tokio::test]
+async fn what_a_rule_grants_needs_its_nonce() {
+    let open = rule("all", RuleAction::Grant(RuleGrant { while_locked: true, ..grant() }));
+    let stage = Stage::with(Settings { require_nonce: true, rules: vec![open], ..Settings::default() });
+    assert_eq!(stage.send(press("press-1")).await.error, Some("nonce_missing"));
+    assert!(user(&stage, "press-1").is_none());
+    let nonce = stage.registry.challenge(b"", None, &origin(None)).nonce.unwrap();
+    let with = json!({"username": "press-1", "csr": csr("press-1", &new_key(), &[&nonce])});
+    assert_eq!(stage.send(with).await.status, 201);
+    let again = json!({"username": "press-2", "csr": csr("press-2", &new_key(), &[&nonce])});
+    assert_eq!(stage.send(again).await.error, Some("nonce_spent"));
+}

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::answer::{Answer, Unread};
 use super::commit::{Asker, Inner, POLL, Plan, REQUESTS, Shared};
-use super::core::{Ask, Claims, Core, Drawn, Facts, Limits, Refused, Step, Verdict, is_orphan};
+use super::core::{Ask, Bounds, Claims, Core, Drawn, Facts, Limits, Refused, Step, Verdict, is_orphan};
 use super::jobs::{Job, Jobs, Work};
 use super::knock;
 use super::lock::{Lock, UnlockTerms};
@@ -80,8 +80,7 @@ impl Registry {
             .map_err(|_| RegistryError::Damaged("the operating system gave no random numbers".into()))?;
         let limits = Limits {
             pending_ttl: settings.pending_ttl,
-            max_pending: settings.max_pending,
-            max_pending_per_source: settings.max_pending_per_source,
+            pending: Bounds { all: settings.max_pending, of_source: settings.max_pending_per_source },
             denied_for: settings.denied_for,
             silence: POLL * 2,
             require_nonce: settings.require_nonce,
@@ -598,6 +597,13 @@ impl Registry {
                 return Err(RegistryError::Invalid(
                     "a CONNECT can hold no nonce: with `registry.require_nonce` an unlock cannot be `implicit`",
                 ));
+            }
+            let known = &inner.settings.listeners;
+            if let Some(listener) = terms.listener.as_ref().filter(|it| !known.is_empty() && !known.contains(it)) {
+                return Err(RegistryError::ListenerUnknown {
+                    listener: listener.chars().take(64).collect(),
+                    known: known.clone(),
+                });
             }
             let now = inner.now();
             let mut state = inner.state.lock();

@@ -13,7 +13,7 @@ mod flight;
 mod guess;
 #[path = "knock_tests.rs"]
 mod knock;
-#[path = "model_tests.rs"]
+#[path = "model_tests/mod.rs"]
 mod model;
 #[path = "nonce_tests.rs"]
 mod nonce;
@@ -771,4 +771,17 @@ async fn requests_come_in_pages_that_miss_none_and_repeat_none() {
     assert_eq!((found, pages), (expected, 3));
     let none = stage.registry.page(None, Some(all[6].id), 10).await.unwrap();
     assert!(none.items.is_empty() && none.next.is_none());
+}
+
+#[tokio::test]
+async fn an_unlock_for_a_listener_that_is_not_there_is_no_unlock() {
+    let stage = Stage::with(Settings { listeners: vec!["mqtts".into(), "enrol".into()], ..Settings::default() });
+    let unlock = async |listener: &str| {
+        let terms = UnlockTerms { listener: Some(listener.into()), ..UnlockTerms::default() };
+        stage.registry.unlock(terms, Actor::System).await
+    };
+    let error = unlock("mqttss").await.unwrap_err();
+    assert_eq!(error.to_string(), "there is no listener `mqttss`; there are `mqtts`, `enrol`");
+    assert!(stage.registry.status().await.unwrap().locked);
+    assert!(!unlock("enrol").await.unwrap().locked);
 }

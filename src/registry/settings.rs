@@ -28,9 +28,9 @@ pub struct Settings {
     pub unlock_for: Duration,
     /// How long a request waits for a decision. Default 24 hours.
     pub pending_ttl: Duration,
-    /// Most pending requests. Default 10,000.
+    /// Most pending requests. Default 10,000. The last tenth is for networks (/16, or /32 for IPv6) with less than a hundredth of them.
     pub max_pending: usize,
-    /// Most pending requests of one source. Default 1,000.
+    /// Most pending requests of one source. Default 100.
     pub max_pending_per_source: usize,
     /// How long a denial is remembered. Default 24 hours.
     pub denied_for: Duration,
@@ -44,7 +44,9 @@ pub struct Settings {
     pub approvals: u8,
     /// What is decided without a person. Default nothing.
     pub rules: Vec<RegistryRule>,
-    /// Messages of one source. Default 60 at once, then 5 in a second.
+    /// Names that an unlock can be limited to. Default none: then it can be to any.
+    pub listeners: Vec<String>,
+    /// Messages of one source. Default 60 at once, then one in a second.
     pub rate: RateLimit,
 }
 
@@ -54,14 +56,15 @@ impl Default for Settings {
             unlock_for: Duration::from_mins(5),
             pending_ttl: Duration::from_hours(24),
             max_pending: 10_000,
-            max_pending_per_source: 1_000,
+            max_pending_per_source: 100,
             denied_for: Duration::from_hours(24),
             validity: DEFAULT_VALIDITY,
             renew_grace: Duration::from_hours(30 * 24),
             require_nonce: false,
             approvals: 1,
             rules: Vec::new(),
-            rate: RateLimit { burst: 60, every: Duration::from_millis(200) },
+            listeners: Vec::new(),
+            rate: RateLimit { burst: 60, every: Duration::from_secs(1) },
         }
     }
 }

@@ -73,7 +73,7 @@ impl fmt::Debug for TokenDigest {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TokenTerms {
-    /// How long, in seconds; default a day, at most a year.
+    /// How long, in seconds; default a day, at most a year. Never longer than until `expires_at`.
     #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
     pub duration: Option<u64>,
     /// How many devices; default 1, at most 100,000.

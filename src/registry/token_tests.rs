@@ -220,7 +220,9 @@ async fn a_request_that_was_denied_stays_denied() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_who_show_a_token_for_one_at_once_one_is_granted() {
-    let stage = Stage::new();
+    let rate = RateLimit { burst: 10_000, every: Duration::from_millis(1) };
+    // So slow that all of them come while the first one is written.
+    let stage = Stage::on(FaultyStore::slow(Duration::from_millis(20)), Settings { rate, ..Settings::default() });
     let (secret, id) = make(&stage, terms()).await;
     let asks: Vec<_> = (0..8)
         .map(|number| {
@@ -397,4 +399,18 @@ async fn a_token_does_not_stand_in_for_a_nonce_or_a_strong_password() {
     let weak = json!({"username": "meter-1", "password": "weak", "token": secret});
     assert_eq!(stage.send(weak).await.error, Some("weak_password"));
     assert_eq!(show(&stage, id).await.used, 0);
+}
+
+/// Later it would make users whose time is over, and whose names and keys are taken.
+#[tokio::test]
+async fn a_token_ends_with_the_identities_that_it_makes() {
+    let stage = Stage::new();
+    let end = stage.clock.timestamp().checked_add(Duration::from_mins(1)).unwrap();
+    let (secret, id) = make(&stage, TokenTerms { expires_at: Some(end), uses: Some(2), ..terms() }).await;
+    assert_eq!(show(&stage, id).await.until, end);
+    assert_eq!(stage.send(claim("press-1", &new_key(), &secret)).await.status, 201);
+    assert_eq!(user(&stage, "press-1").unwrap().expires_at, Some(end));
+    stage.clock.advance(Duration::from_mins(1));
+    assert!(no_good(&stage.send(claim("press-2", &new_key(), &secret)).await));
+    assert!(user(&stage, "press-2").is_none());
 }

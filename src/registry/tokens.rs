@@ -8,9 +8,10 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::commit::Inner;
-use super::core::{Change, Claims};
+use super::core::{Change, Core};
 use super::grant::short_enough;
 use super::operator::RegistryError;
+use super::request::Request;
 use super::service::Registry;
 use super::settings::Origin;
 use super::token::{SECRET_BYTES, Token, TokenDigest, TokenFault, TokenId, TokenTerms, TokenView, shown};
@@ -64,17 +65,21 @@ impl Registry {
         tokens.into_iter().find(|token| token.id == id).ok_or(RegistryError::NoToken(id))
     }
 
-    /// Ends a token. The users that it has made stay.
+    /// Ends a token. The users that it has made stay; where its word was the first of two, it is taken back.
     pub async fn revoke_token(&self, id: TokenId, actor: Actor) -> Result<(), RegistryError> {
         self.blocking(move |inner| {
             inner.may_decide(&actor, &["tokens", &id.to_string()])?;
             let mut state = inner.state.lock();
-            inner.settle(&mut state, |_| Claims::on_token(id));
+            let steps = |core: &Core| {
+                let words = core.approved_by(id).map(|request| Change::Put(Box::new(unapproved(request))));
+                std::iter::once(Change::EndToken { id, why: TokenEnd::Revoked }).chain(words).collect::<Vec<_>>()
+            };
+            inner.settle(&mut state, |core| core.claims(&steps(core)));
             if state.core.token(id).is_none() {
                 return Err(RegistryError::NoToken(id));
             }
-            let end = Change::EndToken { id, why: TokenEnd::Revoked };
-            inner.carry_out(&mut state, vec![end], &actor, inner.now())?;
+            let steps = steps(&state.core);
+            inner.carry_out(&mut state, steps, &actor, inner.now())?;
             tracing::info!("token {id} was revoked by {actor}");
             Ok(())
         })
@@ -101,6 +106,8 @@ impl Inner {
         if terms.expires_at.is_some_and(|at| at <= now.wall) {
             return Err(RegistryError::Invalid("`expires_at` must lie in the future"));
         }
+        // Later it could only make users whose time is over.
+        let until = terms.expires_at.map_or(until, |end| until.min(end));
         if [terms.roles.len(), terms.permissions.len(), terms.source.len()].iter().any(|count| *count > MAX_ENTRIES) {
             return Err(RegistryError::Invalid("a token has at most 32 roles, 32 permissions and 32 networks"));
         }
@@ -170,4 +177,9 @@ impl Inner {
             recorder.claim_failed(claim, self.now().wall);
         }
     }
+}
+
+/// As nobody has granted it yet.
+fn unapproved(request: &Request) -> Request {
+    Request { approved: None, ..request.clone() }
 }

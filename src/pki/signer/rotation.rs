@@ -18,7 +18,7 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData
 use zeroize::Zeroizing;
 
 use super::keys::{create_key, fits, read_keys, replace_keys};
-use super::{CaFiles, CertificateAuthority, SignerError, exists, replace, self_sign, sign_error};
+use super::{CaFiles, CertificateAuthority, SignerError, common_name, exists, replace, self_sign, sign_error};
 use crate::pki::pem::{self, PemError};
 use crate::pki::{IssuerCertificate, der};
 
@@ -29,7 +29,7 @@ impl CertificateAuthority {
     /// [`SignerError::NotOurs`] and [`SignerError::Overlap`]; or a file that cannot be written: then nothing has changed.
     pub fn rotate(&self, files: &CaFiles<'_>, now: Timestamp) -> Result<Self, SignerError> {
         self.check_alone()?;
-        if !self.current.issuer.is_root() {
+        if !is_ours(&self.current.issuer) {
             return Err(SignerError::NotOurs);
         }
         let key = KeyPair::generate().map_err(|error| sign_error(&error))?;
@@ -136,6 +136,11 @@ impl CertificateAuthority {
         write_certificates(files.certificate, &file)?;
         Self::load(files, now)
     }
+}
+
+/// Has the broker made it? A root of the operator's own is theirs to replace: what they have of it elsewhere would not follow.
+fn is_ours(issuer: &IssuerCertificate) -> bool {
+    issuer.is_root() && issuer.name() == format!("CN={}", common_name(issuer.key().spki_der()))
 }
 
 fn waiting_key(files: &CaFiles<'_>) -> Result<Option<KeyPair>, SignerError> {

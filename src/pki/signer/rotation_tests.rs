@@ -288,3 +288,21 @@ fn a_former_ca_whose_time_is_over_is_trusted_no_more_and_stops_nobody() {
     let found = house.with(|files| CertificateAuthority::load(files, over)).unwrap();
     assert_eq!((found.issuer().id(), found.former().is_none()), (new.issuer().id(), true));
 }
+
+#[test]
+fn a_root_of_the_operators_own_is_not_replaced() {
+    let house = House::new(None);
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "Corp Root");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let root = params.self_signed(&key).unwrap();
+    fs::write(house.path("ca.pem"), root.pem()).unwrap();
+    fs::write(house.path("ca.key"), key.serialize_pem()).unwrap();
+    let before = house.files();
+    let ca = house.load();
+    assert!(matches!(house.rotate(&ca), Err(SignerError::NotOurs)));
+    assert!(house.files() == before, "nothing is written");
+}

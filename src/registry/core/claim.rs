@@ -4,6 +4,7 @@
 //! tokens. INVARIANT: a use is counted in the same batch that grants, or puts on record, the request that it was for.
 
 use super::super::Now;
+use super::super::approval::Voice;
 use super::super::operator::GrantTerms;
 use super::super::request::Request;
 use super::super::token::{Token, TokenDigest, TokenFault, TokenId};
@@ -60,6 +61,13 @@ impl Core {
 
     pub(in crate::registry) fn token(&self, id: TokenId) -> Option<&Token> {
         self.tokens.get(&id)
+    }
+
+    /// The pending requests that this token has said the first of two words for.
+    pub(in crate::registry) fn approved_by(&self, token: TokenId) -> impl Iterator<Item = &Request> {
+        self.requests.values().filter(move |request| {
+            request.token == Some(token) && request.approved.as_ref().is_some_and(|first| first.voice() == Voice::Token)
+        })
     }
 
     /// Tokens whose time is over.

@@ -183,7 +183,7 @@ impl Core {
         // A rule needs the door open, but for those that say so; what it grants is a new identity, never that of somebody.
         let mut by_lock = replaces.is_none() && token.is_none();
         let unlocked = by_lock && self.lock.admits(ask.source, ask.listener, ask.username, ask.door, now);
-        let rule = if by_lock && ask.rules { self.granted_by(ask, unlocked) } else { None };
+        let rule = if by_lock && ask.rules { self.granted_by(ask, unlocked, &changes) } else { None };
         if by_lock && !unlocked && rule.is_none() {
             return refuse(changes, Refused::Locked);
         }
@@ -218,22 +218,18 @@ impl Core {
         {
             return refuse(changes, Refused::KeyInUse);
         }
-        let leaving: Vec<RequestId> = changes
+        let leaving: Vec<&Request> = changes
             .iter()
             .filter_map(|change| match change {
-                Change::Remove { id, .. } => Some(*id),
+                Change::Remove { id, .. } => self.get(*id).filter(|it| it.state == State::Pending),
                 _ => None,
             })
             .collect();
-        let stays = |id: &&RequestId| !leaving.contains(id);
-        let left = leaving.iter().filter(|id| self.get(**id).is_some_and(|it| it.state == State::Pending)).count();
         let source = Source::from(ask.source);
-        let of_source = self.by_source.get(&source).map_or(0, |ids| ids.iter().filter(stays).count());
-        let of_source = of_source + self.flights.inserts_of(source);
-        let full = self.pending.saturating_sub(left) + self.flights.inserts() >= self.limits.max_pending;
         // What is granted at once takes no place among those that wait.
         let at_once = (token.is_some() || rule.is_some()) && self.limits.approvals < 2;
-        if !at_once && (full || of_source >= self.limits.max_pending_per_source) {
+        let free: Vec<Source> = leaving.iter().map(|request| request.source.into()).collect();
+        if !at_once && !self.places.admit(source, self.limits.pending, self.flights.inserts(), &free) {
             match self.yielding(source, &leaving, is_waited_for, now) {
                 Some(id) => changes.push(Change::Remove { id, why: Removal::Displaced }),
                 None => return refuse(changes, Refused::Full),
@@ -279,12 +275,7 @@ impl Core {
         }
         changes.extend(by_lock.then_some(Change::Admitted));
         if let Some((rule, grant)) = rule {
-            let terms = GrantTerms {
-                roles: grant.roles.clone(),
-                permissions: grant.permissions.clone(),
-                publish_prefix: grant.publish_prefix.clone(),
-                ..GrantTerms::default()
-            };
+            let terms = GrantTerms::from(grant);
             let by = Grantor::Rule(rule.name.clone());
             return Step::Grant(changes, Box::new(Granting { request, terms, by }));
         }
@@ -296,16 +287,15 @@ impl Core {
     fn yielding(
         &self,
         source: Source,
-        leaving: &[RequestId],
+        leaving: &[&Request],
         is_waited_for: &dyn Fn(RequestId) -> bool,
         now: Now,
     ) -> Option<RequestId> {
         let silent_since = now.wall.checked_sub(self.limits.silence).ok()?;
-        self.by_source
-            .get(&source)?
-            .iter()
-            .filter_map(|id| self.requests.get(id))
-            .filter(|request| request.last_seen <= silent_since && !leaving.contains(&request.id))
+        self.places
+            .of(source)
+            .filter_map(|id| self.get(id))
+            .filter(|request| request.last_seen <= silent_since && !leaving.iter().any(|it| it.id == request.id))
             .filter(|request| !is_waited_for(request.id))
             .min_by_key(|request| (request.last_seen, request.id))
             .map(|request| request.id)

@@ -5,12 +5,11 @@
 //! held twice, and no bound counts less than what is held. Never: a change of the table.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::Hash;
 
 use super::super::nonce::NonceId;
 use super::super::request::{Request, State};
 use super::super::token::TokenId;
-use super::{Change, Core};
+use super::{Change, Core, one_less};
 use crate::access::Username;
 use crate::authn::Source;
 
@@ -56,11 +55,6 @@ impl Claims {
         Self { names: HashSet::from([name.clone()]), keys, ..Self::default() }
     }
 
-    /// On a token.
-    pub(in crate::registry) fn on_token(token: TokenId) -> Self {
-        Self { tokens: BTreeSet::from([token]), ..Self::default() }
-    }
-
     /// And on the name and the key of a request.
     pub(in crate::registry) fn and_request(mut self, request: &Request) -> Self {
         self.touch(request);
@@ -87,14 +81,9 @@ impl Claims {
 }
 
 impl Flights {
-    /// Requests that are being recorded.
-    pub(super) fn inserts(&self) -> usize {
-        self.places.values().sum()
-    }
-
-    /// Those of one source.
-    pub(super) fn inserts_of(&self, source: Source) -> usize {
-        self.places.get(&source).copied().unwrap_or_default()
+    /// Requests that are being recorded, by their sources.
+    pub(super) fn inserts(&self) -> &HashMap<Source, usize> {
+        &self.places
     }
 
     /// Users that this rule is making.
@@ -199,15 +188,6 @@ impl Core {
         }
         if claims.admitted && !written && *unlock == flights.unlocks {
             self.lock.give_back();
-        }
-    }
-}
-
-fn one_less<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            counts.remove(key);
         }
     }
 }

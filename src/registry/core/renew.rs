@@ -91,6 +91,8 @@ pub(in crate::registry) enum RenewRefused {
     NotAdmitted,
     /// The session was proven without one.
     NoCertificate,
+    /// It was issued elsewhere, and is renewed there.
+    Foreign,
     /// broker.toml owns the user.
     Configured,
     /// The certificate is not on record for the user that it names.
@@ -148,6 +150,10 @@ impl Core {
         if users.is_revoked(old) {
             let superseded = old.reason == Some(RevocationReason::Superseded);
             return Err(if superseded { RenewRefused::Superseded } else { RenewRefused::Revoked });
+        }
+        // Whoever vouches for it elsewhere would have vouched for the new one for good.
+        if old.issuer.is_none() {
+            return Err(RenewRefused::Foreign);
         }
         let lapsed = old.not_after < now.wall;
         match ask.claim {

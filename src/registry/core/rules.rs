@@ -3,8 +3,8 @@
 //! Entering: a message that no person has looked at. Leaving: the rule that decides. A rule that denies beats every rule that grants,
 //! wherever they stand; of those that grant, the first one in the file decides, whole: nothing is put together of two.
 
-use super::Core;
 use super::examine::Ask;
+use super::{Change, Core};
 use crate::config::{KeyAlgorithm, RegistryRule, RuleAction, RuleGrant};
 
 impl Core {
@@ -22,14 +22,26 @@ impl Core {
     }
 
     /// The rule that grants it. `admitted`: is the door open to it anyway? Door 2 is opened by an order of the operator and by nothing else.
-    pub(super) fn granted_by(&self, ask: &Ask<'_>, admitted: bool) -> Option<(&RegistryRule, &RuleGrant)> {
+    /// What these changes remove takes no place.
+    pub(super) fn granted_by(
+        &self,
+        ask: &Ask<'_>,
+        admitted: bool,
+        changes: &[Change],
+    ) -> Option<(&RegistryRule, &RuleGrant)> {
         let rules = self.rules.iter().filter(|rule| matches(rule, ask));
         let mut grants = rules.filter_map(|rule| Some((rule, granted(rule)?)));
         grants.find(|(rule, grant)| {
             // With those that are on their way to the disk, or many at once would be more than it may make.
             let made = self.by_rule.get(&rule.name).copied().unwrap_or(0) + self.flights.grants_of(&rule.name);
-            made < grant.limit && (admitted || (grant.while_locked && !ask.door.is_implicit()))
+            let leaving = changes.iter().filter(|change| self.removes_one_of(change, rule)).count();
+            made.saturating_sub(leaving) < grant.limit && (admitted || (grant.while_locked && !ask.door.is_implicit()))
         })
+    }
+
+    fn removes_one_of(&self, change: &Change, rule: &RegistryRule) -> bool {
+        let Change::Remove { id, .. } = change else { return false };
+        self.get(*id).is_some_and(|request| request.rule.as_ref() == Some(&rule.name))
     }
 }
 
