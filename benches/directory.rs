@@ -257,7 +257,7 @@ fn delegation() -> Result<(), Failure> {
     directory.put_role(line, Expected::Absent, &Actor::System)?;
     let boss = NewUser { permissions: vec![allow("plant/line/#")], ..NewUser::named("boss".parse()?) };
     let boss = directory.create_user(boss, &Actor::System)?;
-    let boss = Actor::User { id: boss.id, username: boss.username.clone(), from: None };
+    let boss = Actor::of(&boss);
     for (who, actor) in [("an administrator", Actor::System), ("a holder of what is given", boss)] {
         timed(&format!("new user with a role of 300 rules, by {who}"), 1_000, |_| {
             let mut user = User::new(

@@ -8,7 +8,7 @@ use portcullis::device::{Credentials, Device, Progress};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let usage = "usage: enrol NAME mqtts://HOST:PORT CA.pem";
     let [name, url, ca] = std::env::args().skip(1).collect::<Vec<_>>().try_into().map_err(|_| usage)?;
-    let mut device = Device::new(url.parse()?, &std::fs::read(ca)?, Credentials::new(".", name.parse()?))?;
+    let mut device = Device::trusting(url.parse()?, ca, Credentials::new(".", name.parse()?))?;
     if let Some(file) = std::env::var_os("TOKEN_FILE") {
         // A claim token: nobody has to decide.
         device = device.with_token(std::fs::read_to_string(file)?.trim());

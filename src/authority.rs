@@ -1,8 +1,9 @@
 //! The life of the broker's CA while it runs: another one in its place, and the end of the one before.
 //!
-//! Entering: an operator's word. Leaving: files, the CA that everything signs with from then on, records in the audit log. Each change is
-//! told before a key is used or made, and again when it is done; one that a crash cut short is told at the next start, as it was found.
-//! Never: two changes at once, and never a certificate of a CA that connections are not held against yet.
+//! Entering: an operator's word, and the time. Leaving: files, the CA that everything signs with from then on, records in the audit log, and
+//! the names of every CA that ever was the broker's. Each change is told before a key is used or made, and again when it is done; one that a
+//! crash cut short is told at the next start, as it was found. Never: two changes at once, never a certificate of a CA that connections are
+//! not held against yet, and never a file of a CA that they cannot be held against.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,13 +12,16 @@ use std::sync::{Arc, OnceLock};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 
 use crate::access::{CertificateRecord, Policy, RevocationReason, User};
 use crate::audit::{self, Note, Word};
 use crate::clock::Clock;
 use crate::directory::{Actor, Change, Directory, DirectoryError, Transaction};
 use crate::metrics::Metrics;
-use crate::pki::{CaFiles, CertificateAuthority, Profile, Signer as _, SignerError, Signers};
+use crate::pki::{
+    CaFiles, CertificateAuthority, IssuerCertificate, Lineage, Profile, Signer as _, SignerError, Signers, Successor,
+};
 use crate::store::{Batch, Store, StoreError, Table};
 
 /// Which CA the audit log has heard of last.
@@ -25,6 +29,17 @@ const KNOWN: Table<String, String> = Table::new("authority", 1);
 
 /// The one record of [`KNOWN`].
 const ISSUER: &str = "issuer";
+
+/// Every CA that was ever the broker's, by its key identifier. It is never shorter than it was.
+const ISSUERS: Table<String, PastIssuer> = Table::new("issuers", 1);
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct PastIssuer {
+    /// For people.
+    subject: String,
+    /// SHA-256 of the SubjectPublicKeyInfo, lower-case hexadecimal.
+    key: String,
+}
 
 /// Where the CA is kept.
 #[derive(Clone, Debug)]
@@ -42,7 +57,12 @@ pub struct AuthorityFiles {
 impl AuthorityFiles {
     /// To load it from.
     pub(crate) fn files(&self) -> CaFiles<'_> {
-        CaFiles { certificate: &self.certificate, key: &self.key, passphrase: self.passphrase.as_ref() }
+        CaFiles {
+            certificate: &self.certificate,
+            key: &self.key,
+            passphrase: self.passphrase.as_ref(),
+            profile: Some(&self.profile),
+        }
     }
 }
 
@@ -51,11 +71,12 @@ pub trait AuthorityListener: Send + Sync {
     /// From when this returns, connections are held against these issuers.
     ///
     /// # Errors
-    /// In words, when the TLS library does not take one of them. Then nothing changes.
+    /// In words, when the TLS library does not take one of them. Some listeners may have taken it: who asked has those of before trusted
+    /// again, by the same call.
     fn trust(&self, ca: &CertificateAuthority) -> Result<(), String>;
 
-    /// It is in use.
-    fn changed(&self, ca: &CertificateAuthority);
+    /// It is in use, in place of the one before.
+    fn changed(&self, before: &CertificateAuthority, ca: &CertificateAuthority);
 }
 
 /// Why the CA is what it was.
@@ -122,6 +143,7 @@ impl Authority {
         let authority = Self { files, signers, store, directory, clock, metrics, listener: OnceLock::new(), change };
         let ca = authority.signers.load();
         authority.measure(&ca);
+        authority.remember(&ca)?;
         if authority.known()?.as_deref() != Some(&ca.issuer().id()) {
             authority.tell("found", &ca, &Actor::System)?;
         }
@@ -140,12 +162,25 @@ impl Authority {
         &self.signers
     }
 
+    /// Every CA that is or was the broker's.
+    ///
+    /// # Errors
+    /// The store.
+    pub fn lineage(&self) -> Result<Lineage, AuthorityError> {
+        let mut lineage = Lineage::default();
+        for record in ISSUERS.iter(&*self.store) {
+            let (identifier, PastIssuer { key, .. }) = record?;
+            lineage.insert(identifier, key);
+        }
+        Ok(lineage)
+    }
+
     /// Makes a new CA, which issues from now on. Blocks.
     ///
     /// # Errors
     /// [`AuthorityError`].
     pub fn rotate(&self, actor: &Actor) -> Result<Arc<CertificateAuthority>, AuthorityError> {
-        self.replace("rotate", actor, CertificateAuthority::rotate)
+        self.replace("rotate", actor, CertificateAuthority::rotate, || Ok(()))
     }
 
     /// Takes over certificates of a CA, PEM. Blocks.
@@ -153,7 +188,7 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError`].
     pub fn import(&self, text: &[u8], actor: &Actor) -> Result<Arc<CertificateAuthority>, AuthorityError> {
-        self.replace("import", actor, |ca, files, now| ca.import(files, text, now))
+        self.replace("import", actor, |ca, files, now| ca.import(files, text, now), || Ok(()))
     }
 
     /// A request for a certificate of a new CA, PEM. Blocks.
@@ -182,16 +217,40 @@ impl Authority {
         force: bool,
         actor: &Actor,
     ) -> Result<Arc<CertificateAuthority>, AuthorityError> {
-        self.replace("retire", actor, |ca, files, now| {
-            if ca.former().is_none_or(|former| former.id() != issuer) {
-                return Ok(ca.retire(files, issuer, now)?);
+        self.end("retire", issuer, force, actor)
+    }
+
+    /// Ends the trust in a CA before this one whose time is over, with what is left of it. Blocks.
+    ///
+    /// # Errors
+    /// [`AuthorityError`]; it is to be tried again.
+    pub fn tick(&self) -> Result<Option<Arc<CertificateAuthority>>, AuthorityError> {
+        let (ca, now) = (self.signers.load(), self.clock.timestamp());
+        let lapsed = ca.former().filter(|former| former.not_after() < now).map(IssuerCertificate::id);
+        lapsed.map(|issuer| self.end("lapse", &issuer, true, &Actor::System)).transpose()
+    }
+
+    fn end(
+        &self,
+        what: &'static str,
+        issuer: &str,
+        force: bool,
+        actor: &Actor,
+    ) -> Result<Arc<CertificateAuthority>, AuthorityError> {
+        let living = || -> Vec<_> {
+            living(&self.directory.policy(), issuer, self.clock.timestamp()).map(|(user, _)| user.id).collect()
+        };
+        let plan = |ca: &CertificateAuthority, files: &CaFiles<'_>, now| {
+            let next = ca.retire(files, issuer, now)?;
+            let living = living();
+            if !force && !living.is_empty() {
+                let users = living.iter().collect::<BTreeSet<_>>().len();
+                return Err(AuthorityError::InUse { certificates: living.len(), users });
             }
-            let living: Vec<_> = living(&self.directory.policy(), issuer, now).map(|(user, _)| user.id).collect();
-            if !living.is_empty() {
-                if !force {
-                    let users = living.iter().collect::<BTreeSet<_>>().len();
-                    return Err(AuthorityError::InUse { certificates: living.len(), users });
-                }
+            Ok(next)
+        };
+        let revoke = || {
+            if !living().is_empty() {
                 let change = Change::RevokeIssuer {
                     issuer: issuer.to_owned(),
                     reason: RevocationReason::Superseded,
@@ -199,33 +258,48 @@ impl Authority {
                 };
                 self.directory.commit(change.into(), actor)?;
             }
-            Ok(ca.retire(files, issuer, now)?)
-        })
+            Ok(())
+        };
+        self.replace(what, actor, plan, revoke)
     }
 
+    /// `agreed`: what is to be committed when all agree, and before the files say so.
     fn replace<E: Into<AuthorityError>>(
         &self,
         what: &'static str,
         actor: &Actor,
-        change: impl FnOnce(&CertificateAuthority, &CaFiles<'_>, Timestamp) -> Result<CertificateAuthority, E>,
+        plan: impl FnOnce(&CertificateAuthority, &CaFiles<'_>, Timestamp) -> Result<Successor, E>,
+        agreed: impl FnOnce() -> Result<(), AuthorityError>,
     ) -> Result<Arc<CertificateAuthority>, AuthorityError> {
         self.may(actor)?;
         let _alone = self.change.lock();
         let ca = self.signers.load();
         self.intend(what, &ca, actor)?;
-        let next = change(&ca, &self.files.files(), self.clock.timestamp()).map_err(Into::into)?;
-        let next = Arc::new(next.with_profile(&self.files.profile));
+        let files = self.files.files();
+        let next = plan(&ca, &files, self.clock.timestamp()).map_err(Into::into)?;
         let listener = self.listener.get();
-        // INVARIANT: what the new one issues is trusted before it issues anything.
-        if let Some(listener) = listener {
-            listener.trust(&next).map_err(AuthorityError::Tls)?;
-        }
+        // INVARIANT: what the new one issues is trusted before it issues anything, and known as ours for ever.
+        let trusted = listener.map_or(Ok(()), |listener| listener.trust(next.ca()));
+        let written = trusted.map_err(AuthorityError::Tls).and_then(|()| {
+            self.remember(next.ca())?;
+            agreed()?;
+            Ok(next.write(&files)?)
+        });
+        let next = match written {
+            Ok(next) => Arc::new(next),
+            Err(error) => {
+                if let Some(Err(why)) = listener.map(|listener| listener.trust(&ca)) {
+                    tracing::error!("TLS does not take the CA back that is in use, until the next start: {why}");
+                }
+                return Err(error);
+            }
+        };
         self.signers.store(Arc::clone(&next));
         self.measure(&next);
         tracing::warn!(issuer = next.issuer().id(), "the CA has changed ({what})");
         let told = self.tell(what, &next, actor);
         if let Some(listener) = listener {
-            listener.changed(&next);
+            listener.changed(&ca, &next);
         }
         told?;
         Ok(next)
@@ -264,6 +338,21 @@ impl Authority {
         Ok(KNOWN.get(&*self.store, &ISSUER.to_owned())?)
     }
 
+    /// Puts its issuers among those that ever were.
+    fn remember(&self, ca: &CertificateAuthority) -> Result<(), AuthorityError> {
+        let mut records = Batch::new();
+        for issuer in ca.issuers() {
+            let record = PastIssuer { subject: issuer.name(), key: issuer.key().fingerprint() };
+            if ISSUERS.get(&*self.store, &issuer.id())?.as_ref() != Some(&record) {
+                records.put(&ISSUERS, &issuer.id(), &record)?;
+            }
+        }
+        if !records.is_empty() {
+            self.store.commit(records)?;
+        }
+        Ok(())
+    }
+
     fn measure(&self, ca: &CertificateAuthority) {
         self.metrics.ca_not_after.set(ca.issuer().not_after().as_second());
         self.metrics.ca_former.set(i64::from(ca.former().is_some()));
@@ -281,3 +370,7 @@ pub fn living<'p>(
     };
     policy.users().flat_map(move |user| user.certificates.iter().filter(of_it).map(move |it| (user, it)))
 }
+
+#[cfg(test)]
+#[path = "authority_tests.rs"]
+mod tests;

@@ -2,13 +2,15 @@
 //!
 //! Entering: the word that certificates were revoked, and the time. Leaving: a signed [`Crl`] that is never older than half its
 //! validity while the broker runs, and that tells of a revocation within about a second. Its number is on disk, and in the
-//! audit log, before a key is used: each list of an issuer has a higher one, whatever happens in between. Who asks whether a
-//! certificate is good *here* never looks at the list: that is on the user's own record.
+//! audit log, before a key is used: each list of an issuer has a higher one, whatever happens in between. An issuer whose list cannot be
+//! made is tried again at longer and longer intervals, and holds up no other one. Who asks whether a certificate is good *here* never
+//! looks at the list: that is on the user's own record.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task;
@@ -36,8 +38,8 @@ const SHARE: u32 = 10;
 /// The longest that the clock is not looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// When to try again after a failure.
-const RETRY: Duration = Duration::from_secs(10);
+/// When to try again after a failure: at first, and at most; each time is twice the one before.
+const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(10));
 
 /// What must survive a restart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +80,22 @@ pub struct CrlPublisher {
     metrics: Arc<Metrics>,
     validity: Duration,
     lists: watch::Sender<Lists>,
+    /// By key identifier of the issuer.
+    failures: Mutex<BTreeMap<String, Failure>>,
+}
+
+/// The last attempt to make a list that came to nothing.
+#[derive(Clone, Copy, Debug)]
+struct Failure {
+    at: Timestamp,
+    retry_after: Duration,
+}
+
+impl Failure {
+    fn is_over(self, now: Timestamp) -> bool {
+        // A clock that was set back must not keep anybody waiting.
+        now < self.at || self.at.checked_add(self.retry_after).is_ok_and(|at| at <= now)
+    }
 }
 
 impl std::fmt::Debug for CrlPublisher {
@@ -96,7 +114,8 @@ impl CrlPublisher {
         metrics: Arc<Metrics>,
         validity: Duration,
     ) -> Self {
-        Self { store, directory, signers, clock, metrics, validity, lists: watch::Sender::new(Lists::new()) }
+        let (lists, failures) = (watch::Sender::new(Lists::new()), Mutex::default());
+        Self { store, directory, signers, clock, metrics, validity, lists, failures }
     }
 
     /// The list in force of the CA that issues. `None`: the first one is being made, or the CA may not sign lists.
@@ -120,39 +139,40 @@ impl CrlPublisher {
             tracing::warn!("there is no revocation list: {}", ProfileError::CrlSign);
         }
         let mut revocations = self.directory.revocations();
+        let mut due = false;
         loop {
             // What is revoked from here on may be missed by this list, and makes another one.
             revocations.mark_unchanged();
             // Of the same clock as the pauses.
             let begun = tokio::time::Instant::now();
             let publisher = Arc::clone(&self);
-            let pause = match task::spawn_blocking(move || publisher.publish()).await {
-                Ok(Ok(())) => GAP.max(begun.elapsed().saturating_mul(SHARE - 1)),
-                Ok(Err(error)) => self.failed(&error),
-                Err(error) => self.failed(&error),
-            };
+            // What fails is told, and tried again, issuer by issuer.
+            let made = task::spawn_blocking(move || publisher.publish_of(&publisher.ready(due)));
+            if let Err(error) = made.await {
+                tracing::error!(%error, "the revocation lists could not be made");
+            }
+            let pause = GAP.max(begun.elapsed().saturating_mul(SHARE - 1));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 _ = shutdown.wait_for(|stop| *stop) => return,
             }
-            while !self.is_due() {
+            due = loop {
+                match revocations.has_changed() {
+                    Ok(false) => {}
+                    Ok(true) => break false,
+                    // The directory lives as long as this does.
+                    Err(_) => return,
+                }
+                if self.is_due() {
+                    break true;
+                }
                 tokio::select! {
                     () = tokio::time::sleep(LOOK) => {}
-                    changed = revocations.changed() => {
-                        // The directory lives as long as this does.
-                        if changed.is_err() { return; }
-                        break;
-                    }
+                    _ = revocations.changed() => {}
                     _ = shutdown.wait_for(|stop| *stop) => return,
                 }
-            }
+            };
         }
-    }
-
-    fn failed(&self, error: &dyn std::fmt::Display) -> Duration {
-        self.metrics.crl_failures.inc();
-        tracing::error!(%error, "the revocation list could not be made");
-        RETRY
     }
 
     /// Half the validity: what fails can be tried again for as long as the list in force is good.
@@ -161,16 +181,27 @@ impl CrlPublisher {
     }
 
     fn is_due(&self) -> bool {
-        let (lists, now) = (self.lists.borrow(), self.clock.timestamp());
-        self.issuers()
-            .iter()
-            .any(|issuer| lists.get(&issuer.id()).is_none_or(|list| self.is_over(list.this_update(), now)))
+        !self.ready(true).is_empty()
     }
 
-    /// Those that have a list.
-    fn issuers(&self) -> Vec<IssuerCertificate> {
-        let mut issuers = self.signers.load().issuers();
-        issuers.retain(IssuerCertificate::signs_crls);
+    /// Those whose last attempt has not failed a moment ago; `due`: of these, those whose list is missing or old, or could not be made.
+    fn ready(&self, due: bool) -> Vec<IssuerCertificate> {
+        let (lists, failures, now) = (self.lists.borrow(), self.failures.lock(), self.clock.timestamp());
+        let mut issuers = self.issuers(now);
+        issuers.retain(|issuer| match (failures.get(&issuer.id()), lists.get(&issuer.id())) {
+            (Some(failure), _) => failure.is_over(now),
+            (None, Some(list)) => !due || self.is_over(list.this_update(), now),
+            (None, None) => true,
+        });
+        issuers
+    }
+
+    /// Those that have a list: a former one while it lasts, the one that issues in any case.
+    fn issuers(&self, now: Timestamp) -> Vec<IssuerCertificate> {
+        let ca = self.signers.load();
+        let mut issuers = ca.issuers();
+        let current = ca.issuer().id();
+        issuers.retain(|it| it.signs_crls() && (it.id() == current || now < it.not_after()));
         issuers
     }
 
@@ -184,20 +215,44 @@ impl CrlPublisher {
     /// revoked.
     ///
     /// # Errors
-    /// [`CrlError`]; of that issuer, and of those after it, the lists in force stay.
+    /// [`CrlError`], the first one; the lists in force of the issuers that have failed stay, and all others are new.
     pub fn publish(&self) -> Result<(), CrlError> {
-        let issuers = self.issuers();
-        for issuer in &issuers {
-            let list = self.make(issuer)?;
-            self.lists.send_modify(|lists| _ = lists.insert(list.issuer().to_owned(), list));
+        self.publish_of(&self.issuers(self.clock.timestamp()))
+    }
+
+    fn publish_of(&self, issuers: &[IssuerCertificate]) -> Result<(), CrlError> {
+        let mut published = Ok(());
+        for issuer in issuers {
+            match self.make(issuer) {
+                Ok(list) => {
+                    self.failures.lock().remove(list.issuer());
+                    self.lists.send_modify(|lists| _ = lists.insert(list.issuer().to_owned(), list));
+                }
+                Err(error) => {
+                    self.failed(issuer, &error);
+                    published = published.and(Err(error));
+                }
+            }
         }
-        let kept = |id: &String| issuers.iter().any(|issuer| issuer.id() == *id);
+        let kept = self.issuers(self.clock.timestamp());
+        let kept = |id: &String| kept.iter().any(|issuer| issuer.id() == *id);
+        self.failures.lock().retain(|id, _| kept(id));
         self.lists.send_if_modified(|lists| {
             let before = lists.len();
             lists.retain(|id, _| kept(id));
             lists.len() != before
         });
-        Ok(())
+        published
+    }
+
+    fn failed(&self, issuer: &IssuerCertificate, error: &CrlError) {
+        self.metrics.crl_failures.inc();
+        let (id, at) = (issuer.id(), self.clock.timestamp());
+        let mut failures = self.failures.lock();
+        let before = failures.get(&id).map(|failure| failure.retry_after.saturating_mul(2).min(RETRY.1));
+        let retry_after = before.unwrap_or(RETRY.0);
+        tracing::error!(issuer = id, %error, ?retry_after, "the revocation list could not be made");
+        failures.insert(id, Failure { at, retry_after });
     }
 
     fn make(&self, issuer: &IssuerCertificate) -> Result<Crl, CrlError> {

@@ -125,7 +125,7 @@ fn each_issuer_that_is_trusted_has_a_list_of_its_own() {
     let one = house.user("one", &["a1"], 90);
     house.revoke(one, "a1", RevocationReason::KeyCompromise);
     assert_eq!(house.list(), (1, entries(&[("a1", 1)])));
-    let both = Arc::new(house.ca.rotate(&files, house.clock.timestamp()).unwrap());
+    let both = Arc::new(house.ca.rotate(&files, house.clock.timestamp()).unwrap().write(&files).unwrap());
     house.publisher.signers().store(both.clone());
     assert!(house.publisher.is_due(), "the new one has none yet");
     house.publisher.publish().unwrap();
@@ -135,9 +135,64 @@ fn each_issuer_that_is_trusted_has_a_list_of_its_own() {
     assert_eq!(house.publisher.current().as_ref(), Some(new));
     assert!(!house.publisher.is_due());
     let alone = both.retire(&files, &house.ca.issuer().id(), house.clock.timestamp()).unwrap();
+    let alone = alone.write(&files).unwrap();
     house.publisher.signers().store(Arc::new(alone));
     house.publisher.publish().unwrap();
     assert_eq!(house.publisher.watch().borrow().keys().collect::<Vec<_>>(), [&both.issuer().id()]);
+}
+
+/// The former CA comes to its end while both are trusted: its list ends with it, and the other one goes on as if nothing were.
+#[test]
+fn a_former_issuer_whose_time_is_over_has_no_list_and_holds_up_no_other() {
+    let home = tempfile::tempdir().unwrap();
+    let (certificate, key) = (home.path().join("ca.pem"), home.path().join("ca.key"));
+    let files = crate::pki::CaFiles::plain(&certificate, &key);
+    let clock = ManualClock::new("2026-03-01T00:00:00Z".parse().unwrap());
+    let (old, _) = CertificateAuthority::load_or_create(&files, clock.timestamp()).unwrap();
+    let (old_id, end) = (old.issuer().id(), old.issuer().not_after());
+    clock.advance(DAY * 365);
+    let both = Arc::new(old.rotate(&files, clock.timestamp()).unwrap().write(&files).unwrap());
+    let house = House::open(Arc::new(MemoryStore::new()), both.clone(), clock.clone());
+    house.publisher.publish().unwrap();
+    assert_eq!(house.publisher.watch().borrow().len(), 2);
+    clock.advance(end.duration_since(clock.timestamp()).try_into().unwrap());
+    assert_eq!(house.publisher.ready(true).len(), 1, "that of the one that issues");
+    house.publisher.publish().unwrap();
+    let lists = house.publisher.watch().borrow().clone();
+    assert_eq!(lists.keys().collect::<Vec<_>>(), [&both.issuer().id()]);
+    assert_ne!(both.issuer().id(), old_id);
+    assert!(!house.publisher.is_due());
+}
+
+/// A key that signs no more: the other lists are made, and that one is tried less and less often.
+#[test]
+fn an_issuer_that_fails_holds_up_no_other_and_is_tried_less_and_less_often() {
+    let house = House::new();
+    let good = house.ca.issuer().clone();
+    let bad = CertificateAuthority::generate(house.clock.timestamp() + DAY * 30).unwrap().issuer().clone();
+    let tip = |house: &House| {
+        use crate::audit::Append as _;
+        house.directory.chain().tip().sequence
+    };
+    let attempt = |issuers: &[IssuerCertificate]| house.publisher.publish_of(issuers);
+    assert!(attempt(&[bad.clone(), good.clone()]).is_err());
+    assert_eq!(house.publisher.watch().borrow().keys().collect::<Vec<_>>(), [&good.id()], "after the one that fails");
+    // It is none of this CA's issuers, so it is forgotten; as one of them it would wait.
+    assert!(house.publisher.failures.lock().is_empty());
+    let records = tip(&house);
+    let mut pauses = Vec::new();
+    for _ in 0..9 {
+        house.publisher.failed(&good, &CrlError::Profile(ProfileError::CrlSign));
+        let failure = house.publisher.failures.lock()[&good.id()];
+        pauses.push(failure.retry_after.as_secs());
+        assert!(!house.publisher.is_due() && house.publisher.ready(false).is_empty());
+        house.clock.advance(failure.retry_after);
+        assert!(house.publisher.is_due(), "however good the list in force is");
+    }
+    assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 600, 600, 600]);
+    assert_eq!(tip(&house), records);
+    house.publisher.publish().unwrap();
+    assert!(house.publisher.failures.lock().is_empty() && !house.publisher.is_due());
 }
 
 #[test]

@@ -61,6 +61,7 @@ pub(super) async fn measure() -> Result<(), Failure> {
         not_before: now,
         not_after,
         anchor: Anchor::Own,
+        issuers: vec![issuer.clone()],
     });
     let metrics = Arc::new(Metrics::new());
     let hasher = Arc::new(Hasher::start(HasherSettings::default(), Arc::clone(&metrics))?);

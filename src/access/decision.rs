@@ -13,7 +13,7 @@ use super::pattern::{AskedLevels, Domain, Identity, Value, filter_levels, path_l
 use super::policy::Groups;
 use super::rules::{RuleSet, Tally};
 use super::summary::{Action, Grant};
-use super::{Effect, Permission, PolicyVersion, Quota, Role, RoleName, User, UserId, Username};
+use super::{Auth, Effect, Permission, PolicyVersion, Quota, Role, RoleName, User, UserId, Username};
 use crate::mqtt::{ClientId, QoS, TopicFilter, TopicName};
 
 /// The rules of one user under one snapshot, ready to be asked. Cheap to make and to clone: it shares the compiled rules.
@@ -38,6 +38,9 @@ pub(super) enum RuleSource {
     Role(Arc<Role>, Arc<RuleSet>),
     User(Arc<User>, Arc<RuleSet>),
 }
+
+/// Where the operations of the registry for operators are.
+const ADMINISTRATION: &str = "$registry/admin/";
 
 /// Yes or no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +91,13 @@ pub struct SubscribeDecision {
     /// Refused: the denies that cover the filter or guard its group. Granted: the allows that cover it, and the denies that
     /// withhold a part of it at delivery. Partial: the rules that touch it.
     pub rules: Vec<(Option<RoleName>, Permission)>,
+}
+
+impl Decision {
+    /// What no rule can change.
+    fn never() -> Self {
+        Self { verdict: Verdict::Deny, rules: Vec::new(), max_qos: QoS::AtMostOnce, retain: false }
+    }
 }
 
 impl Authority {
@@ -145,11 +155,44 @@ impl Authority {
     /// RETAIN may be set; each is that of the most generous matching allow. The hot path: allocates nothing.
     ///
     /// No rule opens a topic that begins with `$`; the registry's operations, which are open to every session, need none and
-    /// are not asked here.
+    /// are not asked here. For those of operators see [`Authority::may_administer`].
     pub fn may_publish(&self, topic: &TopicName) -> Option<(QoS, bool)> {
         if topic.is_reserved() {
             return None;
         }
+        self.may_write(topic)
+    }
+
+    /// May this operation of the registry be asked for, `$registry/admin/<operation>`? As [`Authority::may_publish`], for the only
+    /// topics with a `$` that rules open: those that name them, for a wildcard at the first level matches none. Never for whoever proves
+    /// nothing (`auth = "none"`): that is anybody.
+    ///
+    /// ```
+    /// # use jiff::Timestamp;
+    /// # use portcullis::{access::*, mqtt::QoS};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut user = User::new(UserId(uuid::Uuid::from_u128(1)), "ada".parse()?, Timestamp::UNIX_EPOCH);
+    /// user.permissions = vec![
+    ///     Permission::allow(Context::Mqtt, Operation::Write, "#"),
+    ///     Permission::allow(Context::Mqtt, Operation::Write, "$registry/admin/unlock"),
+    /// ];
+    /// let id = user.id;
+    /// let ada = Policy::default().with([], [(id, Some(user))], Timestamp::UNIX_EPOCH)?.authority(id, &"panel".parse()?);
+    /// let ada = ada.ok_or("no such user")?;
+    /// assert_eq!(ada.may_administer(&"$registry/admin/unlock".parse()?), Some((QoS::ExactlyOnce, true)));
+    /// assert_eq!(ada.may_administer(&"$registry/admin/grant".parse()?), None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn may_administer(&self, operation: &TopicName) -> Option<(QoS, bool)> {
+        if self.administers_nothing(operation) { None } else { self.may_write(operation) }
+    }
+
+    fn administers_nothing(&self, operation: &TopicName) -> bool {
+        !operation.as_str().starts_with(ADMINISTRATION) || self.holder().is_none_or(|user| user.auth == Auth::None)
+    }
+
+    fn may_write(&self, topic: &TopicName) -> Option<(QoS, bool)> {
         let tally = self.ask(Domain::Topic, Action::Write, &topic_levels(topic.as_str()))?;
         Some((tally.grant.qos()?, tally.retain))
     }
@@ -189,9 +232,17 @@ impl Authority {
     /// [`Authority::may_publish`] with its reasons.
     pub fn explain_publish(&self, topic: &TopicName) -> Decision {
         if topic.is_reserved() {
-            return Decision { verdict: Verdict::Deny, rules: Vec::new(), max_qos: QoS::AtMostOnce, retain: false };
+            return Decision::never();
         }
         self.explain(Domain::Topic, Action::Write, &topic_levels(topic.as_str()))
+    }
+
+    /// [`Authority::may_administer`] with its reasons.
+    pub fn explain_administer(&self, operation: &TopicName) -> Decision {
+        if self.administers_nothing(operation) {
+            return Decision::never();
+        }
+        self.explain(Domain::Topic, Action::Write, &topic_levels(operation.as_str()))
     }
 
     /// [`Authority::may_receive`] with its reasons.
@@ -241,7 +292,7 @@ impl Authority {
         let action = if write { Action::Write } else { Action::Read };
         match path_levels(segments) {
             Some(asked) => self.explain(Domain::Path, action, &asked),
-            None => Decision { verdict: Verdict::Deny, rules: Vec::new(), max_qos: QoS::AtMostOnce, retain: false },
+            None => Decision::never(),
         }
     }
 

@@ -223,6 +223,14 @@ impl Policy {
         self.roles.get(name).map(|entry| &entry.role)
     }
 
+    /// Does this user of the snapshot administer anything: as a holder of `admin`, or by a rule of its own or of its roles that has not
+    /// lapsed and lets it write over HTTP, or to `$registry/admin/#`? Denies are not looked at: it is who needs better proof.
+    pub fn administers(&self, user: &User) -> bool {
+        let own = || self.users.get(&user.id).and_then(|entry| entry.own.as_ref()).is_some_and(|own| own.administers);
+        let by_role = |name| self.roles.get(name).is_some_and(|role| role.rules.administers);
+        user.is_administrator() || own() || user.roles.iter().any(by_role)
+    }
+
     /// Every user, by name.
     pub fn users(&self) -> impl Iterator<Item = &Arc<User>> {
         self.names.iter().map(|ByName(user)| user)

@@ -447,3 +447,38 @@ fn no_name_is_a_segment_that_a_path_cannot_hold() {
     }
     assert_eq!("...".parse::<Username>().unwrap_err().to_string(), "`...` must not be made of dots alone");
 }
+
+#[test]
+fn whoever_may_write_over_http_or_to_the_registry_administers() {
+    let lapsing = Permission { not_after: Some(after(10)), ..Permission::allow(Http, Write, "/api/x") };
+    let rules = [
+        (Permission::allow(Http, Read, "/#"), false),
+        (Permission::deny(Http, Write, "/#"), false),
+        (Permission::allow(Http, Write, "/api/users/${username}"), true),
+        (Permission::allow(Http, ReadWrite, "/api/#"), true),
+        (Permission::allow(Mqtt, ReadWrite, "#"), false),
+        (Permission::allow(Mqtt, Write, "+/admin/grant"), false),
+        (Permission::allow(Mqtt, Read, "$registry/#"), false),
+        (Permission::allow(Mqtt, Write, "$registry/events/#"), false),
+        (Permission::allow(Mqtt, Write, "$registry/#"), true),
+        (Permission::allow(Mqtt, Write, "$registry/+/grant"), true),
+        (Permission::allow(Mqtt, Write, "$registry/admin/grant"), true),
+        (lapsing.clone(), true),
+    ];
+    for (rule, administers) in rules {
+        let roles = [role("some", std::slice::from_ref(&rule))];
+        let own = User { permissions: vec![rule.clone()], ..user(1, "own", &[]) };
+        let users = [
+            put(own),
+            put(user(2, "by-role", &["some"])),
+            put(user(3, "boss", &["admin"])),
+            put(user(4, "nobody", &[])),
+        ];
+        let policy = Policy::default().with(roles, users, NOW).unwrap();
+        let who = |policy: &Policy| [1, 2, 3, 4].map(|number| policy.administers(policy.user(id(number)).unwrap()));
+        assert_eq!(who(&policy), [administers, administers, true, false], "{rule:?}");
+        if rule == lapsing {
+            assert_eq!(who(&policy.with([], [], after(10)).unwrap()), [false, false, true, false], "while it lasts");
+        }
+    }
+}

@@ -32,6 +32,8 @@ pub(super) struct RuleSet {
     /// The resource of an allow rule with `${client_id}`, lapsed or not.
     pub(super) client_id_rule: Option<String>,
     pub(super) claims: GroupClaims,
+    /// Is there a rule, not lapsed, by which something is administered?
+    pub(super) administers: bool,
 }
 
 /// The groups of shared subscriptions that a rule set names, lapsed rules included: a group does not open because a grant
@@ -76,6 +78,7 @@ impl RuleSet {
         let mut lapses_at: Option<Timestamp> = None;
         let mut client_id_rule = None;
         let mut claims = GroupClaims::default();
+        let mut administers = false;
         for (rule, permission) in (0_u32..).zip(permissions) {
             let (domain, levels) = check(permission).map_err(|fault| PolicyError::Rule {
                 holder: holder(),
@@ -99,6 +102,7 @@ impl RuleSet {
                 }
                 lapses_at = Some(lapses_at.map_or(end, |earliest| earliest.min(end)));
             }
+            administers |= allows && self::administers(permission.operation, domain, &levels);
             let entry = Entry { levels, rule, summary: Summary::of(permission) };
             match domain {
                 Domain::Topic => topics.push(entry),
@@ -113,6 +117,7 @@ impl RuleSet {
             lapses_at,
             client_id_rule,
             claims,
+            administers,
         })
     }
 
@@ -297,6 +302,19 @@ impl<F: FnMut(usize, bool)> OverlapVisitor for List<'_, F> {
     fn step(&mut self) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
+}
+
+/// Does an allow rule let its holder change what others are or may? Whoever may write over HTTP, anywhere, or to some of
+/// `$registry/admin/#`, may.
+fn administers(operation: Operation, domain: Domain, levels: &[Level<'_>]) -> bool {
+    let below_admin = |level: Option<&Level<'_>>| !matches!(level, Some(Level::Literal(name)) if *name != "admin");
+    operation != Operation::Read
+        && match domain {
+            Domain::Path => true,
+            // A level that is no literal is never one that begins with `$`.
+            Domain::Topic => levels.first() == Some(&Level::Literal("$registry")) && below_admin(levels.get(1)),
+            Domain::Group => false,
+        }
 }
 
 fn check(permission: &Permission) -> Result<(Domain, Vec<Level<'_>>), RuleError> {

@@ -40,6 +40,14 @@ impl Policy {
         })
     }
 
+    /// Who may ask for this operation of the registry, `$registry/admin/<operation>`? By name.
+    pub fn who_can_administer(&self, operation: &TopicName) -> Vec<Able> {
+        let asked = topic_levels(operation.as_str());
+        self.able(Action::Write, &asked, operation, |authority| {
+            authority.may_administer(operation).is_some().then(|| authority.explain_administer(operation))
+        })
+    }
+
     /// Who may receive messages of this topic? By name.
     pub fn who_can_receive(&self, topic: &TopicName) -> Vec<Able> {
         let asked = topic_levels(topic.as_str());

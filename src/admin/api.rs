@@ -74,8 +74,9 @@ use crate::authn::Source;
 pub use crate::directory::{Deletion, Document, End, HistoryEntry, NotRestored, RoleDocument, UserDocument};
 pub use crate::directory::{ObjectAction, ObjectChange, ObjectKind, SessionEffect, Standing, SubscriptionEffect};
 pub use crate::registry::{
-    DenyTerms, Event, EventKind, GrantTerms, LockStatus, ReplaceTerms, ReplacementView, RequestId, RequestPage,
-    RequestView, State as RequestState, StateFilter, TokenId, TokenTerms, TokenView, UnlockTerms,
+    DenyTerms, Event, EventKind, GrantTerms, LockStatus, ReplaceTerms, ReplacementView, RequestFilter, RequestId,
+    RequestPage, RequestView, State as RequestState, StateFilter, TokenCreated, TokenId, TokenTerms, TokenView,
+    UnlockTerms,
 };
 
 /// The most requests of the registry in one page.
@@ -593,31 +594,6 @@ pub struct RoleUpdate {
     pub description: String,
     /// In any order.
     pub permissions: Vec<Permission>,
-}
-
-/// Which requests to list.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RequestFilter {
-    /// Only these; `None`: all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<StateFilter>,
-    /// Only those after this one: the `next` of the page before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<RequestId>,
-    /// At most so many, 1 to 1,000; default 1,000.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<usize>,
-}
-
-/// A new claim token. Nobody can see its secret again.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct TokenCreated {
-    /// The secret: what a device shows as `token`.
-    pub token: Secret,
-    /// The rest of it.
-    #[serde(flatten)]
-    pub view: TokenView,
 }
 
 /// In a stream of events: it was too slow, and did not get these.

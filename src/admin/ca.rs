@@ -51,7 +51,7 @@ pub(super) async fn living(
     Named(issuer): Named<String>,
     Ask(question): Ask<LivingQuestion>,
 ) -> Answer<Json<Page<LivingView>>> {
-    certificates::check_issuer(&state, &issuer)?;
+    certificates::check_issuer(&state, &issuer).await?;
     let limit = question.limit.unwrap_or(PAGE);
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(Problem::new(Kind::Invalid, format!("`limit` is 1 to {MAX_PAGE}")));
@@ -72,7 +72,7 @@ pub(super) async fn living(
 }
 
 /// What the CA does, it does blocking.
-async fn act<T: Send + 'static>(
+pub(super) async fn act<T: Send + 'static>(
     state: &Shared,
     work: impl FnOnce(&Authority) -> Result<T, AuthorityError> + Send + 'static,
 ) -> Answer<T> {
@@ -104,6 +104,7 @@ impl From<AuthorityError> for Problem {
                 SignerError::OtherKey
                 | SignerError::OtherName
                 | SignerError::Chain { .. }
+                | SignerError::Refused { .. }
                 | SignerError::Pem { .. }
                 | SignerError::Certificate(_) => Kind::Invalid,
                 _ => Kind::Internal,

@@ -19,9 +19,9 @@ use super::caller::Caller;
 use super::extract::{Ask, Body, Named, NamedCertificate, OptionalBody};
 use super::problem::{Kind, Problem};
 use super::users::{find, update};
-use super::{Answer, Shared, State, blocking};
+use super::{Answer, Shared, State, blocking, ca::act};
 use crate::access::{CertificateRecord, RevocationReason, User, Username};
-use crate::authority::living;
+use crate::authority::{Authority, living};
 use crate::directory::{Change, DirectoryError, Expected};
 use crate::pki::{Crl, PeerCertificate, ProfileError, Signer as _};
 
@@ -152,13 +152,10 @@ fn check_comment(comment: Option<&str>) -> Answer<()> {
 }
 
 /// A wrong letter must not look like a deed, nor like an issuer that nothing is left of.
-pub(super) fn check_issuer(state: &Shared, issuer: &str) -> Answer<()> {
-    let known = state.crl.signers().load().issuers().iter().any(|it| it.id() == issuer)
-        || state
-            .directory
-            .policy()
-            .users()
-            .any(|user| user.certificates.iter().any(|certificate| certificate.issuer.as_deref() == Some(issuer)));
+pub(super) async fn check_issuer(state: &Shared, issuer: &str) -> Answer<()> {
+    let of_issuer = |user: &Arc<User>| user.certificates.iter().any(|it| it.issuer.as_deref() == Some(issuer));
+    let known =
+        act(state, Authority::lineage).await?.has_identifier(issuer) || state.directory.policy().users().any(of_issuer);
     if known {
         Ok(())
     } else {
@@ -174,7 +171,7 @@ pub(super) async fn revoke_issuer(
     OptionalBody(order): OptionalBody<IssuerRevocation>,
 ) -> Answer<Json<RevokedIssuerView>> {
     check_comment(order.comment.as_deref())?;
-    check_issuer(&state, &issuer)?;
+    check_issuer(&state, &issuer).await?;
     let by = actor.clone();
     let (id, reason) = (issuer.clone(), order.reason.unwrap_or(RevocationReason::CaCompromise));
     let directory = Arc::clone(&state.directory);

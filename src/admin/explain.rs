@@ -8,9 +8,15 @@ use super::caller::Caller;
 use super::extract::Body;
 use super::problem::{Kind, Problem};
 use super::{Answer, Shared, blocking};
-use crate::access::{Authority, Decision, Effect, Permission, RoleName, SubscribeVerdict, User, Verdict};
+use crate::access::{Auth, Authority, Decision, Effect, Permission, RoleName, SubscribeVerdict, User, Verdict};
 use crate::mqtt::{ClientId, QoS, TopicFilter, TopicName};
-use crate::session::{PartialSubscription, RegistryOperation, Settings, is_answer_filter, routed_topic};
+use crate::session::{
+    AdminOperation, PartialSubscription, RegistryOperation, Settings, is_admin_answer_filter, is_answer_filter,
+    routed_topic,
+};
+
+const RESERVED: &str =
+    "no client may publish to a `$` topic but for the operations of the registry, whatever the rules";
 
 pub(super) async fn explain(
     state: Shared,
@@ -47,18 +53,32 @@ pub(super) async fn explain(
     let answer = match question.action {
         Action::Publish => {
             let topic = TopicName::try_from(question.topic.as_str()).map_err(wrong_topic)?;
-            if RegistryOperation::of(&topic).is_some() {
-                open(&question, format!("every session may publish to `{topic}`, an operation of the registry"))
-            } else {
-                match routed_topic(&topic, &authority, &state.session) {
+            match RegistryOperation::of(&topic) {
+                Some(RegistryOperation::Admin(_)) if user.auth == Auth::None => refused(
+                    &question,
+                    format!("`{}` proves nothing, so anybody can be it: it decides nothing", user.username),
+                ),
+                Some(RegistryOperation::Admin(_)) => publish(&question, &topic, authority.explain_administer(&topic)),
+                Some(_) => {
+                    open(&question, format!("every session may publish to `{topic}`, an operation of the registry"))
+                }
+                None if topic.is_reserved() => refused(&question, RESERVED.to_owned()),
+                None => match routed_topic(&topic, &authority, &state.session) {
                     Ok(topic) => publish(&question, &topic, authority.explain_publish(&topic)),
                     Err(topic) => too_long(&question, topic.as_str(), &state.session),
-                }
+                },
             }
         }
         Action::Receive => {
             let topic = TopicName::try_from(question.topic.as_str()).map_err(wrong_topic)?;
-            if TopicFilter::try_from(topic.as_str()).is_ok_and(|filter| is_answer_filter(&filter)) {
+            if let Some(operation) = AdminOperation::answered_on(&topic) {
+                let decision = authority.explain_administer(&operation.topic());
+                let who_asks = format!("the registry answers there whoever may publish to `{}`", operation.topic());
+                match decision.verdict {
+                    Verdict::Allow => Explanation { rules: rules(decision.rules), ..open(&question, who_asks) },
+                    Verdict::Deny => Explanation { rules: rules(decision.rules), ..refused(&question, who_asks) },
+                }
+            } else if TopicFilter::try_from(topic.as_str()).is_ok_and(|filter| is_answer_filter(&filter)) {
                 open(&question, "the registry answers whoever asks it".to_owned())
             } else {
                 receive(&question, authority.explain_receive(&topic))
@@ -73,6 +93,8 @@ pub(super) async fn explain(
                 too_long(&question, filter.as_str(), &state.session)
             } else if is_answer_filter(&filter) {
                 open(&question, format!("every session may subscribe to `{filter}`, for the registry's answers"))
+            } else if is_admin_answer_filter(&filter) {
+                open(&question, format!("every user may subscribe to `{filter}`, for the registry's answers to itself"))
             } else {
                 subscribe(&question, &authority, &filter, state.session.partial_subscription)
             }
@@ -112,13 +134,7 @@ fn publish(question: &Explain, topic: &TopicName, decision: Decision) -> Explana
     let allowed = decision.verdict == Verdict::Allow;
     let too_high = allowed && question.qos > decision.max_qos as u8;
     let no_retain = allowed && question.retain && !decision.retain;
-    let reason = if topic.as_str().starts_with("$registry/admin/") {
-        "the operations of `$registry/admin/` are not available over MQTT in this version, whatever the rules: \
-         use `portcullis registry`"
-            .to_owned()
-    } else if topic.is_reserved() {
-        "no client may publish to a `$` topic but for the operations of the registry, whatever the rules".to_owned()
-    } else if !allowed {
+    let reason = if !allowed {
         denied(&decision.rules, &format!("publish to `{topic}`"))
     } else if too_high {
         format!("`{who}` may publish to `{topic}` with QoS up to {}", decision.max_qos as u8)

@@ -37,7 +37,7 @@ use super::stream::Stopping;
 use super::{State, door, routes};
 use crate::audit::{self, Place, UserRef, Word};
 use crate::authn::{Authenticator, Credentials, Refusal, Source};
-use crate::directory::Actor;
+use crate::directory::{Actor, Right};
 use crate::metrics::{HttpOutcome, Metrics, RefusedAction};
 
 /// The name of the listener that the API is served on, for the log, the audit log, metrics and `registry unlock`.
@@ -166,8 +166,10 @@ impl Entrance {
         let write = !matches!(request.method, Method::GET | Method::HEAD);
         let basic = Basic::of(&request.headers);
         let identity = self.authenticate(&peer, basic).await?;
-        let from = Place::Network { address: peer.address.to_canonical(), listener: Some(Word::name(&peer.listener)) };
-        let actor = Actor::User { id: identity.user(), username: identity.username().clone(), from: Some(from) };
+        let listener = Some(Word::name(&peer.listener));
+        let from = Some(Place::Network { address: peer.address.to_canonical(), listener, client_id: None });
+        let right = write.then(|| Right::Http(segments.clone()));
+        let actor = Actor::User { id: identity.user(), username: identity.username().clone(), from, right };
         let proven = Proven { identity, write, segments };
         if !proven.is_permitted(&self.state.directory.policy()) {
             self.record_refusal(&proven);

@@ -18,6 +18,8 @@ mod metrics;
 pub mod openapi;
 #[cfg(test)]
 mod openapi_tests;
+#[cfg(test)]
+mod operators_tests;
 pub mod problem;
 mod registry;
 mod request;

@@ -9,7 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::api::{
     DenyTerms, Event, GrantTerms, LockStatus, MAX_PAGE, Missed, Page, ReplaceTerms, ReplacementView, RequestFilter,
-    RequestId, RequestPage, RequestView, Secret, TokenCreated, TokenId, TokenTerms, TokenView, UnlockTerms,
+    RequestId, RequestPage, RequestView, TokenCreated, TokenId, TokenTerms, TokenView, UnlockTerms,
 };
 use super::caller::{Caller, Standing};
 use super::extract::{Ask, Body, Named, OptionalBody};
@@ -81,8 +81,8 @@ pub(super) async fn create_token(
     Caller(actor): Caller,
     Body(terms): Body<TokenTerms>,
 ) -> Answer<(StatusCode, Json<TokenCreated>)> {
-    let (secret, view) = state.registry.create_token(terms, actor).await?;
-    Ok((StatusCode::CREATED, Json(TokenCreated { token: Secret::new(secret), view })))
+    let (token, view) = state.registry.create_token(terms, actor).await?;
+    Ok((StatusCode::CREATED, Json(TokenCreated { token, view })))
 }
 
 pub(super) async fn token(state: Shared, _: Caller, Named(id): Named<TokenId>) -> Answer<Json<TokenView>> {
@@ -139,11 +139,8 @@ impl From<RegistryError> for Problem {
             RegistryErrorKind::NotFound => Kind::NotFound,
             RegistryErrorKind::Conflict => Kind::Conflict,
             RegistryErrorKind::Invalid => Kind::Invalid,
-            RegistryErrorKind::Internal => {
-                tracing::error!(%error, "the registry cannot do what it was asked");
-                return Self::new(Kind::Internal, "the registry cannot do that now; the log says more");
-            }
+            RegistryErrorKind::Internal => Kind::Internal,
         };
-        Self::new(kind, error.to_string())
+        Self::new(kind, error.told())
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
@@ -29,7 +30,7 @@ use crate::store::MemoryStore;
 pub(super) struct Fixture {
     _home: tempfile::TempDir,
     socket: PathBuf,
-    directory: Arc<Directory>,
+    pub(super) directory: Arc<Directory>,
     crl: Arc<CrlPublisher>,
     registry: Arc<Registry>,
     hasher: Arc<Hasher>,
@@ -131,7 +132,10 @@ impl Fixture {
             keeper: Arc::new(keeper.unwrap()),
             crl: crl.clone(),
             authority: Arc::new(authority.unwrap()),
-            anchors: Arc::new(Anchors::new(issuers, crate::pki::Naming::default(), Vec::new()).unwrap()),
+            anchors: Arc::new(
+                Anchors::new(issuers, crate::pki::Lineage::default(), crate::pki::Naming::default(), Vec::new())
+                    .unwrap(),
+            ),
             session: crate::session::Settings::default(),
             clock,
             moved: watch::channel(()).1,
@@ -546,6 +550,7 @@ async fn explanations_say_which_rule_decided() {
         json!({ "action": "publish", "topic": "other" }),
         json!({ "action": "publish", "topic": "$SYS/a" }),
         json!({ "action": "publish", "topic": "$registry/admin/grant" }),
+        json!({ "action": "publish", "topic": "$registry/admin/delete" }),
         json!({ "action": "publish", "topic": "$registry/register" }),
         json!({ "action": "receive", "topic": "$registry/register/response" }),
         json!({ "action": "subscribe", "topic": "$registry/+/response" }),
@@ -725,14 +730,13 @@ async fn a_token_is_made_shown_without_its_secret_used_and_revoked() {
     let terms = json!({ "for": 60, "uses": 2, "username": "station-*", "source": ["192.0.2.0/24"], "roles": ["observer"],
         "permissions": [], "publish_prefix": "site/", "comment": "c" });
     let created: TokenCreated = read(broker.ok("POST", TOKENS, terms).await);
-    let message =
-        |name: &str| json!({ "username": name, "password": "a password of its own", "token": created.token.expose() });
+    let message = |name: &str| json!({ "username": name, "password": "a password of its own", "token": created.token.expose_secret() });
     assert_eq!(broker.register(message("station-7")).await["status"], 201);
     assert_eq!(broker.register(message("machine-7")).await["error"], "token");
     let shown = broker.ok("GET", &format!("{TOKENS}/{}", created.view.id), Value::Null).await;
     let listed = broker.ok("GET", TOKENS, Value::Null).await;
     assert_eq!(listed["items"], json!([shown]));
-    assert!(!listed.to_string().contains(created.token.expose()), "{listed}");
+    assert!(!listed.to_string().contains(created.token.expose_secret()), "{listed}");
     let view: TokenView = read(shown);
     assert_eq!((view.used, view.uses, &view.roles), (1, 2, &created.view.roles));
     broker.ok("DELETE", &format!("{TOKENS}/{}", view.id), Value::Null).await;
@@ -789,7 +793,7 @@ async fn what_two_people_and_rules_decide_is_shown() {
     assert!(refused.contains("409 conflict: you have approved the request"), "{refused}");
     let ada = NewUser { roles: vec![RoleName::admin()], ..NewUser::named("ada".parse().unwrap()) };
     let ada = two.directory.create_user(ada, &Actor::System).unwrap();
-    let ada = Actor::User { id: ada.id, username: ada.username.clone(), from: None };
+    let ada = Actor::of(&ada);
     two.registry.grant(list.items[0].id, read(terms), ada).await.unwrap();
     let granted = two.ok("GET", &path, Value::Null).await;
     assert_eq!((&granted["state"], &granted["approved"]), (&json!("granted"), &Value::Null));

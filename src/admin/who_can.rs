@@ -9,6 +9,7 @@ use super::extract::Ask;
 use super::problem::{Kind, Problem};
 use super::{Answer, Shared, blocking};
 use crate::mqtt::TopicName;
+use crate::session::RegistryOperation;
 
 pub(super) async fn who_can(state: Shared, _: Caller, Ask(question): Ask<WhoCanQuestion>) -> Answer<Json<WhoCan>> {
     let WhoCanQuestion { action, topic, limit } = question;
@@ -24,9 +25,11 @@ pub(super) async fn who_can(state: Shared, _: Caller, Ask(question): Ask<WhoCanQ
     // Every user may have to be looked at.
     let policy = state.directory.policy();
     let too_deep = writes && name.levels().nth(state.session.topic_levels).is_some();
+    let administers = matches!(RegistryOperation::of(&name), Some(RegistryOperation::Admin(_)));
     let able = blocking(move || {
         Ok(match writes {
             true if too_deep => Vec::new(),
+            true if administers => policy.who_can_administer(&name),
             true => policy.who_can_publish(&name),
             false => policy.who_can_receive(&name),
         })

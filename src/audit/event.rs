@@ -69,6 +69,9 @@ pub enum Place {
         /// The listener that it came through.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         listener: Option<Word>,
+        /// The client identifier that an operator was connected with over MQTT; absent at every other door.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client_id: Option<Word>,
     },
     /// Not in person: somebody has shown a claim token of whoever is named.
     Token {
@@ -92,7 +95,8 @@ impl Comment {
     }
 }
 
-/// A word of ours (fixed in the program text), a serial number, a fingerprint, or the name of a listener.
+/// A word of ours (fixed in the program text), a serial number, a fingerprint, the name of a listener, or the client identifier of an
+/// operator.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Word(Cow<'static, str>);
@@ -104,7 +108,7 @@ impl From<&'static str> for Word {
 }
 
 impl Word {
-    /// A serial number, a fingerprint, or the name of a listener: at most 128 characters of `[A-Za-z0-9:_-]`; what else
+    /// A serial number, a fingerprint, the name of a listener or a client identifier: at most 128 characters of `[A-Za-z0-9:_-]`; what else
     /// there is, is left out.
     pub fn name(text: &str) -> Self {
         let admitted = |c: &char| c.is_ascii_alphanumeric() || matches!(c, ':' | '_' | '-');

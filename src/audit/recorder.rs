@@ -217,7 +217,7 @@ impl Recorder {
     pub fn take(&self) -> Vec<Event> {
         let Waiting { logins, refusals, more_logins, more_refusals, .. } = std::mem::take(&mut *self.waiting.lock());
         let mut events: Vec<(Timestamp, Event)> = Vec::with_capacity(logins.len() + refusals.len() + 1);
-        let from = |address, listener| Place::Network { address, listener: Some(listener) };
+        let from = |address, listener| Place::Network { address, listener: Some(listener), client_id: None };
         for (failed, Tally { count, first, last }) in logins {
             let event = match failed {
                 Failed::Login(FailedLogin { user, address, listener, cause }) => {

@@ -3,6 +3,9 @@
 //! Enters: the chain that a client has sent, of which TLS has verified that it leads to one of the anchors. Leaves: a
 //! [`ClientCertificate`] under the anchor that it leads to. Never: a certificate of the broker's own CA under another anchor. What that
 //! CA has signed must be on record, whoever has signed that CA or has a certificate of the same name.
+//!
+//! INVARIANT: no way to a further anchor leads through a CA that is, or ever was, the broker's own, at any place of the chain. Its key may
+//! be in the wrong hands; then neither its end, nor a CA that the key has signed, makes its word good again.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +21,7 @@ use rustls::server::danger::ClientCertVerifier;
 use super::{Anchor, ClientCertificate};
 use crate::access::{Username, UsernamePattern};
 use crate::clock::Duration;
-use crate::pki::{IssuerCertificate, Naming, PeerCertificate};
+use crate::pki::{IssuerCertificate, Lineage, Naming, PeerCertificate, key_identifiers};
 
 /// A further CA, as broker.toml names it.
 #[derive(Clone, Debug)]
@@ -37,9 +40,9 @@ pub struct Trusted {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AnchorError {
-    /// The broker's own.
+    /// The broker's own, now or before.
     #[error(
-        "`{}` holds the broker's own CA (`{name}`), which is trusted for what is on record and for nothing else; remove it from `[[ca.trust]]`", file.display()
+        "`{}` holds a CA that is or was the broker's own (`{name}`), which is trusted for what is on record and for nothing else; remove it from `[[ca.trust]]`", file.display()
     )]
     Own {
         /// Where it is.
@@ -103,10 +106,27 @@ impl NoAnchor {
 #[derive(Debug)]
 pub struct Anchors {
     /// Exchanged when the CA changes.
-    own: ArcSwap<Vec<IssuerCertificate>>,
+    own: ArcSwap<Own>,
     /// By what certificates of our own name their user.
     naming: Naming,
     further: Vec<Further>,
+}
+
+#[derive(Debug)]
+struct Own {
+    /// Those that are trusted now.
+    issuers: Vec<IssuerCertificate>,
+    /// These, and all before them.
+    ever: Lineage,
+}
+
+impl Own {
+    fn new(issuers: Vec<IssuerCertificate>, mut ever: Lineage) -> Self {
+        for issuer in &issuers {
+            ever.add(issuer);
+        }
+        Self { issuers, ever }
+    }
 }
 
 #[derive(Debug)]
@@ -119,24 +139,38 @@ struct Further {
 }
 
 impl Anchors {
-    /// `own`: the issuers of the broker, and by what their certificates name their user. `further`: those of `[[ca.trust]]`.
+    /// `own`: the issuers of the broker; `before`: all that it ever had; `naming`: by what their certificates name their user. `further`:
+    /// those of `[[ca.trust]]`.
     ///
     /// # Errors
     /// [`AnchorError`].
-    pub fn new(own: Vec<IssuerCertificate>, naming: Naming, further: Vec<Trusted>) -> Result<Self, AnchorError> {
-        let further = further.into_iter().map(|trusted| Further::new(trusted, &own)).collect::<Result<_, _>>()?;
+    pub fn new(
+        own: Vec<IssuerCertificate>,
+        before: Lineage,
+        naming: Naming,
+        further: Vec<Trusted>,
+    ) -> Result<Self, AnchorError> {
+        let own = Own::new(own, before);
+        let further = further.into_iter().map(|trusted| Further::new(trusted, &own.ever)).collect::<Result<_, _>>()?;
         Ok(Self { own: ArcSwap::from_pointee(own), naming, further })
     }
 
     /// All certificates, DER: what TLS verifies chains against.
     pub fn certificates(&self) -> Vec<Vec<u8>> {
         let further = self.further.iter().map(|further| &further.certificate);
-        self.own.load().iter().chain(further).map(|certificate| certificate.der().to_vec()).collect()
+        self.own.load().issuers.iter().chain(further).map(|certificate| certificate.der().to_vec()).collect()
     }
 
-    /// From now on these are the issuers of the broker.
+    /// From now on these are the issuers of the broker; those of before stay known as such.
     pub fn replace_own(&self, own: Vec<IssuerCertificate>) {
-        self.own.store(Arc::new(own));
+        let ever = self.own.load().ever.clone();
+        self.own.store(Arc::new(Own::new(own, ever)));
+    }
+
+    /// Of the further ones, those that have issued one of these certificates (DER), of which the last of a chain is a root.
+    pub fn above(&self, certificates: &[Vec<u8>]) -> Vec<&IssuerCertificate> {
+        let further = self.further.iter().map(|further| &further.certificate);
+        further.filter(|further| certificates.iter().any(|der| further.has_issued(der))).collect()
     }
 
     /// The further ones.
@@ -172,13 +206,21 @@ impl Anchors {
     pub fn certificate<C: AsRef<[u8]>>(&self, chain: &[C], now: Timestamp) -> Result<ClientCertificate, NoAnchor> {
         let (leaf, others) = chain.split_first().ok_or(NoAnchor::Unreadable)?;
         let leaf = PeerCertificate::from_der(leaf.as_ref()).map_err(|_| NoAnchor::Unreadable)?;
+        // However long the way is, each CA on it is one of these or the anchor.
+        let mut issuers: Vec<_> = others.iter().flat_map(|other| key_identifiers(other.as_ref())).collect();
+        let own = self.own.load();
         // Where there is no further anchor, TLS has said it all. Otherwise our own come first: what they have signed has to be on
         // record, even if a further anchor is above them.
-        if self.further.is_empty() || self.own.load().iter().any(|issuer| leaf.is_issued_by(issuer)) {
-            return Ok(ClientCertificate::under(Anchor::Own, &self.naming, &leaf));
+        if self.further.is_empty() || own.issuers.iter().any(|issuer| leaf.is_issued_by(issuer)) {
+            issuers.extend(leaf.authority().map(str::to_owned));
+            return Ok(ClientCertificate::under(Anchor::Own, &self.naming, &leaf, issuers));
         }
-        let mut found = None;
-        for further in self.further.iter().filter(|further| further.admits(&leaf, others, now)) {
+        if own.ever.holds(leaf.der()) {
+            return Err(NoAnchor::Untrusted);
+        }
+        let others: Vec<_> = others.iter().map(AsRef::as_ref).filter(|other| !own.ever.holds(other)).collect();
+        let mut found: Option<&Further> = None;
+        for further in self.further.iter().filter(|further| further.admits(&leaf, &others, now)) {
             let admits_name = leaf.username(&further.naming).is_ok_and(|name| further.names.matches(&name));
             if admits_name || found.is_none() {
                 found = Some(further);
@@ -188,18 +230,15 @@ impl Anchors {
             }
         }
         let found = found.ok_or(NoAnchor::Untrusted)?;
-        Ok(ClientCertificate::under(Anchor::Extra(found.names.clone()), &found.naming, &leaf))
+        issuers.push(found.certificate.id());
+        Ok(ClientCertificate::under(Anchor::Extra(found.names.clone()), &found.naming, &leaf, issuers))
     }
 }
 
 impl Further {
-    fn new(
-        Trusted { file, certificate, names, naming }: Trusted,
-        own: &[IssuerCertificate],
-    ) -> Result<Self, AnchorError> {
+    fn new(Trusted { file, certificate, names, naming }: Trusted, own: &Lineage) -> Result<Self, AnchorError> {
         let name = certificate.name();
-        // The key is what counts: another certificate of it is the same CA.
-        if own.iter().any(|issuer| issuer.key() == certificate.key()) {
+        if own.holds(certificate.der()) {
             return Err(AnchorError::Own { file, name });
         }
         if !certificate.admits_clients() {
@@ -210,20 +249,15 @@ impl Further {
     }
 
     /// Does the chain lead to this anchor, now?
-    fn admits<C: AsRef<[u8]>>(&self, leaf: &PeerCertificate, others: &[C], now: Timestamp) -> bool {
+    fn admits(&self, leaf: &PeerCertificate, others: &[&[u8]], now: Timestamp) -> bool {
         // The library takes an anchor at its word: neither its time nor its path length.
         if now < self.certificate.not_before() || self.certificate.not_after() <= now {
             return false;
         }
         let length =
             self.certificate.path_length().map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
-        let others: Vec<_> = others
-            .iter()
-            .map(AsRef::as_ref)
-            .filter(|der| *der != self.certificate.der())
-            .take(length)
-            .map(CertificateDer::from)
-            .collect();
+        let others = others.iter().filter(|der| **der != self.certificate.der());
+        let others: Vec<_> = others.take(length).map(|der| CertificateDer::from(*der)).collect();
         let Ok(seconds) = u64::try_from(now.as_second()) else { return false };
         let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         self.verifier.verify_client_cert(&CertificateDer::from(leaf.der()), &others, now).is_ok()

@@ -5,7 +5,7 @@ use rcgen::{
 };
 
 use super::super::testing::{Snapshot, user};
-use super::super::{Cause, Users as _};
+use super::super::{Cause, Users};
 use super::*;
 use crate::access::User;
 use crate::authn::testing::record;
@@ -64,10 +64,14 @@ impl Ca {
         params.signed_by(&KeyPair::generate().unwrap(), &self.issuer).unwrap().der().to_vec()
     }
 
+    fn certificate(&self) -> IssuerCertificate {
+        IssuerCertificate::from_der(&self.der).unwrap()
+    }
+
     fn trusted(&self, names: &str) -> Trusted {
         Trusted {
             file: "partner.pem".into(),
-            certificate: IssuerCertificate::from_der(&self.der).unwrap(),
+            certificate: self.certificate(),
             names: names.to_owned().try_into().unwrap(),
             naming: Naming::default(),
         }
@@ -79,7 +83,17 @@ fn own() -> CertificateAuthority {
 }
 
 fn anchors(own: &CertificateAuthority, further: Vec<Trusted>) -> Anchors {
-    Anchors::new(vec![own.issuer().clone()], Naming::default(), further).unwrap()
+    Anchors::new(vec![own.issuer().clone()], Lineage::default(), Naming::default(), further).unwrap()
+}
+
+/// With issuers whose keys are in the wrong hands.
+fn stolen(own: &[&Ca], before: &[&Ca], further: Vec<Trusted>) -> Anchors {
+    let mut lineage = Lineage::default();
+    for ca in before {
+        lineage.add(&ca.certificate());
+    }
+    let own = own.iter().map(|ca| ca.certificate()).collect();
+    Anchors::new(own, lineage, Naming::default(), further).unwrap()
 }
 
 /// May this user log in with this chain?
@@ -232,7 +246,7 @@ fn each_anchor_names_users_in_its_own_way() {
         Trusted { naming: uri("spiffe://first.example/"), ..first.trusted("a-*") },
         Trusted { naming: uri("urn:second:"), ..second.trusted("*") },
     ];
-    let anchors = Anchors::new(vec![own.issuer().clone()], Naming::CommonName, further).unwrap();
+    let anchors = Anchors::new(vec![own.issuer().clone()], Lineage::default(), Naming::CommonName, further).unwrap();
     let named_by = |ca: &Ca, uri: &str| {
         let mut params = named("a-2");
         params.subject_alt_names = vec![rcgen::SanType::URI(uri.try_into().unwrap())];
@@ -261,7 +275,7 @@ fn the_own_ca_and_one_for_servers_are_no_further_anchors() {
     let mut told = Vec::new();
     let mut tell = |trusted: Trusted| {
         told.push(
-            Anchors::new(vec![own.issuer().clone()], Naming::default(), vec![trusted])
+            Anchors::new(vec![own.issuer().clone()], Lineage::default(), Naming::default(), vec![trusted])
                 .unwrap_err()
                 .to_string()
                 .replace(&own.issuer().name(), "CN=own"),
@@ -273,7 +287,146 @@ fn the_own_ca_and_one_for_servers_are_no_further_anchors() {
     servers.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     tell(Ca::of(servers, None).trusted("*"));
     insta::assert_snapshot!(told.join("\n"), @r"
-    `ca.pem` holds the broker's own CA (`CN=own`), which is trusted for what is on record and for nothing else; remove it from `[[ca.trust]]`
+    `ca.pem` holds a CA that is or was the broker's own (`CN=own`), which is trusted for what is on record and for nothing else; remove it from `[[ca.trust]]`
     `partner.pem` holds `CN=Web Root`, whose extended key usage does not admit certificates of clients; name the CA that issues those
     ");
+}
+
+/// A further anchor above the broker's own CA vouches for none of its certificates: neither while that issues, nor when it is a former one,
+/// nor when it is retired, nor by way of a CA that its key has signed.
+#[test]
+fn a_stolen_key_of_our_ca_logs_nobody_in_by_way_of_a_further_anchor_above_it() {
+    let root = Ca::root("Corp Root", 3);
+    let ours = root.below("Issuing X", 2);
+    let planted = ours.below("Z", 0);
+    let next = root.below("Issuing Y", 0);
+    let forged = ours.client("line-7");
+    let deep = planted.client("line-7");
+    let unknown = refused(Cause::CertificateNotOnRecord);
+    let nobody = Err("certificate_untrusted".to_owned());
+    for (anchors, verdict) in [
+        (stolen(&[&ours], &[], vec![root.trusted("line-*")]), &unknown),
+        (stolen(&[&next, &ours], &[&ours], vec![root.trusted("line-*")]), &unknown),
+        (stolen(&[&next], &[&ours], vec![root.trusted("line-*")]), &nobody),
+    ] {
+        for chain in
+            [vec![&forged, &ours.der], vec![&forged, &ours.der, &root.der], vec![&forged, &root.der, &ours.der]]
+        {
+            assert_eq!(&login(&anchors, &user("line-7"), &chain), verdict);
+        }
+        for chain in [vec![&deep, &planted.der, &ours.der], vec![&deep, &ours.der, &planted.der, &root.der]] {
+            assert_eq!(
+                login(&anchors, &user("line-7"), &chain),
+                nobody,
+                "by way of a CA that the stolen key has signed"
+            );
+        }
+        // What else is below that root is not ours.
+        let plant = root.below("Plant 5", 0);
+        assert_eq!(login(&anchors, &user("line-7"), &[&plant.client("line-7"), &plant.der]), Ok(()));
+        assert_eq!(login(&anchors, &user("line-7"), &[&plant.client("line-7"), &ours.der, &plant.der]), Ok(()));
+    }
+    // Exchanged while the broker runs, as `ca retire` does it.
+    let running = stolen(&[&next, &ours], &[], vec![root.trusted("line-*")]);
+    running.replace_own(vec![next.certificate()]);
+    assert_eq!(login(&running, &user("line-7"), &[&forged, &ours.der]), nobody);
+    assert_eq!(running.above(std::slice::from_ref(&ours.der)).len(), 1);
+    assert_eq!(running.above(std::slice::from_ref(&planted.der)).len(), 0);
+}
+
+/// The same key under another certificate of the root, with another name and another key identifier.
+#[test]
+fn a_further_certificate_of_our_ca_is_our_ca() {
+    let root = Ca::root("Corp Root", 3);
+    let ours = root.below("Issuing X", 1);
+    let mut renamed = authority("Plant 5", 1);
+    renamed.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(vec![7; 20]);
+    let cross = renamed.signed_by(ours.issuer.key(), &root.issuer).unwrap().der().to_vec();
+    let again = Issuer::new(renamed, KeyPair::try_from(ours.issuer.key().serialize_der().as_slice()).unwrap());
+    let mut leaf = named("line-7");
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &again).unwrap().der().to_vec();
+    let other = Ca::root("Other", 0);
+    let anchors = stolen(&[&other], &[&ours], vec![root.trusted("*")]);
+    assert_eq!(login(&anchors, &user("line-7"), &[&leaf, &cross]), Err("certificate_untrusted".into()));
+    // A CA of ours that is retired comes back by no further anchor either.
+    let mut lineage = Lineage::default();
+    lineage.add(&ours.certificate());
+    let refused = Anchors::new(vec![other.certificate()], lineage, Naming::default(), vec![ours.trusted("*")]);
+    assert!(matches!(refused, Err(AnchorError::Own { .. })), "{refused:?}");
+}
+
+/// The certificate of a CA of ours is none of a client.
+#[test]
+fn the_certificate_of_our_ca_logs_nobody_in() {
+    let root = Ca::root("Corp Root", 3);
+    let ours = root.below("plant-4", 0);
+    let other = Ca::root("Other", 0);
+    let anchors = stolen(&[&other], &[&ours], vec![root.trusted("*")]);
+    assert_eq!(login(&anchors, &user("plant-4"), &[&ours.der]), Err("certificate_untrusted".into()));
+}
+
+struct Revoked(Snapshot, String);
+
+impl Users for Revoked {
+    fn named(&self, name: &crate::access::Username) -> Option<&Arc<User>> {
+        self.0.named(name)
+    }
+
+    fn by_id(&self, id: crate::access::UserId) -> Option<&Arc<User>> {
+        self.0.by_id(id)
+    }
+
+    fn is_issuer_revoked(&self, issuer: &str) -> bool {
+        issuer == self.1
+    }
+
+    fn by_key(&self, key: &str) -> Option<&Arc<User>> {
+        self.0.by_key(key)
+    }
+}
+
+#[test]
+fn a_revoked_issuer_anywhere_on_the_way_makes_it_worthless() {
+    let (own, partner) = (own(), Ca::root("Partner Root", 2));
+    let region = partner.below("Region", 1);
+    let plant = region.below("Plant", 0);
+    let anchors = anchors(&own, vec![partner.trusted("*")]);
+    let leaf = plant.client("partner-1");
+    let certificate = anchors.certificate(&[&leaf, &plant.der, &region.der], now()).unwrap();
+    let user = User { certificates: vec![record(&certificate.fingerprint)], ..user("partner-1") };
+    for (ca, verdict) in [(&plant, Some(())), (&region, Some(())), (&partner, Some(())), (&Ca::root("Other", 0), None)]
+    {
+        let users = Revoked(Snapshot::default(), ca.certificate().id());
+        let proven = certificate.proves(&users, &user, now());
+        assert_eq!(proven, verdict.map_or(Ok(()), |()| Err(Cause::CertificateRevoked)));
+    }
+}
+
+/// The name of our CA, and the number of a certificate that is on record: the key of the signature decides, and the fingerprint.
+#[test]
+fn a_partner_that_copies_name_and_number_of_a_certificate_of_ours_is_still_the_partner() {
+    let own = own();
+    let csr = VerifiedCsr::from_pem(include_bytes!("../pki/testdata/p256.csr.pem")).unwrap();
+    let prepared =
+        PreparedCertificate::client(&csr, own.issuer(), own.draw_serial().unwrap(), now(), Duration::from_hours(24));
+    let issued = own.sign(prepared.unwrap()).unwrap();
+    let mut posing = authority("x", 1);
+    posing.distinguished_name = rcgen::DistinguishedName::new();
+    posing.distinguished_name.push(DnType::CommonName, own.issuer().name().trim_start_matches("CN="));
+    let posing = Ca::of(posing, None);
+    let mut leaf = named("press-7");
+    leaf.serial_number = Some(rcgen::SerialNumber::from_slice(&crate::pki::unhex(issued.serial()).unwrap()));
+    let leaf = posing.leaf(leaf, ExtendedKeyUsagePurpose::ClientAuth);
+    let read = PeerCertificate::from_der(&leaf).unwrap();
+    assert_eq!(read.serial(), issued.serial());
+    assert_ne!(read.fingerprint(), issued.fingerprint());
+    let known = User { certificates: vec![record(issued.fingerprint())], ..user("press-7") };
+    let narrow = anchors(&own, vec![posing.trusted("partner-*")]);
+    assert_eq!(login(&narrow, &known, &[&leaf]), refused(Cause::CertificateNameNotAdmitted));
+    let wide = anchors(&own, vec![posing.trusted("*")]);
+    let certificate = wide.certificate(&[&leaf], now()).unwrap();
+    assert!(matches!(certificate.anchor, Anchor::Extra(_)), "never Own");
+    let admin = User { roles: vec!["admin".parse().unwrap()], ..known };
+    assert_eq!(login(&wide, &admin, &[&leaf]), refused(Cause::CertificateNotOnRecord));
 }

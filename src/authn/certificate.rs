@@ -23,6 +23,9 @@ pub struct ClientCertificate {
     pub not_after: Timestamp,
     /// Whose word it is.
     pub anchor: Anchor,
+    /// The CAs on its way to the anchor, the anchor included, by key identifier (lower-case hexadecimal), and maybe others that were sent
+    /// along: if one of them is revoked, it proves nothing.
+    pub issuers: Vec<String>,
 }
 
 /// What the chain of a certificate ends in.
@@ -36,13 +39,14 @@ pub enum Anchor {
 
 impl ClientCertificate {
     /// What a certificate says, on the word of this anchor.
-    pub(super) fn under(anchor: Anchor, naming: &Naming, certificate: &PeerCertificate) -> Self {
+    pub(super) fn under(anchor: Anchor, naming: &Naming, certificate: &PeerCertificate, issuers: Vec<String>) -> Self {
         Self {
             username: certificate.username(naming),
             fingerprint: certificate.fingerprint().to_owned(),
             not_before: certificate.not_before(),
             not_after: certificate.not_after(),
             anchor,
+            issuers,
         }
     }
 
@@ -53,6 +57,9 @@ impl ClientCertificate {
         if now < self.not_before || now > self.not_after {
             return Err(Cause::CertificateExpired);
         }
+        if self.issuers.iter().any(|issuer| users.is_issuer_revoked(issuer)) {
+            return Err(Cause::CertificateRevoked);
+        }
         let record = user.certificates.iter().find(|record| record.fingerprint == self.fingerprint);
         match (&self.anchor, record) {
             (_, Some(record)) if users.is_revoked(record) => Err(Cause::CertificateRevoked),
@@ -61,7 +68,7 @@ impl ClientCertificate {
             (Anchor::Extra(names), record) => {
                 if !self.username.as_ref().is_ok_and(|name| names.matches(name)) {
                     Err(Cause::CertificateNameNotAdmitted)
-                } else if record.is_none() && user.is_administrator() {
+                } else if record.is_none() && users.administers(user) {
                     Err(Cause::CertificateNotOnRecord)
                 } else {
                     Ok(())

@@ -24,6 +24,14 @@ pub trait Users {
     fn is_revoked(&self, certificate: &CertificateRecord) -> bool {
         certificate.revoked_at.is_some()
     }
+    /// Is this issuer, by its key identifier, revoked as a whole?
+    fn is_issuer_revoked(&self, _issuer: &str) -> bool {
+        false
+    }
+    /// Does this user administer anything?
+    fn administers(&self, user: &User) -> bool {
+        user.is_administrator()
+    }
     /// The user who has a certificate with this public key on record, revoked or not.
     fn by_key(&self, key: &str) -> Option<&Arc<User>>;
     /// The most iterations of a PBKDF2 hash on record; 0: there is none.
@@ -43,6 +51,14 @@ impl Users for Policy {
 
     fn is_revoked(&self, certificate: &CertificateRecord) -> bool {
         Policy::is_revoked(self, certificate)
+    }
+
+    fn is_issuer_revoked(&self, issuer: &str) -> bool {
+        Policy::is_issuer_revoked(self, issuer)
+    }
+
+    fn administers(&self, user: &User) -> bool {
+        Policy::administers(self, user)
     }
 
     fn by_key(&self, key: &str) -> Option<&Arc<User>> {
@@ -116,7 +132,7 @@ pub enum Cause {
     CertificateNamesNobody,
     /// The anchor is not good for this name.
     CertificateNameNotAdmitted,
-    /// Issued, but not for this user id; or by an extra anchor for an administrator who has not pinned it.
+    /// Issued, but not for this user id; or by an extra anchor for somebody who administers and has not pinned it.
     CertificateNotOnRecord,
     /// Revoked.
     CertificateRevoked,

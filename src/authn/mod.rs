@@ -40,6 +40,6 @@ pub use phc::{
     Argon2Parameters, Argon2ParametersError, HashError, MAX_PASSWORD_BYTES, PasswordHash, PasswordHashError,
 };
 pub use policy::{PasswordPolicy, PasswordPolicyError, WeakPassword};
-pub use source::Source;
+pub use source::{Neighbourhood, Source};
 pub use stored::{MAX_PBKDF2_ITERATIONS, Pbkdf2Hash, Pbkdf2HashError, StoredHash};
 pub use throttle::{FailureRate, Throttle, ThrottleSettings};

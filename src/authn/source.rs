@@ -33,6 +33,33 @@ impl From<IpAddr> for Source {
     }
 }
 
+/// What one party may well have to itself: a /16 of IPv4, or a /32 of IPv6, which is what a provider is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Neighbourhood {
+    /// The first two bytes.
+    V4([u8; 2]),
+    /// The first four bytes.
+    V6([u8; 4]),
+    /// This machine's operator.
+    Local,
+}
+
+impl From<Source> for Neighbourhood {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::V4(address) => {
+                let [a, b, ..] = address.octets();
+                Self::V4([a, b])
+            }
+            Source::V6(network) => {
+                let [a, b, c, d, ..] = network.to_be_bytes();
+                Self::V6([a, b, c, d])
+            }
+            Source::Local => Self::Local,
+        }
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

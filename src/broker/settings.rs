@@ -22,6 +22,9 @@ use crate::{
 /// Largest packet of a registration session, in bytes. From the registry protocol.
 const REGISTRATION_PACKET: u32 = 16 * 1024;
 
+/// How long a registration session may take to ask for something.
+const REGISTRATION_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Subscriptions of a registration session: one for the answers of each operation, and some to spare.
 const REGISTRATION_SUBSCRIPTIONS: usize = 16;
 
@@ -63,6 +66,7 @@ pub(super) fn net(config: &Config) -> net::Settings {
         },
         session,
         registration_lifetime: config.registry.session_lifetime,
+        registration_patience: REGISTRATION_PATIENCE.min(config.registry.session_lifetime),
         orphaned_retained: match config.access.orphaned_retained {
             config::OrphanedRetained::Withhold => net::OrphanedRetained::Withhold,
             config::OrphanedRetained::Keep => net::OrphanedRetained::Keep,

@@ -33,10 +33,10 @@ use crate::{
     files,
     metrics::Metrics,
     net::{
-        Admission, ClientCertificate, Departures, Inside, Listener, Server, ServerKey, Sessions, TlsAcceptor,
-        TlsSettings, Workers,
+        Admission, ClientCertificate, Departures, Inside, Listener, Registrations, Server, ServerKey, Sessions,
+        TlsAcceptor, TlsSettings, Workers,
     },
-    pki::{CertificateAuthority, Origin, ServerName, Signers, read_authorities},
+    pki::{CertificateAuthority, Lineage, Origin, ServerName, Signers, read_authorities},
     priority::Priority,
     registry::Registry,
     router::Router,
@@ -65,7 +65,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
 
     let ca_files = settings::authority(&config);
     let (ca, ca_origin) = CertificateAuthority::load_or_create(&ca_files.files(), clock.timestamp())?;
-    let signers = Arc::new(Signers::new(ca.with_profile(&ca_files.profile)));
+    let signers = Arc::new(Signers::new(ca));
     let authority = Arc::new(Authority::open(
         ca_files,
         Arc::clone(&signers),
@@ -87,7 +87,8 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
     } else {
         None
     };
-    let anchors = Arc::new(anchors(&config, &signers.load(), clock.timestamp())?);
+    let anchors = Arc::new(anchors(&config, &signers.load(), authority.lineage()?, clock.timestamp())?);
+    tasks::warn_of_anchors_above(&anchors, &[&*signers.load()]);
     let shown = server_certificate.as_ref().map(ServerCertificateKeeper::shown);
     let listening = listeners(&config, sockets, api_socket, &anchors, shown)?;
     let admin_socket = tasks::bind_admin(&config.admin_socket())?;
@@ -157,7 +158,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         departures: Departures::new(&acceptors),
         acceptors,
         admission: Admission::new(config.limits.connections, config.limits.connections_per_address),
-        registrations: Admission::new(REGISTRATION_SESSIONS.0, REGISTRATION_SESSIONS.1),
+        registrations: Registrations::new(REGISTRATION_SESSIONS.0, REGISTRATION_SESSIONS.1),
         sessions: Sessions::new(mailbox.clone(), config.limits.sessions),
         router: Router::new(settings::retained(&config)),
         directory,
@@ -319,7 +320,7 @@ impl Listening {
 }
 
 /// The CA, and those of `[[ca.trust]]`.
-fn anchors(config: &Config, ca: &CertificateAuthority, now: Timestamp) -> Result<Anchors, StartError> {
+fn anchors(config: &Config, ca: &CertificateAuthority, before: Lineage, now: Timestamp) -> Result<Anchors, StartError> {
     let mut further = Vec::new();
     for trust in &config.ca.trust {
         for certificate in read_authorities(&trust.certificate)? {
@@ -335,7 +336,7 @@ fn anchors(config: &Config, ca: &CertificateAuthority, now: Timestamp) -> Result
             further.push(Trusted { file, certificate, names, naming });
         }
     }
-    Ok(Anchors::new(ca.issuers(), config.ca.naming.clone(), further)?)
+    Ok(Anchors::new(ca.issuers(), before, config.ca.naming.clone(), further)?)
 }
 
 fn listeners(

@@ -23,14 +23,14 @@ use crate::{
     access::Username,
     admin::{self, Site},
     audit::Keeper,
-    authn::{Hasher, PasswordPolicy},
+    authn::{Anchors, Hasher, PasswordPolicy},
     authority::{Authority, AuthorityListener},
     clock::Timestamp,
     config,
     crl::CrlPublisher,
     directory::{PolicyChange, PolicyListener},
     net::{self, Admission, HttpsListener, HttpsPeer, Listener, Server, Times, TlsAcceptor, Workers},
-    pki::CertificateAuthority,
+    pki::{CertificateAuthority, Signer as _},
 };
 
 pub(super) struct Parts<'a> {
@@ -53,6 +53,9 @@ pub(super) struct Parts<'a> {
 
 /// The longest that a clock sleeps without a look.
 const CLOCK_PAUSE: Duration = Duration::from_secs(1);
+
+/// When to try again to retire a former CA, at first, and at most.
+const LAPSE_RETRY: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(1));
 
 /// How often the store learns when users were last seen.
 const LAST_SEEN_PAUSE: Duration = Duration::from_hours(1);
@@ -113,10 +116,24 @@ impl AuthorityListener for OnCaChange {
         self.acceptors.iter().try_for_each(|tls| tls.trust(&anchors)).map_err(|error| error.to_string())
     }
 
-    fn changed(&self, _: &CertificateAuthority) {
+    fn changed(&self, before: &CertificateAuthority, ca: &CertificateAuthority) {
         self.changed.notify_one();
         if let Some(server) = self.server.upgrade() {
+            warn_of_anchors_above(&server.anchors, &[before, ca]);
             server.authority_changed();
+        }
+    }
+}
+
+/// Says which further anchors have issued a CA of ours: their word does not make good what that has signed.
+pub(super) fn warn_of_anchors_above(anchors: &Anchors, ours: &[&CertificateAuthority]) {
+    for ca in ours {
+        for further in anchors.above(&ca.certificates()) {
+            tracing::warn!(
+                "`{}` of `[[ca.trust]]` is above the broker's own CA `{}`: what that has signed logs in while it is trusted and on record, and never by way of `[[ca.trust]]`",
+                further.name(),
+                ca.issuer().name()
+            );
         }
     }
 }
@@ -152,6 +169,7 @@ pub(super) fn run(parts: Parts<'_>) {
     if let Some(keeper) = parts.server_certificate {
         control.spawn(keeper.run(Arc::clone(&ca_changed), shutdown.subscribe()));
     }
+    control.spawn(retire_lapsed(Arc::clone(&parts.authority), shutdown.subscribe()));
     control.spawn(save_last_seen(Arc::clone(server), shutdown.subscribe()));
 
     let state = Arc::new(admin::State {
@@ -300,6 +318,31 @@ async fn tick_registry(server: Arc<Server>, mut shutdown: watch::Receiver<bool>)
         }
         tokio::select! {
             () = tokio::time::sleep(CLOCK_PAUSE) => {}
+            _ = shutdown.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// A former CA whose time is over.
+async fn retire_lapsed(authority: Arc<Authority>, mut shutdown: watch::Receiver<bool>) {
+    let mut retry = LAPSE_RETRY.0;
+    loop {
+        let this = Arc::clone(&authority);
+        let ended = match task::spawn_blocking(move || this.tick()).await {
+            Ok(ended) => ended.map(drop).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let pause = if let Err(error) = ended {
+            tracing::error!(error, "the CA before this one, whose time is over, could not be retired");
+            let pause = retry;
+            retry = retry.saturating_mul(2).min(LAPSE_RETRY.1);
+            pause
+        } else {
+            retry = LAPSE_RETRY.0;
+            CLOCK_PAUSE
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
             _ = shutdown.wait_for(|stop| *stop) => return,
         }
     }

@@ -68,8 +68,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Be a device: make a key, enrol, renew
-    #[command(subcommand)]
-    Device(DeviceCommand),
+    Device(Box<DeviceGroup>),
     #[command(flatten)]
     Remote(Remote),
 }
@@ -81,6 +80,52 @@ pub(crate) enum ConfigCommand {
 }
 
 /// What runs on a device, which has no configuration and no admin socket.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceGroup {
+    #[command(subcommand)]
+    pub(crate) command: DeviceCommand,
+    #[command(flatten)]
+    pub(crate) misplaced: OperatorsOptions,
+}
+
+/// The options by which an operator names a broker, in the places where they mean nothing: not shown there, and refused.
+#[derive(Debug, Args)]
+pub(crate) struct OperatorsOptions {
+    #[arg(long, global = true, hide = true)]
+    config: Option<PathBuf>,
+    #[arg(long, global = true, hide = true)]
+    socket: Option<PathBuf>,
+    #[arg(long, global = true, hide = true)]
+    url: Option<String>,
+    #[arg(long, global = true, hide = true)]
+    user: Option<Username>,
+    #[arg(long, global = true, hide = true)]
+    password_file: Option<PathBuf>,
+    #[arg(long, global = true, hide = true)]
+    cert: Option<PathBuf>,
+    #[arg(long, global = true, hide = true)]
+    key: Option<PathBuf>,
+}
+
+impl OperatorsOptions {
+    /// One that was given.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        let Self { config, socket, url, user, password_file, cert, key } = self;
+        [
+            ("--config", config.is_some()),
+            ("--socket", socket.is_some()),
+            ("--url", url.is_some()),
+            ("--user", user.is_some()),
+            ("--password-file", password_file.is_some()),
+            ("--cert", cert.is_some()),
+            ("--key", key.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(option, is_given)| is_given.then_some(option))
+    }
+}
+
+/// What the device does.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeviceCommand {
     /// Make a key where there is none, ask for a certificate, show the pairing code, and wait for the decision
@@ -96,7 +141,7 @@ pub(crate) enum DeviceCommand {
         #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
         wait: Duration,
     },
-    /// Enrol, then renew whenever it is due, until interrupted
+    /// Enrol, then stay connected and renew whenever it is due or the broker asks for it, until interrupted
     Keep(EnrolArguments),
 }
 
@@ -129,13 +174,14 @@ pub(crate) struct DeviceArguments {
     /// As in mqtts://broker.example:8883
     #[arg(long, value_name = "URL")]
     pub(crate) broker: Address,
-    /// The trust bundle of the broker [default: ca.pem in the directory]
+    /// The CA of the broker's own certificate; only read [default: ca.pem in the directory, and what the device has
+    /// learned in NAME.ca]
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
-    /// Where NAME.key, NAME.pem and ca.pem are kept
+    /// Where NAME.key, NAME.pem and NAME.ca are kept
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) directory: PathBuf,
-    /// The client identifier of the connections that renew [default: NAME~renewal]
+    /// The client identifier of the connections with the certificate [default: NAME~renewal]
     #[arg(long, value_name = "ID", value_parser = client_id)]
     pub(crate) client_id: Option<ClientId>,
 }

@@ -176,7 +176,7 @@ fn execute(arguments: Arguments, shell: &mut Shell<'_>) -> Result<(), Failure> {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::serve(load(path)?, shell),
         Command::Config(ConfigCommand::Check) => configuration::check(load(path), shell),
-        Command::Device(command) => device::run(command, shell),
+        Command::Device(group) => device::run(*group, shell),
         Command::Remote(Remote::User(UserCommand::Passwd(passwd))) if passwd.offline => {
             offline::set_password(&load(path)?, &passwd.username, passwd.password_stdin, shell)
         }

@@ -580,6 +580,15 @@ async fn imports() {
     )
     .unwrap();
     std::fs::write(directory.path().join("wrong"), "user ada\ntopic rea a/#\n").unwrap();
+    // Names that a terminal would obey, in every kind of message.
+    let hostile = "\u{1b}]0;owned\u{7}\u{202e}x\u{9b}2J";
+    std::fs::write(directory.path().join("hostile-passwd"), format!("{hostile}:{hash}\n{hostile}\n")).unwrap();
+    std::fs::write(directory.path().join("hostile-acl"), format!("topic read a/{hostile}\n{hostile} a/#\n")).unwrap();
+    let twice = json!({ "clients": [{ "username": hostile }, { "username": hostile }] });
+    std::fs::write(directory.path().join("hostile-twice.json"), twice.to_string()).unwrap();
+    let filter = json!({ "roles": [{ "rolename": "r", "acls": [{ "acltype": "publishClientSend", "topic": format!("a/#/{hostile}"), "allow": true }] }] });
+    std::fs::write(directory.path().join("hostile-filter.json"), filter.to_string()).unwrap();
+    std::fs::write(directory.path().join("hostile-field.json"), json!({ hostile: 1 }).to_string()).unwrap();
     let nobody = ok(&json!({ "items": [] }));
     let ada = json!({
         "id": "0190163d-8694-739b-aea5-966c26f8ad93", "username": "ada", "description": "", "enabled": true, "auth": "password",
@@ -606,6 +615,16 @@ async fn imports() {
     ] {
         writeln!(text, "{}", transcript(&command, answers).await).unwrap();
     }
+    for file in ["passwords {base}/hostile-passwd", "acls {base}/hostile-acl"] {
+        let command = format!("import --{} --dry-run", file.replace("{base}", &base));
+        writeln!(text, "{}", transcript(&command, vec![nobody.clone(), nobody.clone(), applied(true)]).await).unwrap();
+    }
+    for file in ["twice", "filter", "field"] {
+        let command = format!("import --dynamic-security {base}/hostile-{file}.json");
+        writeln!(text, "{}", transcript(&command, vec![]).await).unwrap();
+    }
+    let obeyed = |it: char| (it.is_control() && it != '\n') || matches!(it, '\u{202a}'..='\u{202e}');
+    assert!(!text.contains(obeyed), "a terminal would do what the file says");
     let written = std::fs::read_to_string(directory.path().join("policy.toml")).unwrap();
     // What is written is what `apply` reads.
     let document: portcullis::directory::Document = toml::from_str(&written).unwrap();

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use portcullis::admin::api::{Page, TokenCreated, TokenTerms, TokenView};
+use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use super::args::{TokenArguments, TokenCommand};
@@ -46,7 +47,7 @@ async fn create(arguments: TokenArguments, client: &Client, shell: &mut Shell<'_
     };
     let created: TokenCreated = client.post(&format!("{BASE}/tokens"), &terms).await?;
     shell.print(&created, |created| {
-        let mut text = format!("{}\n\n", created.token.expose());
+        let mut text = format!("{}\n\n", created.token.expose_secret());
         text.push_str("This is the token; it is shown only now.\n");
         text.push_str(&show(&created.view));
         text

@@ -1,9 +1,9 @@
 //! One MQTT 5 connection of a device: it asks the registry, and waits for answers.
 //!
-//! Enters: an operation and a JSON object. Leaves: the answer. Never: more than one question at a time, a subscription to
-//! anything but answers, or a packet of more than [`LARGEST`] bytes.
+//! Enters: an operation and a JSON object. Leaves: the answer, and what the registry says unasked. Never: more than one
+//! question at a time, a subscription to anything but answers and the invitation, or a packet of more than [`LARGEST`] bytes.
 
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::tls::{self, Identity, Stream};
+use super::tls::{self, Failure, Identity, Stream};
+use super::trust::{Anchor, Trust};
 use super::{Address, DeviceError};
 use crate::mqtt::codec::{Decoder, Limits, Role, encode};
 use crate::mqtt::{
@@ -38,16 +39,14 @@ pub(super) enum Broken {
     Final(DeviceError),
 }
 
-impl From<io::Error> for Broken {
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::InvalidInput => Self::Final(DeviceError::Connection(error.to_string())),
-            // What TLS says of a broker that is not the one, or of a certificate of ours that it does not take.
-            io::ErrorKind::InvalidData => Self::Final(DeviceError::Connection(format!(
-                "{error}; are the trust bundle and the host name those of this broker?"
-            ))),
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Lost("the broker does not answer".to_owned()),
-            _ => Self::Lost(error.to_string()),
+impl From<Failure> for Broken {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Untrusted(why) => Self::Final(DeviceError::Untrusted(why)),
+            Failure::Refused(why) => Self::Final(DeviceError::Connection(why)),
+            Failure::Unusable(why) => Self::Final(DeviceError::Unusable(why)),
+            Failure::Io(error) if is_pause(&error) => Self::Lost("the broker does not answer".to_owned()),
+            Failure::Io(error) => Self::Lost(error.to_string()),
         }
     }
 }
@@ -78,6 +77,17 @@ impl Reply {
     }
 }
 
+/// What the registry says unasked.
+pub(super) enum Heard {
+    /// The answer to an earlier question, or one that nobody asked for.
+    Answer(Box<Reply>),
+    /// The certificate of this connection should be renewed.
+    Invitation,
+}
+
+/// Where the broker invites to renew.
+const INVITATION: &str = "$registry/renew/invite";
+
 /// A connection that the broker has accepted.
 pub(super) struct Connection {
     stream: Stream,
@@ -88,24 +98,33 @@ pub(super) struct Connection {
     ping_at: Option<Instant>,
     packet_id: u16,
     questions: u32,
+    /// An invitation came while an answer was awaited.
+    invited: bool,
+}
+
+fn answers_to(operation: &str) -> String {
+    format!("$registry/{operation}/response")
 }
 
 impl Connection {
     /// Connects without credentials (a registration session), or with a certificate.
     pub(super) fn open(
         address: &Address,
-        trust: &[Vec<u8>],
+        trust: &Trust,
         identity: Option<&Identity>,
         client_id: &ClientId,
     ) -> Result<Self, Broken> {
+        // INVARIANT: what was learned by the connection before this one is trusted by this one.
+        let anchors = trust.anchors().map_err(Broken::Final)?;
         let mut connection = Self {
-            stream: tls::connect(address, trust, identity)?,
+            stream: tls::connect(address, &anchors, identity)?,
             decoder: Decoder::new(Role::Client(ProtocolVersion::V5), Limits { maximum_packet_size: LARGEST }),
             input: BytesMut::new(),
             keep_alive: None,
             ping_at: None,
             packet_id: 0,
             questions: 0,
+            invited: false,
         };
         let connect = Connect {
             version: ProtocolVersion::V5,
@@ -129,14 +148,21 @@ impl Connection {
                 Ok(connection)
             }
             Some(Packet::ConnAck(answer)) => {
-                let why = answer.properties.reason_string.unwrap_or_default();
                 let code = answer.reason_code;
-                let sentence = format!("{code:?} {why}").trim_end().to_owned();
+                let advice = if identity.is_some() {
+                    "; ask the operator whether this certificate was revoked or its user disabled"
+                } else {
+                    "; ask the operator for a listener on which devices enrol"
+                };
+                let sentence = match answer.properties.reason_string {
+                    Some(why) => format!("{code:?}, {why}"),
+                    None => format!("{code:?}"),
+                };
                 Err(match code {
                     ReasonCode::ServerBusy | ReasonCode::ServerUnavailable | ReasonCode::QuotaExceeded => {
                         Broken::Lost(sentence)
                     }
-                    _ => Broken::Final(DeviceError::Connection(sentence)),
+                    _ => Broken::Final(DeviceError::Connection(sentence + advice)),
                 })
             }
             Some(_) => Err(Broken::Final(DeviceError::Answer("the first packet is no CONNACK".to_owned()))),
@@ -146,8 +172,17 @@ impl Connection {
 
     /// Listens for the answers to an operation. Before the first question.
     pub(super) fn listen(&mut self, operation: &str) -> Result<(), Broken> {
-        let filter = TopicFilter::try_from(format!("$registry/{operation}/response").as_str())
-            .map_err(|error| Broken::Lost(error.to_string()))?;
+        self.subscribe(&answers_to(operation))
+    }
+
+    /// Listens for the invitation to renew.
+    pub(super) fn listen_for_invitation(&mut self) -> Result<(), Broken> {
+        self.subscribe(INVITATION)
+    }
+
+    fn subscribe(&mut self, filter: &str) -> Result<(), Broken> {
+        let wanted = filter;
+        let filter = TopicFilter::try_from(wanted).map_err(|error| Broken::Lost(error.to_string()))?;
         let packet_id = self.next_id();
         self.send(&Packet::Subscribe(Subscribe {
             packet_id,
@@ -162,7 +197,7 @@ impl Connection {
                     return match ack.reason_codes.first() {
                         Some(code) if !code.is_error() => Ok(()),
                         code => Err(Broken::Final(DeviceError::Connection(format!(
-                            "the answers of `{operation}` may not be received: {code:?}"
+                            "`{wanted}` may not be received: {code:?}"
                         )))),
                     };
                 }
@@ -194,18 +229,27 @@ impl Connection {
         }))?;
         let until = Instant::now() + PATIENCE;
         loop {
-            match self.answer(until)? {
-                Some((reply, told)) if told.as_ref() == Some(&correlation) => return Ok(reply),
+            match self.heard(until)? {
+                Some((Heard::Answer(reply), told)) if told.as_ref() == Some(&correlation) => return Ok(*reply),
                 // What was pushed for an earlier question: the answer to this one says the same.
-                Some(_) => {}
+                Some((Heard::Answer(_), _)) => {}
+                Some((Heard::Invitation, _)) => self.invited = true,
                 None => return Err(Broken::Lost(format!("no answer to `{operation}`"))),
             }
         }
     }
 
     /// What the registry says unasked until then, if anything.
-    pub(super) fn pushed(&mut self, until: Instant) -> Result<Option<Reply>, Broken> {
-        Ok(self.answer(until)?.map(|(reply, _)| reply))
+    pub(super) fn hear(&mut self, until: Instant) -> Result<Option<Heard>, Broken> {
+        if std::mem::take(&mut self.invited) {
+            return Ok(Some(Heard::Invitation));
+        }
+        Ok(self.heard(until)?.map(|(heard, _)| heard))
+    }
+
+    /// The anchors that the broker's certificate stands on.
+    pub(super) fn verified_by(&self) -> &[Anchor] {
+        self.stream.verified_by()
     }
 
     /// Says goodbye. What becomes of it is of no interest any more.
@@ -214,15 +258,19 @@ impl Connection {
         drop(self.send(&Packet::Disconnect(packet)));
     }
 
-    fn answer(&mut self, until: Instant) -> Result<Option<(Reply, Option<Bytes>)>, Broken> {
+    /// With its Correlation Data.
+    fn heard(&mut self, until: Instant) -> Result<Option<(Heard, Option<Bytes>)>, Broken> {
         loop {
             match self.receive(until)? {
                 None => return Ok(None),
                 Some(Packet::Publish(publish)) => {
+                    if publish.topic.is_some_and(|topic| topic.as_str() == INVITATION) {
+                        return Ok(Some((Heard::Invitation, None)));
+                    }
                     let reply = serde_json::from_slice(&publish.payload)
                         .map_err(|error| Broken::Final(DeviceError::Answer(error.to_string())))?;
                     let correlation = publish.properties.and_then(|properties| properties.correlation_data);
-                    return Ok(Some((reply, correlation)));
+                    return Ok(Some((Heard::Answer(reply), correlation)));
                 }
                 Some(_) => {}
             }
@@ -251,13 +299,13 @@ impl Connection {
                 self.send(&Packet::PingReq)?; // [MQTT-3.1.2-20]
             }
             let next = self.ping_at.map_or(until, |at| at.min(until));
-            self.stream.set_patience(next.saturating_duration_since(now))?;
+            self.stream.set_patience(next.saturating_duration_since(now)).map_err(Failure::Io)?;
             let mut chunk = [0; 4096];
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err(Broken::Lost("the broker closed the connection".to_owned())),
                 Ok(read) => self.input.extend_from_slice(chunk.get(..read).unwrap_or_default()),
-                Err(error) if is_pause(&error) => {}
-                Err(error) => return Err(error.into()),
+                Err(Failure::Io(error)) if is_pause(&error) => {}
+                Err(failure) => return Err(failure.into()),
             }
         }
     }
@@ -265,8 +313,7 @@ impl Connection {
     fn send(&mut self, packet: &Packet) -> Result<(), Broken> {
         let mut bytes = BytesMut::new();
         encode(packet, ProtocolVersion::V5, &mut bytes).map_err(|error| Broken::Lost(error.to_string()))?;
-        self.stream.write_all(&bytes)?;
-        self.stream.flush()?;
+        self.stream.send(&bytes)?;
         self.sent();
         Ok(())
     }

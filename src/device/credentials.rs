@@ -1,7 +1,7 @@
 //! What a device keeps: key, certificate, trust bundle; and the next pair of a renewal that is under way.
 //!
 //! INVARIANT: whenever the power fails, [`Credentials::recover`] finds a key with a certificate that fits it, if there was
-//! one. Never: a key that others can read, or one that is lost while the registry may know it.
+//! one. Never: a key that others can read, or one that is lost while the registry may know it, with what was asked for it.
 
 use std::fs;
 use std::io;
@@ -14,20 +14,20 @@ use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer as _;
 use zeroize::Zeroizing;
 
-use super::DeviceError;
 use super::tls::Identity;
+use super::{DeviceError, key};
 use crate::access::Username;
 use crate::files;
-use crate::pki::PeerCertificate;
+use crate::pki::{PeerCertificate, VerifiedCsr};
 
 /// The files of one device.
 ///
 /// | file | mode | |
 /// |---|---|---|
 /// | `NAME.key` | 0600 | the private key, PKCS#8 PEM |
-/// | `NAME.pem` | 0644 | the certificate, then those between it and the root |
-/// | `ca.pem` | 0644 | the trust bundle of the broker |
-/// | `NAME.key.new`, `NAME.pem.new` | 0600, 0644 | while a renewal is under way |
+/// | `NAME.pem` | 0600 | the certificate, then those between it and the root |
+/// | `NAME.ca` | 0644 | the CA certificates that the broker is known by, PEM: those that verified it, and those that it delivered |
+/// | `NAME.key.new`, `NAME.csr.new`, `NAME.pem.new` | 0600 | while a renewal is under way |
 #[derive(Clone, Debug)]
 pub struct Credentials {
     directory: PathBuf,
@@ -75,13 +75,24 @@ impl Credentials {
         self.file("pem")
     }
 
-    /// The trust bundle.
+    /// The device's own trust bundle, which follows the broker's CA.
     pub fn trust(&self) -> PathBuf {
-        self.directory.join("ca.pem")
+        self.file("ca")
+    }
+
+    /// Everything that is ever written here.
+    pub(super) fn all(&self) -> [PathBuf; 6] {
+        let pending = [self.next_key(), self.next_request(), self.next_certificate()];
+        let [key, csr, certificate] = pending;
+        [self.key(), self.certificate(), self.trust(), key, csr, certificate]
     }
 
     fn next_key(&self) -> PathBuf {
         self.file("key.new")
+    }
+
+    fn next_request(&self) -> PathBuf {
+        self.file("csr.new")
     }
 
     fn next_certificate(&self) -> PathBuf {
@@ -93,14 +104,40 @@ impl Credentials {
         self.directory.join(format!("{}.{extension}", self.name))
     }
 
-    /// The key to enrol with: the one that is there, which somebody else may have made, or a new one.
-    pub(super) fn key_to_enrol(&self) -> Result<KeyPair, DeviceError> {
-        key_at(&self.key())?.map_or_else(|| make_key(&self.key()), Ok)
+    /// The key to enrol with: the one that is there, which somebody else may have made, or a new one. Is it a new one?
+    pub(super) fn key_to_enrol(&self) -> Result<(KeyPair, bool), DeviceError> {
+        Ok(match key_at(&self.key())? {
+            Some(key) => (key, false),
+            None => (make_key(&self.key())?, true),
+        })
     }
 
-    /// The key to renew with: that of a renewal that was interrupted, or a new one.
-    pub(super) fn key_to_renew(&self) -> Result<KeyPair, DeviceError> {
-        key_at(&self.next_key())?.map_or_else(|| make_key(&self.next_key()), Ok)
+    /// Forgets a key that was made in vain.
+    pub(super) fn forget_key(&self) -> Result<(), DeviceError> {
+        remove(&self.key())
+    }
+
+    /// Key and certification request (PEM) to renew with: those of a renewal that was interrupted, or new ones. The request
+    /// is kept because its answer may be lost: the very same one gets the same certificate, and ECDSA signs no two alike.
+    pub(super) fn next_to_ask_for(&self) -> Result<(KeyPair, String), DeviceError> {
+        let key = key_at(&self.next_key())?.map_or_else(|| make_key(&self.next_key()), Ok)?;
+        if let Some(kept) = read(&self.next_request())?
+            && let Ok(csr) = VerifiedCsr::from_pem(&kept)
+            && csr.username() == &self.name
+            && csr.key() == &key::public(&key)?
+            && let Ok(text) = std::str::from_utf8(&kept)
+        {
+            return Ok((key, text.to_owned()));
+        }
+        let text = key::request(&key, &self.name, None)?;
+        write(&self.next_request(), &text, 0o600)?;
+        Ok((key, text))
+    }
+
+    /// What a renewal has been answered with, if it has not taken the old one's place yet.
+    pub(super) fn next(&self) -> Result<Option<Current>, DeviceError> {
+        let Some(text) = read(&self.next_certificate())? else { return Ok(None) };
+        Ok(key_at(&self.next_key())?.and_then(|key| pair(key, &text)))
     }
 
     /// What the device has now, after a renewal that was interrupted has been brought to its end.
@@ -120,10 +157,9 @@ impl Credentials {
         }
     }
 
-    /// Keeps the first certificate and the bundle.
-    pub(super) fn keep(&self, certificate: &str, bundle: &str) -> Result<(), DeviceError> {
-        write(&self.trust(), bundle)?;
-        write(&self.certificate(), certificate)
+    /// Keeps the first certificate.
+    pub(super) fn keep(&self, certificate: &str) -> Result<(), DeviceError> {
+        write(&self.certificate(), certificate, 0o600)
     }
 
     /// A certificate that was sent, if it is one of this key and name.
@@ -136,14 +172,19 @@ impl Credentials {
     /// Keeps the certificate of a renewal beside the old one, which stays in use; gives what it is with its key.
     pub(super) fn keep_next(&self, key: KeyPair, certificate: &str) -> Result<Current, DeviceError> {
         let next = self.check(key, certificate)?;
-        write(&self.next_certificate(), certificate)?;
+        write(&self.next_certificate(), certificate, 0o600)?;
         Ok(next)
     }
 
     /// From now on the renewed pair is the device's.
-    pub(super) fn promote(&self, bundle: &str) -> Result<(), DeviceError> {
-        write(&self.trust(), bundle)?;
+    pub(super) fn promote(&self) -> Result<(), DeviceError> {
         rename(&self.next_key(), &self.key())?;
+        self.finish()
+    }
+
+    /// The key has its place already.
+    fn finish(&self) -> Result<(), DeviceError> {
+        remove(&self.next_request())?;
         rename(&self.next_certificate(), &self.certificate())
     }
 
@@ -151,6 +192,7 @@ impl Credentials {
     pub(super) fn abandon(&self) -> Result<(), DeviceError> {
         // The certificate first: a certificate without its key would be of no use.
         remove(&self.next_certificate())?;
+        remove(&self.next_request())?;
         remove(&self.next_key())
     }
 
@@ -159,11 +201,10 @@ impl Credentials {
         let Some(text) = read(&self.next_certificate())? else { return Ok(()) };
         if let Some(key) = key_at(&self.next_key())? {
             if pair(key, &text).is_some() {
-                rename(&self.next_key(), &self.key())?;
-                return rename(&self.next_certificate(), &self.certificate());
+                return self.promote();
             }
         } else if key_at(&self.key())?.is_some_and(|key| pair(key, &text).is_some()) {
-            return rename(&self.next_certificate(), &self.certificate());
+            return self.finish();
         }
         remove(&self.next_certificate())
     }
@@ -210,7 +251,7 @@ fn key_at(path: &Path) -> Result<Option<KeyPair>, DeviceError> {
     KeyPair::from_pem(text).map(Some).map_err(|_| wrong("it holds no private key (PKCS#8, PEM) of an admitted kind"))
 }
 
-fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, DeviceError> {
+pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, DeviceError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -218,8 +259,8 @@ fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, DeviceError> {
     }
 }
 
-fn write(path: &Path, text: &str) -> Result<(), DeviceError> {
-    files::replace(path, text.as_bytes(), 0o644).map_err(|source| DeviceError::File {
+pub(super) fn write(path: &Path, text: &str, mode: u32) -> Result<(), DeviceError> {
+    files::replace(path, text.as_bytes(), mode).map_err(|source| DeviceError::File {
         action: "write",
         path: path.to_owned(),
         source,
@@ -278,14 +319,40 @@ mod tests {
     #[test]
     fn a_key_is_made_once_and_is_for_its_owner_alone() {
         let Stage { files, directory: _directory } = stage();
-        let key = files.key_to_enrol().unwrap();
-        assert_eq!(fs::metadata(files.key()).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(files.key_to_enrol().unwrap().serialize_der(), key.serialize_der());
+        let (key, is_new) = files.key_to_enrol().unwrap();
+        assert!(is_new);
+        let (again, is_new) = files.key_to_enrol().unwrap();
+        assert_eq!((again.serialize_der(), is_new), (key.serialize_der(), false));
         assert!(files.current().unwrap().is_none(), "not enrolled yet");
-        files.keep(&certificate_of(&key), "bundle").unwrap();
+        files.keep(&certificate_of(&key)).unwrap();
         let current = files.current().unwrap().unwrap();
         assert_eq!(current.due().to_string(), "2026-03-02T00:00:00Z");
-        assert_eq!(fs::read_to_string(files.trust()).unwrap(), "bundle");
+        let (next, _) = files.next_to_ask_for().unwrap();
+        files.keep_next(next, &certificate_of(&key_at(&files.next_key()).unwrap().unwrap())).unwrap();
+        for file in files.all().iter().filter(|file| **file != files.trust()) {
+            assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+        }
+    }
+
+    /// The registry knows a request again by its bytes.
+    #[test]
+    fn a_renewal_without_an_answer_is_asked_for_again_with_the_same_key_and_request() {
+        let Stage { files, directory: _directory } = stage();
+        let (key, csr) = files.next_to_ask_for().unwrap();
+        let (again, same) = files.next_to_ask_for().unwrap();
+        assert_eq!((again.serialize_der(), same), (key.serialize_der(), csr.clone()));
+        for (what, text) in [
+            ("damaged", "no request".to_owned()),
+            ("of another key", key::request(&KeyPair::generate().unwrap(), files.name(), None).unwrap()),
+            ("of another name", key::request(&key, &"pump-8".parse().unwrap(), None).unwrap()),
+        ] {
+            fs::write(files.next_request(), &text).unwrap();
+            let (again, other) = files.next_to_ask_for().unwrap();
+            assert!(again.serialize_der() == key.serialize_der() && other != text, "{what}");
+            assert_eq!(files.next_to_ask_for().unwrap().1, other, "{what}");
+        }
+        files.abandon().unwrap();
+        assert_ne!(files.next_to_ask_for().unwrap().0.serialize_der(), key.serialize_der());
     }
 
     #[test]
@@ -293,8 +360,8 @@ mod tests {
         // How many of the steps are done when the power fails.
         for steps in 0..=4 {
             let Stage { files, directory: _directory } = stage();
-            let old = files.key_to_enrol().unwrap();
-            files.keep(&certificate_of(&old), "bundle").unwrap();
+            let (old, _) = files.key_to_enrol().unwrap();
+            files.keep(&certificate_of(&old)).unwrap();
             let mut done = 0;
             let mut step = |work: &dyn Fn()| {
                 if done < steps {
@@ -302,19 +369,20 @@ mod tests {
                 }
                 done += 1;
             };
-            step(&|| drop(files.key_to_renew().unwrap()));
+            step(&|| drop(files.next_to_ask_for().unwrap()));
             step(&|| {
-                let key = files.key_to_renew().unwrap();
+                let (key, _) = files.next_to_ask_for().unwrap();
                 let text = certificate_of(&key);
                 files.keep_next(key, &text).unwrap();
             });
             step(&|| rename(&files.next_key(), &files.key()).unwrap());
-            step(&|| rename(&files.next_certificate(), &files.certificate()).unwrap());
+            step(&|| files.finish().unwrap());
 
             assert!(fits(&files), "{steps} steps");
             let renewed = files.current().unwrap().unwrap().key.serialize_der() != old.serialize_der();
             assert_eq!(renewed, steps >= 2, "{steps} steps");
             assert_eq!(files.next_key().exists(), steps == 1, "an unanswered key is asked with again ({steps} steps)");
+            assert_eq!(files.next_request().exists(), steps == 1, "and its request ({steps} steps)");
             assert!(!files.next_certificate().exists());
         }
     }
@@ -322,9 +390,9 @@ mod tests {
     #[test]
     fn a_certificate_of_another_key_is_not_kept() {
         let Stage { files, directory: _directory } = stage();
-        let old = files.key_to_enrol().unwrap();
-        files.keep(&certificate_of(&old), "bundle").unwrap();
-        let key = files.key_to_renew().unwrap();
+        let (old, _) = files.key_to_enrol().unwrap();
+        files.keep(&certificate_of(&old)).unwrap();
+        let (key, _) = files.next_to_ask_for().unwrap();
         assert!(files.keep_next(key, &certificate_of(&old)).is_err());
         files.abandon().unwrap();
         assert!(fits(&files) && !files.next_key().exists());

@@ -1,8 +1,12 @@
 //! From no identity to a certificate: ask, show the pairing code, wait, collect.
 //!
 //! Enters: a [`Device`]. Leaves: its files, and what happens on the way as [`Progress`]. A connection that breaks is made
-//! again; an answer that says "later" is heeded. Never: a second key because an answer was lost.
+//! again; an answer that says "later" is heeded. Never: a second key because an answer was lost, or a key on the disk for
+//! a name that the registry does not take.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -10,16 +14,19 @@ use rcgen::KeyPair;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value, json};
 
-use super::connection::{Broken, Connection, Reply};
-use super::credentials::{Credentials, certificates};
+use super::connection::{Broken, Connection, Heard, Reply};
+use super::credentials::Credentials;
 use super::key;
+use super::trust::Trust;
 use super::{Address, DeviceError};
 use crate::access::{RoleName, Username};
 use crate::mqtt::ClientId;
 use crate::pki::PairingCode;
 
 /// How long to wait before a broken connection is made again: the first time, and at most.
-const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+pub(super) const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+/// How often a wait looks whether it is to end.
+const LOOK: Duration = Duration::from_secs(1);
 /// Where the broker does not say when to come back.
 const COME_BACK: Duration = Duration::from_secs(30);
 
@@ -58,6 +65,11 @@ pub enum Progress {
         /// Its end.
         not_after: Timestamp,
     },
+    /// Connected, to hear when the certificate should be renewed or the CA changes.
+    Connected {
+        /// When it is renewed if nothing is heard.
+        due: Timestamp,
+    },
 }
 
 /// A device that gets its identity from a broker.
@@ -67,41 +79,54 @@ pub enum Progress {
 /// use portcullis::device::{Credentials, Device};
 ///
 /// let files = Credentials::new("/var/lib/pump", "pump-7".parse()?);
-/// let trust = std::fs::read("/etc/pump/ca.pem")?;
-/// let device = Device::new("mqtts://broker.plant.example".parse()?, &trust, files)?;
+/// let device = Device::trusting("mqtts://broker.plant.example".parse()?, "/etc/pump/ca.pem", files)?;
 /// device.enrol(Duration::from_hours(24), &mut |progress| println!("{progress:?}"))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Device {
     pub(super) address: Address,
-    pub(super) trust: Vec<Vec<u8>>,
+    pub(super) trust: Trust,
     pub(super) files: Credentials,
     pub(super) client_id: ClientId,
     context: Option<Value>,
     roles: Vec<RoleName>,
     token: Option<SecretString>,
+    stop: Option<Arc<AtomicBool>>,
 }
 
 /// What one connection came to.
 pub(super) enum Outcome {
-    Granted(Box<Reply>),
+    /// The certificate is on the disk, and good until then.
+    Done(Timestamp),
     /// Come back on a new connection, after this time.
     Again(Duration),
 }
 
 impl Device {
-    /// A device that trusts the CA certificates of this PEM text.
+    /// A device that trusts the CA certificates of this PEM text, for good, and those of its own [bundle](Credentials::trust). The
+    /// text may be empty when there is a bundle: the device has enrolled before.
     ///
     /// # Errors
-    /// There is no certificate in `trust`.
+    /// There is no certificate in either, or one that cannot be used.
     pub fn new(address: Address, trust: &[u8], files: Credentials) -> Result<Self, DeviceError> {
-        let trust = certificates(trust);
-        if trust.is_empty() {
-            return Err(DeviceError::Connection("the trust bundle holds no certificate (PEM)".to_owned()));
-        }
+        let trust = Trust::of_pem(trust, &files)?;
+        Ok(Self::with(address, trust, files))
+    }
+
+    /// The same for a file, which is read again for each connection and never written. It need not be there when the device has a
+    /// bundle of its own.
+    ///
+    /// # Errors
+    /// As [`Device::new`]; or the file is one that the device itself writes, or cannot be read.
+    pub fn trusting(address: Address, trust: impl Into<PathBuf>, files: Credentials) -> Result<Self, DeviceError> {
+        let trust = Trust::of_file(trust.into(), &files)?;
+        Ok(Self::with(address, trust, files))
+    }
+
+    fn with(address: Address, trust: Trust, files: Credentials) -> Self {
         let client_id = default_client_id(files.name());
-        Ok(Self { address, trust, files, client_id, context: None, roles: Vec::new(), token: None })
+        Self { address, trust, files, client_id, context: None, roles: Vec::new(), token: None, stop: None }
     }
 
     /// What it tells about itself: any JSON of at most 4 KiB, shown to the operator.
@@ -126,11 +151,19 @@ impl Device {
         self
     }
 
-    /// The client identifier of the connections that renew; default is the name and `~renewal`. It must not be the one that the
-    /// device itself uses: the two would take over each other's session.
+    /// The client identifier of the connections with a certificate; default is the name and `~renewal`. It must not be the one that
+    /// the device itself uses: the two would take over each other's session.
     #[must_use]
     pub fn with_client_id(mut self, client_id: ClientId) -> Self {
         self.client_id = client_id;
+        self
+    }
+
+    /// Ends every wait when this becomes true, which is looked at once a second; a connection attempt or an answer that is due is
+    /// still waited for, at most 30 seconds. Without it, waiting ends with `patience`, and [`Device::keep`] never.
+    #[must_use]
+    pub fn with_stop(mut self, stop: Arc<AtomicBool>) -> Self {
+        self.stop = Some(stop);
         self
     }
 
@@ -153,10 +186,20 @@ impl Device {
             tell(Progress::Enrolled { not_after });
             return Ok(not_after);
         }
-        let key = self.files.key_to_enrol()?;
+        let (key, is_new) = self.files.key_to_enrol()?;
         let pairing_code = key::pairing_code(&key)?;
-        let reply = persevere(patience, tell, |until, tell| self.ask_for_it(&key, pairing_code, until, tell))?;
-        let not_after = self.collect(&key, &reply)?;
+        let mut known = Known::default();
+        let outcome =
+            self.persevere(patience, tell, |until, tell| self.ask_for_it(&key, pairing_code, &mut known, until, tell));
+        let not_after = match outcome {
+            Ok(not_after) => not_after,
+            Err(error) => {
+                if is_new && known.is_of_no_use(&error) {
+                    self.files.forget_key()?;
+                }
+                return Err(error);
+            }
+        };
         tell(Progress::Granted { not_after });
         Ok(not_after)
     }
@@ -166,6 +209,7 @@ impl Device {
         &self,
         key: &KeyPair,
         pairing_code: PairingCode,
+        known: &mut Known,
         until: Instant,
         tell: &mut dyn FnMut(Progress),
     ) -> Result<Outcome, Broken> {
@@ -174,15 +218,18 @@ impl Device {
         connection.listen("register")?;
         let mut question = self.question(key, None).map_err(Broken::Final)?;
         let mut asked_for_nonce = false;
+        known.asked = true;
         let mut reply = connection.ask("register", &question)?;
         loop {
             let later = Duration::from_secs(reply.retry_after.unwrap_or(COME_BACK.as_secs()));
             match reply.status {
                 201 => {
+                    let not_after = self.collect(key, &reply, &connection).map_err(Broken::Final)?;
                     connection.close();
-                    return Ok(Outcome::Granted(Box::new(reply)));
+                    return Ok(Outcome::Done(not_after));
                 }
                 202 => {
+                    known.pending = true;
                     if reply.pairing_code.as_ref().is_some_and(|code| *code != pairing_code.to_string()) {
                         let error = "the broker shows another pairing code than the key has";
                         return Err(Broken::Final(DeviceError::Answer(error.to_owned())));
@@ -205,14 +252,14 @@ impl Device {
                 _ => return Err(Broken::Final(reply.refusal())),
             }
             let wake = Instant::now().checked_add(later).map_or(until, |at| at.min(until));
-            reply = match connection.pushed(wake)? {
-                Some(pushed) => pushed,
+            reply = match self.hear(&mut connection, wake)? {
+                Some(Heard::Answer(pushed)) => *pushed,
                 None if Instant::now() >= until => {
                     connection.close();
                     return Ok(Outcome::Again(Duration::ZERO));
                 }
                 // A nonce is for the request; the poll is known by name and key.
-                None => connection.ask("register", &question)?,
+                Some(Heard::Invitation) | None => connection.ask("register", &question)?,
             };
         }
     }
@@ -231,24 +278,124 @@ impl Device {
         Ok(question.into())
     }
 
-    fn collect(&self, key: &KeyPair, reply: &Reply) -> Result<Timestamp, DeviceError> {
-        let (text, bundle) = texts(reply)?;
+    fn collect(&self, key: &KeyPair, reply: &Reply, connection: &Connection) -> Result<Timestamp, DeviceError> {
+        let text = chained(reply)?;
         let key = KeyPair::try_from(key.serialize_der()).map_err(|error| DeviceError::Key(error.to_string()))?;
         let granted = self.files.check(key, &text)?;
-        self.files.keep(&text, bundle)?;
+        self.learn(reply, connection)?;
+        self.files.keep(&text)?;
         Ok(granted.leaf.not_after())
+    }
+
+    /// Keeps the trust bundle of an answer, before whatever else the answer brings.
+    pub(super) fn learn(&self, reply: &Reply, connection: &Connection) -> Result<(), DeviceError> {
+        let bundle = reply.ca.as_deref().ok_or_else(|| DeviceError::Answer("it holds no `ca`".to_owned()))?;
+        self.trust.learn(bundle, connection.verified_by())
+    }
+
+    /// Tries until it is done, given up for good, stopped, or `patience` is over.
+    pub(super) fn persevere(
+        &self,
+        patience: Duration,
+        tell: &mut dyn FnMut(Progress),
+        mut attempt: impl FnMut(Instant, &mut dyn FnMut(Progress)) -> Result<Outcome, Broken>,
+    ) -> Result<Timestamp, DeviceError> {
+        let begin = Instant::now();
+        let until = begin.checked_add(patience).unwrap_or(begin);
+        let mut last = "nothing".to_owned();
+        let mut back_off = BACK_OFF.0;
+        loop {
+            // Every attempt leaves word of what it met.
+            let mut noted = |progress: Progress| {
+                if let Some(what) = obstacle(&progress) {
+                    last = what;
+                }
+                tell(progress);
+            };
+            let pause = match attempt(until, &mut noted) {
+                Ok(Outcome::Done(not_after)) => return Ok(not_after),
+                Ok(Outcome::Again(pause)) => {
+                    back_off = BACK_OFF.0;
+                    pause
+                }
+                Err(Broken::Final(error)) => return Err(error),
+                Err(Broken::Lost(why)) => {
+                    let pause = jittered(back_off);
+                    back_off = (back_off * 2).min(BACK_OFF.1);
+                    noted(Progress::Later { after: pause, why });
+                    pause
+                }
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            self.pause(left.min(pause))?;
+            if left <= pause {
+                return Err(DeviceError::GivenUp { waited: begin.elapsed(), last });
+            }
+        }
+    }
+
+    /// Waits, unless it is to end.
+    pub(super) fn pause(&self, time: Duration) -> Result<(), DeviceError> {
+        let begin = Instant::now();
+        loop {
+            self.go_on()?;
+            let left = time.saturating_sub(begin.elapsed());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(self.at_once(left));
+        }
+    }
+
+    /// What the registry says until then, unless it is to end.
+    pub(super) fn hear(&self, connection: &mut Connection, until: Instant) -> Result<Option<Heard>, Broken> {
+        loop {
+            self.go_on().map_err(Broken::Final)?;
+            let now = Instant::now();
+            let wait = self.at_once(until.saturating_duration_since(now));
+            let heard = connection.hear(now.checked_add(wait).unwrap_or(until))?;
+            if heard.is_some() || Instant::now() >= until {
+                return Ok(heard);
+            }
+        }
+    }
+
+    fn go_on(&self) -> Result<(), DeviceError> {
+        let is_over = self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
+        if is_over { Err(DeviceError::Stopped) } else { Ok(()) }
+    }
+
+    /// So much of a wait before it is looked whether it is to end.
+    fn at_once(&self, time: Duration) -> Duration {
+        if self.stop.is_some() { time.min(LOOK) } else { time }
     }
 }
 
-/// The certificate with its chain, and the trust bundle.
-pub(super) fn texts(reply: &Reply) -> Result<(String, &str), DeviceError> {
-    let missing = |what: &str| DeviceError::Answer(format!("it holds no `{what}`"));
-    let certificate = reply.certificate.as_deref().ok_or_else(|| missing("certificate"))?;
-    let bundle = reply.ca.as_deref().ok_or_else(|| missing("ca"))?;
-    if certificates(bundle.as_bytes()).is_empty() {
-        return Err(DeviceError::Answer("its `ca` is no certificate".to_owned()));
+/// What the registry may know of a key.
+#[derive(Default)]
+struct Known {
+    /// It was sent.
+    asked: bool,
+    /// It is on record.
+    pending: bool,
+}
+
+impl Known {
+    /// Is a key that was made for this attempt of no use any more? A request that was denied is known again by its key.
+    fn is_of_no_use(&self, error: &DeviceError) -> bool {
+        match error {
+            DeviceError::GivenUp { .. } | DeviceError::Refused { status: 403, .. } => false,
+            DeviceError::Refused { .. } => !self.pending,
+            _ => !self.asked,
+        }
     }
-    Ok((format!("{certificate}{}", reply.chain.as_deref().unwrap_or_default()), bundle))
+}
+
+/// The certificate with its chain.
+pub(super) fn chained(reply: &Reply) -> Result<String, DeviceError> {
+    let certificate = reply.certificate.as_deref();
+    let certificate = certificate.ok_or_else(|| DeviceError::Answer("it holds no `certificate`".to_owned()))?;
+    Ok(format!("{certificate}{}", reply.chain.as_deref().unwrap_or_default()))
 }
 
 /// A fresh nonce for this connection.
@@ -258,47 +405,6 @@ pub(super) fn nonce(connection: &mut Connection) -> Result<String, Broken> {
     match reply.nonce {
         Some(nonce) => Ok(nonce),
         None => Err(Broken::Final(reply.refusal())),
-    }
-}
-
-/// Tries until it is done, given up for good, or `patience` is over.
-pub(super) fn persevere(
-    patience: Duration,
-    tell: &mut dyn FnMut(Progress),
-    mut attempt: impl FnMut(Instant, &mut dyn FnMut(Progress)) -> Result<Outcome, Broken>,
-) -> Result<Box<Reply>, DeviceError> {
-    let begin = Instant::now();
-    let until = begin.checked_add(patience).unwrap_or(begin);
-    let mut last = "nothing".to_owned();
-    let mut back_off = BACK_OFF.0;
-    loop {
-        // Every attempt leaves word of what it met.
-        let mut noted = |progress: Progress| {
-            if let Some(what) = obstacle(&progress) {
-                last = what;
-            }
-            tell(progress);
-        };
-        let pause = match attempt(until, &mut noted) {
-            Ok(Outcome::Granted(reply)) => return Ok(reply),
-            Ok(Outcome::Again(pause)) => {
-                back_off = BACK_OFF.0;
-                pause
-            }
-            Err(Broken::Final(error)) => return Err(error),
-            Err(Broken::Lost(why)) => {
-                let pause = jittered(back_off);
-                back_off = (back_off * 2).min(BACK_OFF.1);
-                noted(Progress::Later { after: pause, why });
-                pause
-            }
-        };
-        let left = until.saturating_duration_since(Instant::now());
-        if left <= pause {
-            std::thread::sleep(left);
-            return Err(DeviceError::GivenUp { waited: begin.elapsed(), last });
-        }
-        std::thread::sleep(pause);
     }
 }
 

@@ -22,6 +22,15 @@ pub enum DeviceError {
     /// The broker does not admit the connection at all.
     #[error("the broker refuses the connection: {0}")]
     Connection(String),
+    /// Whoever answers there could not prove to be the broker: nothing was sent to it.
+    #[error("this device does not trust the broker: {0}")]
+    Untrusted(String),
+    /// There is no CA certificate to verify the broker by.
+    #[error("there is nothing to verify the broker by: {0}; name the CA of the broker's own certificate (`--ca FILE`)")]
+    NoTrust(String),
+    /// What the device itself brings to a connection.
+    #[error("no connection can be made with what this device has: {0}")]
+    Unusable(String),
     /// Time is up.
     #[error("no certificate within {} s; the last that was heard: {last}", waited.as_secs())]
     GivenUp {
@@ -30,6 +39,9 @@ pub enum DeviceError {
         /// What stood in the way.
         last: String,
     },
+    /// Whoever runs it wanted it to end: [`Device::with_stop`](super::Device::with_stop).
+    #[error("stopped before there was a certificate")]
+    Stopped,
     /// A file that cannot be read or written.
     #[error("cannot {action} `{}`: {source}", path.display())]
     File {

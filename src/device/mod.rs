@@ -5,8 +5,9 @@
 //! ```
 //!
 //! Enters: a name, the address of a broker, the CA to trust and a directory. Leaves: three files in that directory: key
-//! (mode 0600), certificate and trust bundle, each whole or not at all whenever the power fails. The private key never
-//! leaves it. Everything here blocks: a device has one thing to do, and a program with more gives it a thread.
+//! and certificate (mode 0600), and a trust bundle of its own, each whole or not at all whenever the power fails. The
+//! private key never leaves it, and the operator's file is never written. Everything here blocks: a device has one thing to
+//! do, and a program with more gives it a thread.
 //!
 //! What the broker knows of a device is in [`registry`](crate::registry); this module speaks to it over MQTT 5 alone, as
 //! a device of anybody else would.
@@ -16,9 +17,11 @@ mod connection;
 mod credentials;
 mod enrolment;
 mod error;
+mod keep;
 mod key;
 mod renewal;
 mod tls;
+mod trust;
 
 pub use address::{Address, AddressError};
 pub use credentials::Credentials;

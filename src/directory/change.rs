@@ -5,6 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::Right;
 use crate::access::{
     Auth, CertificateRecord, ManagedBy, Permission, Quota, RevocationReason, Role, RoleName, User, UserId, Username,
 };
@@ -30,6 +31,8 @@ pub enum Actor {
         username: Username,
         /// Where it acts from, for the audit log; `None`: within the program that embeds the broker.
         from: Option<Place>,
+        /// What it must be allowed to do, still in the commit that does it; `None`: no more than to give and take what it does.
+        right: Option<Right>,
     },
     /// broker.toml.
     Config,
@@ -57,7 +60,7 @@ impl Actor {
         match self {
             Self::System => (Who::System, None),
             Self::Local { uid } => (Who::Local { uid: *uid }, Some(Place::Machine)),
-            Self::User { id, username, from } => (Who::User { id: *id, username: username.clone() }, from.clone()),
+            Self::User { id, username, from, .. } => (Who::User { id: *id, username: username.clone() }, from.clone()),
             Self::Config => (Who::Config, Some(Place::Configuration)),
             Self::Registry => (Who::Registry, None),
             Self::Token { token, author } => (author.in_audit().0, Some(Place::Token { token: *token })),
@@ -74,6 +77,29 @@ impl Actor {
             Self::System | Self::Local { .. } | Self::Config | Self::Registry => None,
         }
     }
+
+    /// This user, within the program that embeds the broker.
+    pub fn of(user: &User) -> Self {
+        Self::User { id: user.id, username: user.username.clone(), from: None, right: None }
+    }
+
+    /// The same, where it is a user, by this right alone.
+    #[must_use]
+    pub fn by(self, needed: Right) -> Self {
+        match self {
+            Self::User { id, username, from, .. } => Self::User { id, username, from, right: Some(needed) },
+            other => other,
+        }
+    }
+
+    /// The right that a user acts by, of a token its author.
+    pub fn right(&self) -> Option<&Right> {
+        match self {
+            Self::User { right, .. } => right.as_ref(),
+            Self::Token { author, .. } => author.right(),
+            _ => None,
+        }
+    }
 }
 
 /// Who acted once acts again, from nowhere in particular.
@@ -82,7 +108,7 @@ impl From<&Who> for Actor {
         match who {
             Who::System => Self::System,
             Who::Local { uid } => Self::Local { uid: *uid },
-            Who::User { id, username } => Self::User { id: *id, username: username.clone(), from: None },
+            Who::User { id, username } => Self::User { id: *id, username: username.clone(), from: None, right: None },
             Who::Config => Self::Config,
             Who::Registry => Self::Registry,
         }

@@ -10,7 +10,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::{Actor, DirectoryError, Subject};
+use super::{Actor, DirectoryError, Right, Subject};
 use crate::access::{Authority, Context, Effect, Permission, Policy, Quota, Role, RoleName, User, UserId};
 
 /// What is more than the actor holds.
@@ -31,6 +31,8 @@ pub enum Excess {
     Pbkdf2,
     /// The actor itself is gone, disabled or expired.
     Gone,
+    /// The right that the actor came with is gone.
+    Right(Box<Right>),
 }
 
 impl fmt::Display for Excess {
@@ -48,6 +50,7 @@ impl fmt::Display for Excess {
             Self::Quota => f.write_str("the quota is wider than its own"),
             Self::Pbkdf2 => f.write_str("password hashes of another broker are for holders of `admin` to set"),
             Self::Gone => f.write_str("it is disabled, has expired, or is gone"),
+            Self::Right(right) => write!(f, "it has no right to write to {right} any more"),
         }
     }
 }

@@ -49,7 +49,7 @@ fn plant() -> (Directory, Actor) {
     let boss =
         directory.create_user(with("boss", &[], &[allow("plant/line/#"), allow("hall/#"), deny("hall/safe")]), &API);
     let boss = boss.unwrap();
-    (directory, Actor::User { id: boss.id, username: boss.username.clone(), from: None })
+    (directory, Actor::of(&boss))
 }
 
 fn id_of(directory: &Directory, username: &str) -> UserId {
@@ -332,7 +332,7 @@ proptest! {
         }
         ids.push(UserId(Uuid::from_u128(77)));
         let start = directory.policy();
-        let eve = Actor::User { id: ids[0], username: name("eve"), from: None };
+        let eve = Actor::User { id: ids[0], username: name("eve"), from: None, right: None };
         let before: Vec<Rights> = ids.iter().map(|id| rights_of(&start, *id)).collect();
 
         for step in steps {

@@ -10,8 +10,9 @@
 //! ```
 //!
 //! What is refused changes nothing; what is answered is durable and in force. Everything blocks; asynchronous callers
-//! go through `spawn_blocking`. Whether an actor may ask at all is decided at the door; what is decided here holds at
-//! every door: versions, names, ownership, the last administrator, and that nobody hands out what they do not hold.
+//! go through `spawn_blocking`. Whether an actor may ask at all is decided at the door, and here once more, for the right may be
+//! gone by now; what else is decided here holds at every door: versions, names, ownership, the last administrator, and that
+//! nobody hands out what they do not hold.
 
 mod change;
 mod config;
@@ -24,6 +25,7 @@ mod live;
 mod preview;
 mod queue;
 mod revocation;
+mod right;
 mod service;
 mod state;
 
@@ -48,4 +50,5 @@ pub use history::{HISTORY_COMMITS, HistoryEntry, NotRestored, Rollback};
 pub use live::{LiveSessions, RuleDifference, SessionEffect, Standing, SubscriptionEffect};
 pub use preview::{ObjectAction, ObjectChange, ObjectKind, Preview};
 pub use revocation::{RevokedCertificate, RevokedIssuer};
+pub use right::Right;
 pub use service::{Affected, Committed, Directory, PolicyChange, PolicyListener};

@@ -139,7 +139,7 @@ fn who_administers_a_part_cannot_make_every_login_expensive() {
     let directory = directory();
     let boss = directory.create_user(new_user("boss", &["admin"]), &Actor::System).unwrap();
     let clerk = imported(&directory, "clerk");
-    let actor = |user: &User| Actor::User { id: user.id, username: user.username.clone(), from: None };
+    let actor = |user: &User| Actor::of(user);
     let document = |name: &str, hash: &str| -> Document {
         toml::from_str(&format!("[[user]]\nusername = \"{name}\"\npassword_hash = \"{hash}\"\n")).unwrap()
     };

@@ -12,6 +12,7 @@ use super::delegation;
 use super::history::{HISTORY, History};
 use super::last_seen::{LAST_SEEN, LAST_SOURCE};
 use super::revocation::{self, REVOKED, REVOKED_ISSUERS, RevokedIssuer};
+use super::right;
 use super::{Actor, Affected, Change, DirectoryError, Expected, ObjectAction, ObjectChange, ObjectKind};
 use super::{Subject, Transaction};
 use crate::access::{Auth, ManagedBy, Policy, PolicyError, Role, RoleName, Subject as Lapsed, User, UserId};
@@ -207,6 +208,7 @@ impl State {
         if transaction.records.tables().any(is_ours) {
             return Err(DirectoryError::ForeignRecords);
         }
+        right::check(&self.policy, actor)?;
         let mut draft =
             Draft { state: self, actor, now, users: BTreeMap::new(), roles: BTreeMap::new(), issuers: BTreeMap::new() };
         for change in transaction.changes {

@@ -21,8 +21,10 @@ use crate::directory::{Document, RoleDocument, UserDocument};
 
 /// The role of what mosquitto allows where no ACL matches.
 const DEFAULTS: &str = "mosquitto-defaults";
-/// As many allow rules as a deny is held against, and as many pairs of one role as are looked at.
+/// As many pairs of allow rules of one role are looked at.
 const MOST_PAIRS: usize = 10_000;
+/// As many allow rules as all the denies together are held against.
+const MOST_LOOKS: usize = 1_000_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -203,14 +205,15 @@ pub(super) fn map(bytes: &[u8], options: Options) -> Result<Import, ImportError>
     let mut report = Report::default();
     let mut document = Document::default();
     let mut roles = Roles::default();
+    let mut allows = Allows::of(&file);
     for role in &file.roles {
-        if let Some(made) = map_role(role, &file, &mut report) {
+        if let Some(made) = map_role(role, &file, &mut allows, &mut report) {
             roles.made.insert(&role.rolename, made.name.clone());
             document.role.push(made);
         } else {
             // What it forbids stays forbidden to those who hold it.
             let denies = role.acls.iter().filter(|acl| !acl.allow);
-            let denies = denies.filter_map(|acl| Some(map_deny(acl, acl.acltype.operation()?, &file).1));
+            let denies = denies.filter_map(|acl| Some(map_deny(acl, acl.acltype.operation()?, &mut allows).1));
             roles.denies.insert(&role.rolename, denies.flatten().collect());
         }
     }
@@ -225,8 +228,9 @@ pub(super) fn map(bytes: &[u8], options: Options) -> Result<Import, ImportError>
         let outcome = if all { Outcome::Same } else { Outcome::Narrower };
         report.add(place, shown, outcome, Some(target), (!all).then(|| "some of its roles are left out".to_owned()));
     }
+    let groups = Groups::of(&file);
     for client in &file.clients {
-        if let Some(made) = map_client(client, &file, &roles, options, &mut report) {
+        if let Some(made) = map_client(client, &groups, &roles, options, &mut report) {
             document.user.push(made);
         }
     }
@@ -258,7 +262,7 @@ fn description(name: &str, text: &str) -> Option<String> {
     if parts.is_empty() { None } else { Some(parts.join(": ")) }
 }
 
-fn map_role(role: &Role, file: &File, report: &mut Report) -> Option<RoleDocument> {
+fn map_role(role: &Role, file: &File, allows: &mut Allows<'_>, report: &mut Report) -> Option<RoleDocument> {
     let heading = format!("role {}", role.rolename);
     let name: RoleName = match role.rolename.parse::<RoleName>() {
         Ok(name) if !name.is_built_in() => name,
@@ -279,7 +283,7 @@ fn map_role(role: &Role, file: &File, report: &mut Report) -> Option<RoleDocumen
     let mut receives = Receives::of(role, file);
     for acl in &role.acls {
         let shown = format!("role {}: {} {} {}", role.rolename, acl.acltype.word(), acl.topic, verdict(acl.allow));
-        let (outcome, rules, why) = map_acl(acl, role, file, &mut receives);
+        let (outcome, rules, why) = map_acl(acl, role, file, allows, &mut receives);
         let target: Vec<_> = rules.iter().map(show).collect();
         let target = (!target.is_empty()).then(|| format!("role {name}: {}", target.join("; ")));
         report.add(Place::json(), shown, outcome, target, why);
@@ -301,6 +305,8 @@ fn verdict(allow: bool) -> &'static str {
 struct Receives<'a> {
     by_default: bool,
     allowed: Vec<&'a str>,
+    /// Does the role allow to subscribe to anything?
+    used: bool,
     pairs: usize,
 }
 
@@ -310,6 +316,10 @@ impl<'a> Receives<'a> {
         Self {
             by_default: file.defaults.publish_client_receive,
             allowed: allows.map(|acl| acl.topic.as_str()).collect(),
+            used: role
+                .acls
+                .iter()
+                .any(|acl| acl.allow && matches!(acl.acltype, Kind::SubscribeLiteral | Kind::SubscribePattern)),
             pairs: MOST_PAIRS,
         }
     }
@@ -339,7 +349,7 @@ fn left_out(why: impl Into<String>) -> Mapped {
     (Outcome::LeftOut, Vec::new(), Some(why.into()))
 }
 
-fn map_acl(acl: &Acl, role: &Role, file: &File, receives: &mut Receives<'_>) -> Mapped {
+fn map_acl(acl: &Acl, role: &Role, file: &File, allows: &mut Allows<'_>, receives: &mut Receives<'_>) -> Mapped {
     let Some(operation) = acl.acltype.operation() else {
         return if acl.allow {
             (Outcome::Same, Vec::new(), None)
@@ -348,7 +358,7 @@ fn map_acl(acl: &Acl, role: &Role, file: &File, receives: &mut Receives<'_>) -> 
         };
     };
     if !acl.allow {
-        return map_deny(acl, operation, file);
+        return map_deny(acl, operation, allows);
     }
     if acl.topic == "$CONTROL" || acl.topic.starts_with("$CONTROL/") {
         return left_out(CONTROL);
@@ -360,11 +370,7 @@ fn map_acl(acl: &Acl, role: &Role, file: &File, receives: &mut Receives<'_>) -> 
     let filters = match acl.acltype {
         Kind::PublishClientReceive if file.defaults.subscribe => vec![acl.topic.clone()],
         Kind::PublishClientReceive => {
-            let uses = role
-                .acls
-                .iter()
-                .any(|other| other.allow && matches!(other.acltype, Kind::SubscribeLiteral | Kind::SubscribePattern));
-            return if uses {
+            return if receives.used {
                 (Outcome::Same, Vec::new(), Some("counted with what the role may subscribe to".to_owned()))
             } else {
                 left_out(
@@ -406,7 +412,7 @@ fn map_acl(acl: &Acl, role: &Role, file: &File, receives: &mut Receives<'_>) -> 
     }
 }
 
-fn map_deny(acl: &Acl, operation: Operation, file: &File) -> Mapped {
+fn map_deny(acl: &Acl, operation: Operation, allows: &mut Allows<'_>) -> Mapped {
     if filter::is_shared(&acl.topic) && !filter::names_group(&acl.topic) {
         return left_out("no shared subscription is named so");
     }
@@ -424,9 +430,12 @@ fn map_deny(acl: &Acl, operation: Operation, file: &File) -> Mapped {
         ),
         _ => {}
     }
-    let beaten = beaten(acl, operation, file);
-    if !beaten.is_empty() {
-        why.push(format!("it beats every allow whatever the priorities: {}", beaten.join(", ")));
+    match allows.beaten(acl, operation) {
+        Some(beaten) if beaten.is_empty() => {}
+        Some(beaten) => why.push(format!("it beats every allow whatever the priorities: {}", beaten.join(", "))),
+        None => {
+            why.push("it beats every allow whatever the priorities; there are too many to look for those".to_owned());
+        }
     }
     let rule = Permission::deny(Context::Mqtt, operation, resource);
     if why.is_empty() {
@@ -436,27 +445,52 @@ fn map_deny(acl: &Acl, operation: Operation, file: &File) -> Mapped {
     }
 }
 
-/// Some of the allow ACLs that overlap a deny: in mosquitto they may come before it.
-fn beaten(deny: &Acl, operation: Operation, file: &File) -> Vec<String> {
-    let allows = file.roles.iter().flat_map(|role| role.acls.iter().map(move |acl| (role, acl)));
-    allows
-        .filter(|(_, acl)| acl.allow && acl.acltype.operation() == Some(operation))
-        .take(MOST_PAIRS)
-        .filter(|(_, acl)| filter::both(&acl.topic, &deny.topic).is_some())
-        .take(3)
-        .map(|(role, acl)| {
-            format!("`{} {}` of role `{}`", acl.acltype.word(), shown(&acl.topic), shown(&role.rolename))
-        })
-        .collect()
+/// The allow ACLs of all roles.
+struct Allows<'a> {
+    reads: Vec<(&'a Role, &'a Acl)>,
+    writes: Vec<(&'a Role, &'a Acl)>,
+    /// How many more may be looked at.
+    looks: usize,
+}
+
+impl<'a> Allows<'a> {
+    fn of(file: &'a File) -> Self {
+        let of = |operation| {
+            let all = file.roles.iter().flat_map(|role| role.acls.iter().map(move |acl| (role, acl)));
+            all.filter(|(_, acl)| acl.allow && acl.acltype.operation() == Some(operation)).collect()
+        };
+        Self { reads: of(Operation::Read), writes: of(Operation::Write), looks: MOST_LOOKS }
+    }
+
+    /// Some of those that overlap a deny: in mosquitto they may come before it. `None`: that would take too long.
+    fn beaten(&mut self, deny: &Acl, operation: Operation) -> Option<Vec<String>> {
+        let mut found = Vec::new();
+        for (role, acl) in if operation == Operation::Write { &self.writes } else { &self.reads } {
+            self.looks = self.looks.checked_sub(1)?;
+            if filter::both(&acl.topic, &deny.topic).is_some() {
+                found.push(format!(
+                    "`{} {}` of role `{}`",
+                    acl.acltype.word(),
+                    shown(&acl.topic),
+                    shown(&role.rolename)
+                ));
+            }
+            if found.len() == 3 {
+                break;
+            }
+        }
+        Some(found)
+    }
 }
 
 /// What everybody may without an ACL: as a role.
 fn map_defaults(file: &File, document: &mut Document, report: &mut Report) -> Result<Option<RoleName>, ImportError> {
     let Defaults { publish_client_send, publish_client_receive, subscribe, unsubscribe } = file.defaults;
     let mut name = RoleName::try_from(DEFAULTS.to_owned());
+    let names: BTreeSet<_> = document.role.iter().map(|role| &role.name).collect();
     for number in 2.. {
         match &name {
-            Ok(taken) if document.role.iter().any(|role| role.name == *taken) => {
+            Ok(taken) if names.contains(taken) => {
                 name = RoleName::try_from(format!("{DEFAULTS}-{number}"));
             }
             _ => break,
@@ -524,9 +558,37 @@ struct Roles<'a> {
     defaults: Option<RoleName>,
 }
 
+/// The groups of each client, in the order of the file.
+struct Groups<'a> {
+    all: &'a [Group],
+    named: BTreeMap<&'a str, usize>,
+    /// Those that name it.
+    of_client: BTreeMap<&'a str, Vec<usize>>,
+}
+
+impl<'a> Groups<'a> {
+    fn of(file: &'a File) -> Self {
+        let mut of_client: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (at, group) in file.groups.iter().enumerate() {
+            for client in &group.clients {
+                of_client.entry(&client.username).or_default().push(at);
+            }
+        }
+        let named = file.groups.iter().enumerate().map(|(at, group)| (group.groupname.as_str(), at)).collect();
+        Self { all: &file.groups, named, of_client }
+    }
+
+    fn with(&self, client: &Client) -> impl Iterator<Item = &'a Group> {
+        let by_client = client.groups.iter().filter_map(|of| self.named.get(of.groupname.as_str()));
+        let by_group = self.of_client.get(client.username.as_str()).into_iter().flatten();
+        let all = self.all;
+        by_client.chain(by_group).copied().collect::<BTreeSet<_>>().into_iter().filter_map(move |at| all.get(at))
+    }
+}
+
 fn map_client(
     client: &Client,
-    file: &File,
+    groups: &Groups<'_>,
     roles: &Roles<'_>,
     options: Options,
     report: &mut Report,
@@ -542,11 +604,7 @@ fn map_client(
             return None;
         }
     };
-    let in_groups = file.groups.iter().filter(|group| {
-        group.clients.iter().any(|of| of.username == client.username)
-            || client.groups.iter().any(|of| of.groupname == group.groupname)
-    });
-    let held = client.roles.iter().chain(in_groups.flat_map(|group| &group.roles));
+    let held = client.roles.iter().chain(groups.with(client).flat_map(|group| &group.roles));
     let mut missing = BTreeSet::new();
     let mut all: BTreeSet<RoleName> = roles.defaults.clone().into_iter().collect();
     let mut denies = Vec::new();

@@ -552,3 +552,31 @@ fn the_shortest_username_and_every_reserved_one_are_left_out() {
     assert_eq!(made.document.user.len(), 1);
     assert_eq!(made.report.count(Outcome::LeftOut), 6);
 }
+
+/// What the file may be is 16 MiB; what it takes must not be its square. (Where it was, this was minutes.)
+#[test]
+fn a_large_file_of_dynamic_security_is_mapped_in_proportion_to_its_size() {
+    let denies = |from: usize| (from..from + 20_000).map(|n| acl("publishClientSend", &format!("d/{n}"), false));
+    let allows = (0..20_000).map(|n| acl("publishClientSend", &format!("a/{n}"), true));
+    let receives = (0..20_000).map(|n| acl("publishClientReceive", &format!("r/{n}"), true));
+    let roles = [
+        json!({ "rolename": "senders", "acls": denies(0).chain(allows).collect::<Vec<_>>() }),
+        json!({ "rolename": "receivers", "acls": receives.collect::<Vec<_>>() }),
+    ];
+    let groups: Vec<_> = (0..20_000)
+        .map(|n| json!({ "groupname": format!("g{n}"), "roles": [{ "rolename": "senders" }], "clients": [{ "username": format!("client-{n}") }] }))
+        .collect();
+    let clients: Vec<_> = (0..20_000)
+        .map(|n| {
+            let mut client = client(&format!("client-{n}"), &[]);
+            client["groups"] = json!([{ "groupname": format!("g{}", (n + 1) % 20_000) }]);
+            client
+        })
+        .collect();
+    let made = dynamic_security(&json!({ "roles": roles, "groups": groups, "clients": clients }), Options::default());
+    let made = made.unwrap();
+    assert_eq!(made.document.user.len(), 20_000);
+    assert!(made.document.user.iter().all(|user| user.roles.as_ref().unwrap().len() == 1));
+    let text = told(&made);
+    assert!(text.contains("too many to look for those"), "a deny that was not held against every allow says so");
+}

@@ -52,8 +52,9 @@
 //!    another; such a policy is refused when it is made.
 //! 6. With a `publish_prefix` the topic of a PUBLISH or Will is prefix and topic together, before the rules are asked.
 //! 7. No client may publish to a topic that begins with `$`, whatever the rules say, but for the operations of the
-//!    [registry](super::registry). Those of `$registry/admin/...` are not available in this version: nothing can
-//!    be published there. On `$registry/events/...` the registry tells what happens, to whom a rule lets read it.
+//!    [registry](super::registry). Those of devices are open to everybody; to decide, by `$registry/admin/<operation>`, needs a rule to
+//!    write that [names it](super::registry#deciding-over-mqtt). On `$registry/events/...` the registry tells what happens, to whom a
+//!    rule lets read it.
 //! 8. Too high a QoS, and RETAIN without the right to it, are refused on PUBLISH; on SUBSCRIBE the QoS is lowered. To clear a
 //!    retained message needs the same right as to set it.
 //!
@@ -185,7 +186,7 @@
 //!
 //! # Nobody hands out what they do not hold
 //!
-//! A user of the broker who makes changes (over [HTTPS](super::rest), or through [`crate::directory`] with [`crate::directory::Actor::User`]) may give only what
+//! A user of the broker who makes changes (over [HTTPS](super::rest), [over MQTT](super::registry#deciding-over-mqtt), or through [`crate::directory`] with [`crate::directory::Actor::User`]) may give only what
 //! its own rules cover, and administer only those who hold no more. The machine's owner at the Unix socket, broker.toml and holders of
 //! `admin` are not bound by it.
 //!
@@ -198,6 +199,8 @@
 //! - Nobody gives a quota wider than their own.
 //! - A giver that ends (`expires_at`, or a rule with `not_after`) gives nothing that lasts longer.
 //! - What a transaction gives cannot be used within it.
+//! - The right to ask (the path of the API, or the operation over MQTT) must still be there when the change is written: after a right was
+//!   taken and that was answered, nothing is done by it any more, also not what had begun.
 //!
 //! What is refused is told with the rule that is too much: 403.
 //!

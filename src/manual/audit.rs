@@ -12,6 +12,8 @@
 //! what is beyond that is one record with the numbers, and counted in `portcullis_audit_dropped_total`. What an interval has
 //! collected is lost when the broker is killed; changes never are.
 //!
+//! From where: the Unix socket, or the address and the listener, and for what an operator has [decided over MQTT](super::registry#deciding-over-mqtt) the ClientId.
+//!
 //! Comments of decisions and of claim tokens are in it as they were written, so write no secret into one; a claim token is named by its
 //! id, and what a device got by it is on record as done by its author, with the token as the place.
 //!

@@ -39,6 +39,10 @@
 //! good now, and has a key of an admitted kind; the first fits the key, the last is a root. Otherwise the broker does not start, and says which
 //! certificate of which file is wrong in what. A CA without serverAuth cannot issue the broker's own certificate: give it one of yours.
 //!
+//! Whatever else a certificate of the chain may say (name constraints, critical extensions), a client decides: before it is used, at a
+//! start and at `ca import`, a certificate of a user and, where it has serverAuth, one of a server for `localhost` are issued in memory and
+//! verified as clients of TLS do it. A CA whose certificates they refuse is refused, and nothing is written.
+//!
 //! # A key under a passphrase
 //!
 //! The key of the CA may be encrypted: PKCS#8 with PBES2 (AES, and PBKDF2 with SHA-2 or scrypt), as `openssl pkcs8 -topk8 -v2 aes-256-cbc`
@@ -83,7 +87,11 @@
 //!
 //! `certs/ca.pem` and `certs/ca.key` are rewritten by this: the new CA first, then the old one with its chain; both keys. Each file is replaced whole, in an
 //! order in which every key is there as long as its certificate is. A crash leaves the old state or the new one, and a change that was cut short
-//! can be made again. A key that waits for `ca import` lies in `ca.key.next`. Back up both files after a change.
+//! can be made again. A key that waits for `ca import` lies in `ca.key.next`. Back up both files after a change. A change that TLS does not
+//! take, or whose files cannot be written, leaves everything as it was (but `ca retire --force`: what it has revoked stays so).
+//!
+//! A former CA that comes to its own end before you end it is retired by the clock, with what is left of it, which the audit log tells
+//! (`lapse`); one hour before, the broker's own certificate is one of the new CA.
 //!
 //! # Certificates of others
 //!
@@ -99,9 +107,15 @@
 //! exists, is enabled, and has an `auth` that admits certificates. Nothing has to be on record, and so nothing can be
 //! revoked but by disabling the user, or on the partner's side by not renewing: revocation lists of partners are not read. Therefore:
 //!
-//! - A holder of the role `admin` is not logged in, unless that very certificate is pinned: `portcullis user pin NAME FILE`. What is pinned can be
-//!   revoked like any other. Who gets the role while connected loses the connection.
-//! - What the broker's own CA has signed must be on record, whatever else is trusted; naming that CA here is refused.
+//! - Whoever administers is not logged in, unless that very certificate is pinned: `portcullis user pin NAME FILE`. That is a holder of the role
+//!   `admin`, and any user with a rule, its own or of a role, that lets it write over HTTP or to `$registry/admin/#` (denies are not looked at). What
+//!   is pinned can be revoked like any other. Who gets such a right while connected loses the connection.
+//! - What the broker's own CA has signed must be on record, whatever else is trusted. Naming that CA here is refused, and so is any CA that
+//!   ever was the broker's: it remembers them all, by key and key identifier.
+//! - A CA above the broker's own may stand here, for others below it. No way to it leads through a CA that is or was the broker's, nor through
+//!   one that such a CA has signed: neither a stolen key nor a certificate of a deleted user becomes good again when its CA is revoked or
+//!   retired. The broker says at the start, and whenever its CA changes, that one is above it.
+//! - A revoked issuer anywhere on the way of a certificate makes it worthless.
 //! - A CA whose time is over logs nobody in; the broker starts nevertheless, and says so. `ca show` lists all of them.
 //!
 //! # Names in certificates
@@ -147,6 +161,9 @@
 //! do not fit together, or are not valid now, it keeps the one that it has, and says so in its log. Each change is in the audit log;
 //! `portcullis_server_certificate_not_after_timestamp_seconds` says until when the one in use is good.
 //!
+//! A device knows the broker by the CA of this certificate. Where that is another one than the broker's own CA, give devices that one: the `ca`
+//! which they are given with their certificates is of the CA that issues, and has to be kept beside it, not in its place.
+//!
 //! # Revoking
 //!
 //! | command | takes out of force |
@@ -161,13 +178,14 @@
 //! RFC 5280 5.3.1 that make sense here: `unspecified`, `keyCompromise`, `cACompromise`, `affiliationChanged`, `superseded`,
 //! `cessationOfOperation`, `privilegeWithdrawn`. The comment is kept with the certificate, and is not on the list.
 //!
-//! `ca revoke` is for a CA whose key is lost or stolen: every device must enrol anew. Revoke, move the CA's files away, start (a new CA is
+//! `ca revoke` is for a CA whose key is lost or stolen, one that was retired before included: every device must enrol anew. Revoke, move the CA's files away, start (a new CA is
 //! made, or yours is read), hand out the new trust bundle. While the revoked issuer is still the one in use, no certificate is issued.
 //!
 //! # The revocation list
 //!
 //! The broker asks its own records, at every CONNECT and at every change: it needs no list. The list is for other servers that trust the CA. It
-//! is an X.509 v2 CRL (RFC 5280 5), signed by the CA:
+//! is an X.509 v2 CRL (RFC 5280 5), signed by the CA. Where there are two, a list that cannot be made holds up no other one; it is tried again after
+//! 10 seconds, and less and less often, at least every 10 minutes:
 //!
 //! - `GET /crl` on the admin socket: DER, `application/pkix-crl`; `GET /crl/ISSUER` is that of one issuer, while two are trusted. `portcullis ca crl` prints it as PEM, `ca crl --out FILE` writes it as DER.
 //! - A new list is made within about a second of a revocation (those of the same second share one), and at half of `ca.crl_validity`

@@ -29,7 +29,14 @@
 //! A client that gives no username, no password and no certificate gets a registration session where the listener says
 //! `registration = true` (possible on TLS listeners and on loopback). It may publish to the operations below and subscribe
 //! to their answers. It has no Will, no retained message and no persistent session; its packets are at most 16 KiB, and
-//! after `registry.session_lifetime` it gets DISCONNECT 0xA0.
+//! after `registry.session_lifetime` it gets DISCONNECT 0xA0. So does one that has sent no `register`, `renew` or `challenge` within 30 seconds; once it
+//! has, it may wait for its decision.
+//!
+//! There are at most 1,000 of them, 50 from one address (/64 for IPv6). When all are taken, one gives way to whoever comes, and gets DISCONNECT 0x89:
+//! of the network (/16, /32 for IPv6) that holds most, and there of the address that holds most, the one that has asked for nothing for longest;
+//! where nobody holds more than whoever comes, any that has asked for nothing for a minute. Its request stays on record: the device connects again, and
+//! polls. If there is none either, the CONNECT is refused with 0x89 (3.1.1: 3). So whoever would keep all others out needs a thousand addresses in as
+//! many networks, and must ask with each of them once a minute. Devices that can speak HTTPS are not concerned: that door has connections of its own.
 //!
 //! Users may use the same operations, on every listener; no rule is needed for them. What a user sends over a listener without TLS, a password for
 //! another device included, can be read on the way, as the password that it has logged in with: `config check` warns about such a listener.
@@ -174,21 +181,29 @@
 //!
 //! # A ready client
 //!
-//! `portcullis device` is a device: it needs neither broker.toml nor the admin socket, only the broker's address and its trust bundle.
+//! `portcullis device` is a device: it needs neither broker.toml nor the admin socket, only the broker's address and the CA of its certificate.
 //!
 //! ```sh
 //! portcullis device enrol pump-7 --broker mqtts://broker.plant.example --ca ca.pem --directory /var/lib/pump
 //! ```
 //!
-//! It makes a P-256 key where there is none (`NAME.key`, mode 0600; a key of any admitted kind that is there already is used), asks, shows the
-//! pairing code, which it computes from its own key, and waits for the decision: 24 hours, or what `--wait` says. Then it writes the certificate
-//! (`NAME.pem`, with what lies between it and the root) and the trust bundle (`ca.pem`). Broken connections, a locked registry and a broker that is busy are tried
-//! again; a refusal ends it. Started again it goes on where it was: with the same key, so that no answer is lost. Exit codes: 0 when there is a good
-//! certificate, 1 otherwise. A certificate that has lapsed it renews in grace; later the operator opens its name (`registry replace`), and the device
-//! enrols with another key, after the old files were moved away.
+//! | file in the directory | mode | |
+//! |---|---|---|
+//! | `NAME.key` | 0600 | the key, P-256; one of any admitted kind that is there already is used |
+//! | `NAME.pem` | 0600 | the certificate, with what lies between it and the root |
+//! | `NAME.ca` | 0644 | the device's own trust bundle: give this to the program that connects, as its CA file |
+//! | `ca.pem` | | yours, if you like: read where `--ca` is not given, never written |
+//! | `NAME.key.new`, `NAME.csr.new`, `NAME.pem.new` | 0600 | a renewal under way |
 //!
-//! `device renew` puts a new key and certificate in the place of the old ones, with `--if-due` only when two thirds of the certificate's life are over;
-//! `device keep` enrols and then renews for ever, as a service:
+//! `device enrol` makes the key, asks, shows the pairing code, which it computes from its own key, and waits for the decision: 24 hours, or what
+//! `--wait` says. Then it writes the certificate. Broken connections, a locked registry and a broker that is busy are tried
+//! again; a refusal ends it, and a key that was made for a name that cannot be had is not left behind. Started again it goes on where it was: with the
+//! same key, so that no answer is lost. Exit codes: 0 when there is a good certificate, 1 otherwise. A certificate that has lapsed it renews in grace; later the
+//! operator opens its name (`registry replace`), and the device enrols with another key, after the old files were moved away.
+//!
+//! `device renew` puts a new key and certificate in the place of the old ones, with `--if-due` only when two thirds of the certificate's life are over
+//! (for a timer, where no connection can be held). `device keep` enrols, stays connected, and renews when two thirds are over or the broker
+//! [invites](#renewal), as a service:
 //!
 //! ```text
 //! [Service]
@@ -198,12 +213,23 @@
 //! RestartSec=60
 //! ```
 //!
+//! What breaks it does again after one second, then two, up to a minute, a quarter more or less. It ends with 0 on SIGTERM and SIGINT, and with 1
+//! and a sentence when the broker takes this identity no more (denied, revoked, disabled): started again after a minute, it asks again.
+//!
+//! **By what it knows the broker**: the CA of `--ca` (without it: `ca.pem` in the directory), which is read anew for each connection, and `NAME.ca`. The
+//! CA that issues to devices need not be that of the broker's own certificate (`[tls] certificate` may be yours). What the broker delivers as
+//! `ca` (with a certificate, on `$registry/ca`, or [pushed](super::certificates#another-ca)) is kept in `NAME.ca`, together with the CA that has verified that
+//! very connection: so a device that was once told the right CA goes on by itself, through a change of the CA too. What is neither
+//! delivered any more nor has verified the connection, such as a CA that was retired, leaves `NAME.ca`; what `--ca` says is trusted as long as
+//! it says so. A device that only renews by a timer hears of another CA when it renews: wait for that with `ca retire`, or renew all now.
+//!
 //! With a [claim token](#claim-tokens) nobody has to decide: `--token-file FILE`, or `--token`, which asks for it on the terminal or takes a line of
 //! standard input. A token is never an argument, which others on the machine could read; it is used until there is a certificate, and can be thrown away then.
 //!
 //! A renewal connects with the new certificate before that takes the old one's place, and whenever the power fails the directory holds a
-//! key and a certificate that fit. It holds no connection between renewals, and connects as client `NAME~renewal` (`--client-id` says otherwise), so that it does not
-//! take over the session of the device itself. Programs find the same in [`device`](crate::device);
+//! key and a certificate that fit. Its key and request are kept until it is answered: when an answer is lost, the very same request is
+//! sent again and gets the same certificate. `device keep` is one more connection of its user (see [quotas](super::access)), as client `NAME~renewal`
+//! (`--client-id` says otherwise), so that it does not take over the session of the device itself. Programs find the same in [`device`](crate::device);
 //! `examples/enrol.py`, `enrol.mjs`, `enrol.sh` and `enrol.rs` do it with other people's clients (`TOKEN_FILE` in the environment may name a file with a token).
 //!
 //! # The operator
@@ -229,8 +255,67 @@
 //! What a device says of itself (`context`, the roles it asks for) is not verified. Compare the pairing code.
 //!
 //! A user of the broker may decide by the [API](super::rest) what its rules of the context `http` let it write to, for instance
-//! `/api/client-registry/requests/+/grant`, and never grant more than it holds. In this version nothing is decided over MQTT:
-//! a rule about `$registry/admin/...` gives no right to decide.
+//! `/api/client-registry/requests/+/grant`, and [over MQTT](#deciding-over-mqtt) by those of the context `mqtt`; it never grants more than it holds.
+//!
+//! # Deciding over MQTT
+//!
+//! A user whose rules let it write to `$registry/admin/<operation>` decides there: a panel on the shop floor, or a program that holds a connection anyway.
+//!
+//! | operation | message | `result` of the answer |
+//! |---|---|---|
+//! | `list` | `state`, `after`, `limit` (1 to 32, default 32) | `items`, and `next` when there are more |
+//! | `show` | `request`, the id of a request | the request |
+//! | `grant` | `request`, and what the API takes: `roles`, `permissions`, `publish_prefix`, `expires_at`, `comment`, `unpaired` | the request |
+//! | `deny` | `request`, `reason`, `comment` | the request |
+//! | `unlock` | `for`, `count`, `listener`, `source`, `username`, `implicit`, or empty | how the door stands |
+//! | `lock`, `status` | empty | how the door stands |
+//! | `replace` | `username`, `for`, `source` | the opened name |
+//! | `replace-cancel` | `username` | none, status 204 |
+//! | `replacements` | `after` (a username), `limit` | `items`, `next` |
+//! | `token-create` | `for`, `uses`, `username`, `source`, `roles`, ... as in the API | the token with its secret, status 201 |
+//! | `token-list` | `after` (the id of a token), `limit` | `items`, `next` |
+//! | `token-show` | `token`, the id of a token | the token |
+//! | `token-revoke` | `token` | none, status 204 |
+//!
+//! ```json
+//! {"request": "01a21e87-588b-758b-875c-62e380bd1272", "roles": ["line"], "comment": "press 7, hall 2", "id": 1}
+//! {"status": 200, "state": "ok", "id": 1, "result": {"id": "01a21e87-588b-758b-875c-62e380bd1272", "username": "press-7", "state": "granted", "by": "user:ada", ...}}
+//! {"status": 409, "state": "conflict", "error": "conflict", "message": "the request `01a21e87-588b-758b-875c-62e380bd1272` is granted already", "id": 1}
+//! ```
+//!
+//! - **The fields are those of the [API](crate::admin::api)**, with `request`, `username` or `token` for what the API takes from the path; `result` is what it
+//!   answers, and the work is done by the same functions. JSON or CBOR, `id`, Correlation Data, Response Topic and the need to subscribe first are as for [every
+//!   operation](#operations): the answer comes on `$registry/admin/<operation>/response`, or below it. A message has at most 16 KiB, which is less than the API takes.
+//! - **The right is a rule of the context `mqtt` that names the operation**: `write $registry/admin/grant`, or `write $registry/admin/+` for all of them. `#` and `+/...` match none:
+//!   a wildcard at the first level never matches a `$`. A deny beats it, as everywhere; `max_qos` and `retain` of the rule count. Rules of the context `http` say nothing here, and these say nothing
+//!   over HTTPS. To read `$registry/events/#` is another right.
+//! - **Whoever has no such rule is refused like for any other topic**: PUBACK or PUBREC 0x87, in 3.1.1 as `access.denied_publish` says; metrics and the audit log count it. An operation
+//!   that does not exist looks the same. Registration sessions and anonymous users (`auth = "none"`) never decide, whatever the rules, and neither does a Will.
+//! - **The right is looked at three times**: when the message comes in, in the commit that does the deed, and when the answer is written. Who loses it in between is not answered.
+//!   A token, and the first word of [two people](#two-people), stand as long as the right that they were given by does: that of the operation, for what was said over MQTT.
+//! - To subscribe to `$registry/admin/<operation>/response`, also with `+` for the operation, needs no rule: what comes there was asked for by this very connection. Questions and answers are never routed, so that
+//!   nobody else can read them, whatever they may subscribe to. RETAIN keeps nothing.
+//! - One connection may have four questions open; the next one gets 429 with `busy`. A user may ask as often as `registry.requests_per_minute` says. Questions that are open together are answered in any order:
+//!   wait for the answer where one builds on another.
+//! - An answer that is larger than the Maximum Packet Size of the client gives way to a short one with 413 and `answer_too_large`: what was asked for is done.
+//! - With QoS 1 a message whose PUBACK was lost comes twice, and is done twice: the second `grant` gets 409, but a second `token-create` makes a second token. QoS 2 does not.
+//! - The audit log names the user, the address, the listener and the ClientId (at most 128 characters of it, of `A-Z a-z 0-9 : _ -`).
+//!
+//! | status | state | `error` |
+//! |---|---|---|
+//! | 200, 201, 204 | `ok` | |
+//! | 400 | `invalid` | `malformed` (an unknown, missing or repeated field, and what has no form), `unsupported` (the Content Type) |
+//! | 403 | `denied` | `forbidden`: more than you hold |
+//! | 404 | `refused` | `not_found` |
+//! | 409 | `conflict` | `conflict`: its state does not admit that |
+//! | 413 | `refused` | `too_large`, `answer_too_large` |
+//! | 422 | `invalid` | `invalid`: out of range, or a role that does not exist |
+//! | 429 | `refused` | `rate`, `busy`, with `retry_after` |
+//! | 500 | `failed` | `internal` |
+//!
+//! ```sh
+//! mosquitto_rr -h localhost -p 8883 --cafile ca.pem -u ada -P "$PASSWORD" -t '$registry/admin/list' -e '$registry/admin/list/response' -m '{"state": "pending"}'
+//! ```
 //!
 //! # Claim tokens
 //!

@@ -43,7 +43,7 @@
 //!
 //! | what it sees | why | what to do |
 //! |---|---|---|
-//! | the TLS handshake fails: unknown CA, self-signed certificate | it does not trust the broker | give it `certs/ca.pem` |
+//! | the TLS handshake fails: unknown CA, self-signed certificate; `this device does not trust the broker` | it does not know the CA of the broker's own certificate | give it `certs/ca.pem`, or, with `[tls] certificate` of yours, the CA of that |
 //! | the TLS handshake fails: host name does not match | the server certificate does not hold the name that it used | use one of the names in it (`openssl x509 -in certs/server.pem -noout -ext subjectAltName`), or a certificate of your own |
 //! | the TLS handshake fails with its own certificate | that is of another CA, or not valid now | the clock of the device; else enrol anew |
 //! | CONNACK 0x86 or 4, "bad user name or password" | unknown user, wrong password, or a certificate that is on nobody's record, or names nobody (`ca.identity`) | the log of the broker says `login refused` with the `cause` |

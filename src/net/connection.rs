@@ -11,10 +11,7 @@ use std::{
     io::{self, ErrorKind},
     net::SocketAddr,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -31,7 +28,7 @@ use super::{
     departures::{self, Depart},
     link::{self, HIGH_WATER, Link},
     listener::Listener,
-    login::{Admitted, Standing},
+    login::{Admitted, Standing, no_room},
     registry::{self, Mouth},
     sessions::{Gate, SessionCell, UserPlace},
     transport::{Readable, Transport},
@@ -51,9 +48,6 @@ pub(super) const READ_SIZE: (usize, usize) = (4 * 1024, 64 * 1024);
 
 /// Packets that one turn handles at most, so that others on the same thread get theirs.
 const TURN_PACKETS: usize = 256;
-
-/// Requests to the registry that one connection may have open.
-const OPEN_REQUESTS: usize = 4;
 
 /// A connection that serves a session.
 pub(super) struct Connection {
@@ -389,7 +383,7 @@ impl Connection {
         }
         while link.closing.is_none() && gate.ended.is_none() {
             let Some(answer) = gate.answers.pop_front() else { break };
-            gate.session.handle_registry_answer(answer, &cx);
+            registry::tell(&server, &mut gate, answer, &cx);
             Link::settle(&server, &cell, &mut gate, &cx, Some(link));
         }
         // What came before the end of the stream is handled first: a DISCONNECT, above all.
@@ -495,25 +489,27 @@ impl Connection {
         Link::settle(&self.server, &self.cell, gate, &cx, Some(&mut self.link));
     }
 
-    /// Puts the session's questions to the registry, each in a task of its own.
+    /// Puts the session's questions to the registry.
     fn ask_registry(&mut self) {
-        for request in self.link.requests.drain(..) {
-            let busy = self.open_requests.fetch_add(1, Ordering::Relaxed) >= OPEN_REQUESTS;
-            let asker = registry::Asker {
-                server: Arc::clone(&self.server),
-                mouth: Arc::clone(&self.mouth),
-                connection: self.number,
-                caller: self.admitted.caller(&self.server.directory.policy()),
-                guest: self.admitted.identity().is_some_and(Identity::is_guest),
-                source: self.peer.ip(),
-                listener: self.listener.name.as_str().into(),
-            };
-            let open = Arc::clone(&self.open_requests);
-            tokio::spawn(async move {
-                asker.ask(request, busy).await;
-                open.fetch_sub(1, Ordering::Relaxed);
-            });
+        if self.link.requests.is_empty() {
+            return;
         }
+        let now = self.server.clock.instant();
+        for request in &self.link.requests {
+            self.admitted.asks(request.operation, now);
+        }
+        let asker = registry::Asker {
+            server: Arc::clone(&self.server),
+            mouth: Arc::clone(&self.mouth),
+            connection: self.number,
+            caller: self.admitted.caller(&self.server.directory.policy()),
+            guest: self.admitted.identity().is_some_and(Identity::is_guest),
+            operator: self.admitted.operator(),
+            source: self.peer.ip(),
+            listener: self.listener.name.as_str().into(),
+            open: Arc::clone(&self.open_requests),
+        };
+        asker.ask_all(self.link.requests.drain(..));
     }
 
     async fn farewell(&mut self) {
@@ -561,6 +557,9 @@ impl Drop for Connection {
 
 /// What the client may do at this moment, if that admits the CONNECT and its Will.
 fn rules_of_now(server: &Server, admitted: &Admitted, connect: &Connect) -> Result<Standing, Rejection> {
+    if !admitted.has_room() {
+        return Err(no_room());
+    }
     let policy = server.directory.policy();
     let now = (server.clock.instant(), server.clock.timestamp());
     let standing = admitted.standing(None, &policy, now).ok_or(Rejection {
@@ -648,6 +647,8 @@ fn connection_end(reason: CloseReason) -> ConnectionEnd {
         CloseReason::PublishFailed(_) => ConnectionEnd::Other,
         CloseReason::Ended(cause) => match cause {
             EndCause::ConnectionLost => ConnectionEnd::Lost,
+            // Of a registration session, for somebody else.
+            EndCause::Kicked(ReasonCode::ServerBusy) => ConnectionEnd::Other,
             EndCause::TakenOver => ConnectionEnd::TakenOver,
             EndCause::Shutdown => ConnectionEnd::ShuttingDown,
             EndCause::Kicked(ReasonCode::AdministrativeAction) | EndCause::Purged(ReasonCode::AdministrativeAction) => {

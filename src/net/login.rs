@@ -5,9 +5,13 @@
 
 use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
-use super::{Server, admission::Place, listener::Listener};
+use super::{
+    Server,
+    listener::Listener,
+    registrations::{Full, Place},
+};
 use crate::{
-    access::{Authority, CertificateRecord, Policy},
+    access::{Authority, CertificateRecord, Policy, UserId, Username},
     audit,
     authn::{Cause, Credentials, Identity, Refusal, Source},
     clock::{Instant, Timestamp},
@@ -15,7 +19,7 @@ use crate::{
     mqtt::{ClientId, Connect, ProtocolVersion, ReasonCode},
     pki::PairingCode,
     registry::{self, Binding, Caller, Door, Knock, Origin},
-    session::{Owner, Rejection, SessionKey, Settings, Terms, check_connect},
+    session::{EndCause, Owner, RegistryOperation, Rejection, SessionKey, Settings, Terms, check_connect},
 };
 
 /// A CONNECT that may go on.
@@ -26,7 +30,7 @@ pub(super) struct Admitted {
     /// `None`: a registration session.
     identity: Option<Identity>,
     /// A registration session's place among those that there may be.
-    _place: Option<Place>,
+    place: Option<Place>,
 }
 
 impl Admitted {
@@ -44,6 +48,24 @@ impl Admitted {
     pub(super) fn caller(&self, policy: &Policy) -> Option<Caller> {
         let certificate = self.certificate(policy).map(|record| (record.serial.clone(), record.not_after));
         Some(Caller { user: self.identity.as_ref()?.user(), certificate })
+    }
+
+    /// Who asks for what operators do, and as which client; `None`: a registration session.
+    pub(super) fn operator(&self) -> Option<(UserId, Username, ClientId)> {
+        let identity = self.identity.as_ref()?;
+        Some((identity.user(), identity.username().clone(), self.key.client_id.clone()))
+    }
+
+    /// It asks the registry for this.
+    pub(super) fn asks(&self, operation: RegistryOperation, now: Instant) {
+        if let Some(place) = self.place.as_ref().filter(|_| operation.enrols()) {
+            place.asked(now);
+        }
+    }
+
+    /// Is there still room for it? A registration session may have to give way before it is attached.
+    pub(super) fn has_room(&self) -> bool {
+        self.place.as_ref().is_none_or(Place::is_held)
     }
 
     /// The record of the certificate that it was proven with.
@@ -176,9 +198,9 @@ pub(super) async fn admit(
     Ok(Admitted {
         key: SessionKey { owner: Owner::User(identity.user()), client_id },
         // The time is of the rules under which it is attached: see `Admitted::standing`.
-        terms: Terms { assigned_client_id, until: None, invite: invitation(&identity, server) },
+        terms: Terms { assigned_client_id, until: None, ask_by: None, invite: invitation(&identity, server) },
         identity: Some(identity),
-        _place: None,
+        place: None,
     })
 }
 
@@ -275,19 +297,44 @@ fn record_failure(server: &Server, listener: &Listener, peer: SocketAddr, connec
 
 /// A client without credentials, where it may enrol: a session that can do nothing else, for a bounded time.
 fn registration(server: &Server, peer: SocketAddr, connection: u64, connect: &Connect) -> Result<Admitted, Rejection> {
-    let place = server
-        .registrations
-        .admit(peer.ip())
-        .map_err(|_| rejection(ReasonCode::ServerBusy, "too many devices are enrolling: try again in some minutes"))?;
+    let now = server.clock.instant();
+    let (place, gives_way) = server.registrations.admit(connection, peer.ip(), now).map_err(|Full| no_room())?;
+    if let Some(connection) = gives_way {
+        give_way(server, connection);
+    }
     server.metrics.authentications.inc(AuthenticationOutcome::Registration);
-    let until = server.clock.instant().checked_add(server.settings.registration_lifetime);
+    let until = now.checked_add(server.settings.registration_lifetime);
+    let ask_by = now.checked_add(server.settings.registration_patience);
     let (client_id, assigned_client_id) = client_id(connect);
     Ok(Admitted {
         key: SessionKey { owner: Owner::Registration(connection), client_id },
-        terms: Terms { assigned_client_id, until: until.map(|at| (at, ReasonCode::MaximumConnectTime)), invite: None },
+        terms: Terms {
+            assigned_client_id,
+            until: until.map(|at| (at, ReasonCode::MaximumConnectTime)),
+            ask_by,
+            invite: None,
+        },
         identity: None,
-        _place: Some(place),
+        place: Some(place),
     })
+}
+
+/// What a stranger is told for whom there is no place, or none any more.
+pub(super) fn no_room() -> Rejection {
+    rejection(ReasonCode::ServerBusy, "too many devices are enrolling: try again in some minutes")
+}
+
+/// Ends the registration session of a connection that has lost its place. One that is not attached yet finds out by itself: see
+/// [`Admitted::has_room`].
+fn give_way(server: &Server, connection: u64) {
+    for cell in server.sessions.of(Owner::Registration(connection)) {
+        let mut gate = cell.gate();
+        if gate.connection == connection {
+            gate.ended.get_or_insert(EndCause::Kicked(ReasonCode::ServerBusy));
+            drop(gate);
+            cell.mailbox.call();
+        }
+    }
 }
 
 /// The client identifier of the session, and whether the broker drew it. [MQTT-3.1.3-6] [MQTT-3.1.3-7]

@@ -19,6 +19,7 @@ mod link;
 mod listener;
 mod login;
 mod output;
+mod registrations;
 mod registry;
 mod sessions;
 mod tls;
@@ -36,6 +37,7 @@ pub(crate) use self::{
     events::publish_registry_events,
     https::{HttpsListener, HttpsPeer, Times, run as serve_https},
     listener::{Listener, run as listen},
+    registrations::Registrations,
     sessions::{SessionCell, Sessions},
     tls::{ClientCertificate, Inside, ServerKey, TlsAcceptor, TlsSettings},
     workers::Workers,
@@ -80,6 +82,8 @@ pub struct Settings {
     pub registration_session: session::Settings,
     /// How long a registration session may last.
     pub registration_lifetime: Duration,
+    /// How long a registration session may last that asks for nothing.
+    pub registration_patience: Duration,
     /// Retained messages of publishers that lost their right.
     pub orphaned_retained: OrphanedRetained,
 }
@@ -94,7 +98,7 @@ pub(crate) struct Server {
     pub(crate) departures: Departures,
     pub(crate) admission: Arc<Admission>,
     /// Places for registration sessions.
-    pub(crate) registrations: Arc<Admission>,
+    pub(crate) registrations: Arc<Registrations>,
     pub(crate) sessions: Sessions,
     pub(crate) router: Router,
     pub(crate) directory: Arc<Directory>,
@@ -303,6 +307,9 @@ fn deciding_rule(policy: &Policy, key: &SessionKey, refusal: &Refusal) -> Option
     let Owner::User(user) = key.owner else { return None };
     let authority = policy.authority(user, &key.client_id)?;
     let rules = match refusal.action {
+        Action::Publish if refusal.cause != RefusalCause::Reserved && refusal.topic.starts_with('$') => {
+            authority.explain_administer(&refusal.topic.parse().ok()?).rules
+        }
         Action::Publish | Action::Will => authority.explain_publish(&refusal.topic.parse().ok()?).rules,
         Action::Receive => authority.explain_receive(&refusal.topic.parse().ok()?).rules,
         Action::Subscribe => authority.explain_subscribe(&refusal.topic.parse().ok()?).rules,
@@ -335,7 +342,12 @@ impl PolicyListener for Server {
             let Owner::User(user) = gate.session.key().owner else { continue };
             if gate.session.is_attached() {
                 drop(gate);
-                if issuers_moved || concerns_the_connection(change.old.user(user), change.new.user(user), now) {
+                // A certificate of a further anchor logs in nobody who administers.
+                let administers = |policy: &Policy| policy.user(user).is_some_and(|it| policy.administers(it));
+                if issuers_moved
+                    || administers(&change.old) != administers(&change.new)
+                    || concerns_the_connection(change.old.user(user), change.new.user(user), now)
+                {
                     cell.mailbox.call();
                 }
             } else {
@@ -357,10 +369,6 @@ fn concerns_the_connection(old: Option<&Arc<User>>, new: Option<&Arc<User>>, now
     }
     if Arc::ptr_eq(old, new) {
         return false;
-    }
-    // A certificate of a further anchor logs in no administrator.
-    if old.is_administrator() != new.is_administrator() {
-        return true;
     }
     let same_rights = User {
         description: new.description.clone(),
@@ -408,7 +416,6 @@ mod tests {
         assert!(concerns(|user| user.enabled = false));
         assert!(concerns(|user| user.password_hash = Some("$argon2id$".into())));
         assert!(concerns(|user| user.auth = Auth::Either));
-        assert!(concerns(|user| user.roles = vec!["admin".parse().unwrap()]), "a partner's certificate logs in none");
         assert!(concerns(|user| user.client_id = Some("x".into())));
         assert!(concerns(|user| user.expires_at = Some(Timestamp::MAX)), "an end is set");
         assert!(concerns(|user| user.expires_at = Some(Timestamp::UNIX_EPOCH)));

@@ -5,7 +5,10 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -17,12 +20,18 @@ use super::{
     sessions::{Gate, SessionCell},
 };
 use crate::{
-    access::UserId,
+    access::{UserId, Username},
+    audit::{Place, Word},
     authn::Identity,
-    mqtt::TopicName,
+    directory::{Actor, Right},
+    metrics::{DropCause, RefusedAction},
+    mqtt::{ClientId, TopicName},
     registry::{Answer, AnswerSink, Binding, Caller, Door, Format, Invitation, Origin, ReturnPath},
-    session::{RegistryAnswer, RegistryOperation, RegistryRequest},
+    session::{AdminOperation, Context, Disposition, RegistryAnswer, RegistryOperation, RegistryRequest},
 };
+
+/// Requests to the registry that one connection may have open.
+const OPEN_REQUESTS: usize = 4;
 
 /// Answers that may wait for a connection: one for each request that it may have open, and the decisions on them.
 const WAITING_ANSWERS: usize = 16;
@@ -46,13 +55,7 @@ impl AnswerSink for Mouth {
         if gate.connection != self.connection {
             return;
         }
-        let answer = RegistryAnswer {
-            response_topic: path.response_topic.clone(),
-            correlation_data: path.correlation_data.clone(),
-            payload: Bytes::from(answer.encode(path.format)),
-            content_type: path.format.media_type(),
-        };
-        push(&mut gate, answer);
+        push(&mut gate, message(answer, path));
         drop(gate);
         cell.mailbox.call();
     }
@@ -131,7 +134,34 @@ fn push(gate: &mut Gate, answer: RegistryAnswer) {
     gate.answers.push_back(answer);
 }
 
+/// Gives the session an answer. One that its client does not take gives way to a short one that says so.
+pub(super) fn tell(server: &Server, gate: &mut Gate, answer: RegistryAnswer, cx: &Context<'_>) {
+    let (size, format) = (answer.payload.len(), Format::of(Some(answer.content_type)).unwrap_or_default());
+    let (response_topic, correlation_data) = (answer.response_topic.clone(), answer.correlation_data.clone());
+    let mut disposition = gate.session.handle_registry_answer(answer, cx);
+    if disposition == Disposition::TooLarge {
+        let path = ReturnPath { response_topic, correlation_data, format };
+        disposition = gate.session.handle_registry_answer(message(&Answer::too_large(size), &path), cx);
+    }
+    match disposition {
+        Disposition::TooLarge => server.metrics.dropped.inc(DropCause::TooLarge),
+        Disposition::Withheld => server.metrics.refused.inc(RefusedAction::Receive),
+        _ => {}
+    }
+}
+
+/// An answer as the session takes it.
+fn message(answer: &Answer, path: &ReturnPath) -> RegistryAnswer {
+    RegistryAnswer {
+        response_topic: path.response_topic.clone(),
+        correlation_data: path.correlation_data.clone(),
+        payload: Bytes::from(answer.encode(path.format)),
+        content_type: path.format.media_type(),
+    }
+}
+
 /// Whoever asks.
+#[derive(Clone)]
 pub(super) struct Asker {
     pub(super) server: Arc<Server>,
     pub(super) mouth: Arc<Mouth>,
@@ -140,13 +170,29 @@ pub(super) struct Asker {
     pub(super) caller: Option<Caller>,
     /// The user that the listener names for clients without credentials: nobody has proven anything.
     pub(super) guest: bool,
+    /// `None`: a registration session.
+    pub(super) operator: Option<(UserId, Username, ClientId)>,
     pub(super) source: IpAddr,
     pub(super) listener: Arc<str>,
+    /// How many requests of the connection are being worked on.
+    pub(super) open: Arc<AtomicUsize>,
 }
 
 impl Asker {
+    /// Puts each to the registry, in a task of its own.
+    pub(super) fn ask_all(self, requests: impl Iterator<Item = RegistryRequest>) {
+        for request in requests {
+            let busy = self.open.fetch_add(1, Ordering::Relaxed) >= OPEN_REQUESTS;
+            let asker = self.clone();
+            tokio::spawn(async move {
+                asker.ask(request, busy).await;
+                asker.open.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+    }
+
     /// Asks, and answers.
-    pub(super) async fn ask(&self, request: RegistryRequest, busy: bool) {
+    async fn ask(&self, request: RegistryRequest, busy: bool) {
         let registry = &self.server.registry;
         let (payload, content_type) = (&request.payload, request.content_type.as_deref());
         let path = ReturnPath {
@@ -171,7 +217,24 @@ impl Asker {
             RegistryOperation::Ca => registry.ca(payload, content_type, &origin),
             RegistryOperation::Challenge => registry.challenge(payload, content_type, &origin),
             RegistryOperation::Renew => registry.renew(payload, content_type, self.caller.as_ref(), &origin).await,
+            RegistryOperation::Admin(operation) => {
+                // The session lets nobody come here who has no identity.
+                let Some(actor) = self.actor(operation) else { return };
+                registry.order(operation, payload, content_type, actor).await
+            }
         };
         self.mouth.answer(&answer, &path);
+    }
+
+    /// The user, by the right to this operation alone.
+    fn actor(&self, operation: AdminOperation) -> Option<Actor> {
+        let (id, username, client_id) = self.operator.clone()?;
+        let from = Place::Network {
+            address: self.source.to_canonical(),
+            listener: Some(Word::name(&self.listener)),
+            client_id: Some(Word::name(client_id.as_str())),
+        };
+        let right = Right::Mqtt { operation: operation.topic(), client_id: Some(client_id) };
+        Some(Actor::User { id, username, from: Some(from), right: Some(right) })
     }
 }

@@ -258,8 +258,13 @@ impl Sessions {
 
     /// The sessions of one user.
     pub(crate) fn of_user(&self, user: UserId) -> Vec<Arc<SessionCell>> {
+        self.of(Owner::User(user))
+    }
+
+    /// The sessions of one owner.
+    pub(super) fn of(&self, owner: Owner) -> Vec<Arc<SessionCell>> {
         let table = self.table.lock();
-        table.owners.get(&Owner::User(user)).map(|owned| owned.clients.values().cloned().collect()).unwrap_or_default()
+        table.owners.get(&owner).map(|owned| owned.clients.values().cloned().collect()).unwrap_or_default()
     }
 
     /// Every session.

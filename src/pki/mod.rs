@@ -16,6 +16,7 @@ mod csr;
 mod der;
 mod issuer;
 mod key;
+mod lineage;
 mod naming;
 mod pairing;
 mod peer;
@@ -29,6 +30,7 @@ pub use crl::{Crl, CrlEntries, PreparedCrl};
 pub use csr::{CsrError, MAX_CSR_SIZE, VerifiedCsr};
 pub use issuer::{IssuerCertificate, IssuerError};
 pub use key::{KeyError, KeyKind, PublicKey};
+pub use lineage::{Lineage, key_identifiers};
 pub use naming::{Naming, NamingError, UriPrefix, UriPrefixError};
 pub use pairing::{PairingCode, PairingCodeError};
 pub use peer::{PeerCertificate, PeerError};
@@ -38,7 +40,7 @@ pub use prepared::{
 };
 pub use signer::{
     CaFiles, CertificateAuthority, EncryptionError, Origin, Profile, ServerCertificate, SignerError, Signers,
-    read_authorities,
+    Successor, read_authorities,
 };
 pub use subject::CommonNameError;
 

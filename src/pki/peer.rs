@@ -5,6 +5,7 @@
 
 use jiff::Timestamp;
 use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 
 use super::naming::Names;
@@ -27,6 +28,7 @@ pub struct PeerCertificate {
     names: Names,
     serial: String,
     fingerprint: String,
+    authority: Option<String>,
     not_before: Timestamp,
     not_after: Timestamp,
 }
@@ -44,6 +46,7 @@ impl PeerCertificate {
             names: Names::of(&parsed),
             serial: super::hex(der::strip_zeros(parsed.raw_serial())),
             fingerprint: super::hex(&super::sha256(certificate)),
+            authority: authority(&parsed),
             not_before: time(parsed.validity().not_before.timestamp())?,
             not_after: time(parsed.validity().not_after.timestamp())?,
         })
@@ -85,6 +88,11 @@ impl PeerCertificate {
         &self.fingerprint
     }
 
+    /// The key identifier of who has issued it, as it says itself (RFC 5280 4.2.1.1), lower-case hexadecimal.
+    pub fn authority(&self) -> Option<&str> {
+        self.authority.as_deref()
+    }
+
     /// Start of validity.
     pub fn not_before(&self) -> Timestamp {
         self.not_before
@@ -104,6 +112,13 @@ impl PeerCertificate {
     pub fn is_issued_by(&self, issuer: &IssuerCertificate) -> bool {
         issuer.has_issued(&self.der)
     }
+}
+
+fn authority(certificate: &X509Certificate<'_>) -> Option<String> {
+    certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(it) => it.key_identifier.as_ref().map(|it| super::hex(it.0)),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

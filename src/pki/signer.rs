@@ -7,6 +7,7 @@
 mod encryption;
 mod error;
 mod keys;
+mod proof;
 mod rotation;
 mod server;
 
@@ -25,6 +26,7 @@ use zeroize::Zeroizing;
 
 pub use encryption::EncryptionError;
 pub use error::SignerError;
+pub use rotation::Successor;
 pub use server::ServerCertificate;
 
 use keys::{create_key, fits, read_keys};
@@ -41,6 +43,9 @@ use crate::files;
 
 /// Life of a CA that we make: ten years.
 const CA_VALIDITY: Duration = Duration::from_hours(3650 * 24);
+
+/// So long before the end of a former CA the broker's own certificate is one of the CA that issues: 1 hour.
+const LAST: Duration = Duration::from_hours(1);
 
 /// Files larger than this are no certificates: 1 MiB.
 const MAX_FILE: u64 = 1 << 20;
@@ -65,12 +70,14 @@ pub struct CaFiles<'a> {
     pub key: &'a Path,
     /// What the key is encrypted with; a key that is made is, where there is one.
     pub passphrase: Option<&'a SecretString>,
+    /// What its certificates say, see [`CertificateAuthority::with_profile`].
+    pub profile: Option<&'a Profile>,
 }
 
 impl<'a> CaFiles<'a> {
-    /// A key without a passphrase.
+    /// A key without a passphrase, and the profile of a CA that nobody has chosen one for.
     pub fn plain(certificate: &'a Path, key: &'a Path) -> Self {
-        Self { certificate, key, passphrase: None }
+        Self { certificate, key, passphrase: None, profile: None }
     }
 }
 
@@ -156,7 +163,7 @@ impl CertificateAuthority {
     /// Loads the CA from its files, or makes one when they are not there. A key without its certificate, as a first start leaves it
     /// that was interrupted, gets a new one.
     pub fn load_or_create(files: &CaFiles<'_>, now: Timestamp) -> Result<(Self, Origin), SignerError> {
-        let CaFiles { certificate, key, passphrase } = *files;
+        let CaFiles { certificate, key, passphrase, .. } = *files;
         let key_found = exists(key)?;
         if exists(certificate)? {
             if !key_found {
@@ -218,7 +225,10 @@ impl CertificateAuthority {
             return Err(wrong(ChainError::Stray { position: *position, name: stray.name() }));
         }
         let current = Ca::new(key, ordered).ok_or_else(|| SignerError::Certificate(path.into()))?;
-        Ok(Self::of(current, former))
+        let ca = Self::of(current, former);
+        let ca = if let Some(profile) = files.profile { ca.with_profile(profile) } else { ca };
+        proof::check(&ca.current, path, now)?;
+        Ok(ca)
     }
 
     fn of(current: Ca, former: Option<Ca>) -> Self {
@@ -249,6 +259,17 @@ impl CertificateAuthority {
         self.each().map(|ca| ca.issuer.der().to_vec()).collect()
     }
 
+    /// Its certificates as a file has them, DER: the issuer, those above it up to the root, then those of the one before it.
+    pub fn certificates(&self) -> Vec<Vec<u8>> {
+        let mut file = Vec::new();
+        for certificate in self.each().flat_map(Ca::certificates) {
+            if !file.contains(&certificate) {
+                file.push(certificate);
+            }
+        }
+        file
+    }
+
     /// The CA before the one that issues, while it is trusted.
     pub fn former(&self) -> Option<&IssuerCertificate> {
         self.former.as_ref().map(|former| &former.issuer)
@@ -258,11 +279,15 @@ impl CertificateAuthority {
         std::iter::once(&self.current).chain(&self.former)
     }
 
-    /// Who issues the broker's own certificate: the CA before this one, where devices may have no other root to verify it with.
-    fn for_servers(&self) -> &Ca {
+    /// Who issues the broker's own certificate: the CA before this one, where devices may have no other root to verify it with, as long
+    /// as that can issue any that is good for a while.
+    fn for_servers(&self, now: Timestamp) -> &Ca {
+        let lasts = |issuer: &IssuerCertificate| now.checked_add(LAST).is_ok_and(|soon| soon < issuer.not_after());
         self.former
             .as_ref()
-            .filter(|former| former.root != self.current.root && former.issuer.admits_servers())
+            .filter(|former| {
+                former.root != self.current.root && former.issuer.admits_servers() && lasts(&former.issuer)
+            })
             .unwrap_or(&self.current)
     }
 }
@@ -273,9 +298,7 @@ impl Signer for CertificateAuthority {
     }
 
     fn draw_serial(&self) -> Result<SerialNumber, SignerError> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|_| SignerError::Random)?;
-        Ok(SerialNumber::from_random(bytes))
+        draw_serial()
     }
 
     fn sign(&self, prepared: PreparedCertificate) -> Result<IssuedCertificate, SignerError> {
@@ -332,6 +355,12 @@ fn authorities(path: &Path, certificates: &[Vec<u8>]) -> Result<Vec<IssuerCertif
         IssuerCertificate::from_der(der).map_err(|source| refused(ChainError::of(position, der, source)))
     };
     (1..).zip(certificates).map(read).collect()
+}
+
+fn draw_serial() -> Result<SerialNumber, SignerError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| SignerError::Random)?;
+    Ok(SerialNumber::from_random(bytes))
 }
 
 fn sign_error(error: &rcgen::Error) -> SignerError {

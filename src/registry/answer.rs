@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::format::Format;
 use super::message::MessageError;
+use super::order::Told;
 use crate::access::{Auth, Permission, RoleName, Username};
 use crate::clock::Duration;
 use crate::pki::PairingCode;
@@ -18,7 +19,7 @@ use crate::pki::PairingCode;
 pub struct Answer {
     /// HTTP's number.
     pub status: u16,
-    /// `granted`, `pending`, `invalid`, `denied`, `conflict`, `refused`, `locked`; `ok` for `challenge`, `whoami` and `ca`; `failed` when the fault is ours.
+    /// `granted`, `pending`, `invalid`, `denied`, `conflict`, `refused`, `locked`; `ok` for `challenge`, `whoami`, `ca` and `admin/...`; `failed` when the fault is ours.
     pub state: &'static str,
     /// A stable word, in errors.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,6 +75,9 @@ pub struct Answer {
     /// In `whoami`: what is put in front of published topics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub publish_prefix: Option<String>,
+    /// In `admin/...`: what the REST API would answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<Told>,
 }
 
 impl Answer {
@@ -110,6 +114,14 @@ impl Answer {
             "internal",
             "the broker could not record this; tell its operator, and try again later",
         )
+    }
+
+    /// In the place of an answer of so many bytes, to a client that does not take as many.
+    pub(crate) fn too_large(bytes: usize) -> Self {
+        let message = format!(
+            "what you asked for is done, but the answer has {bytes} bytes, more than your Maximum Packet Size; connect with a larger one, or ask for less"
+        );
+        Self::error(413, "refused", "answer_too_large", message)
     }
 
     /// As it is sent.

@@ -16,6 +16,9 @@ pub struct Approval {
     pub who: Who,
     /// The person, the token or the rule.
     pub by: String,
+    /// Was it said over MQTT? Then that is what its author must still be allowed to do.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub over_mqtt: bool,
     /// When.
     pub at: Timestamp,
     /// What would be granted.
@@ -123,7 +126,8 @@ mod tests {
     #[test]
     fn two_people_must_say_the_same() {
         let at = Timestamp::UNIX_EPOCH;
-        let first = Approval { who: user(1, "ada"), by: "user:ada".into(), at, grant: grant(&["a", "b"]) };
+        let first =
+            Approval { who: user(1, "ada"), by: "user:ada".into(), over_mqtt: false, at, grant: grant(&["a", "b"]) };
         let bob = user(2, "bob");
         let comment = GrantTerms { comment: Some("fine".into()), unpaired: true, ..grant(&["b", "a"]) };
         assert_eq!(first.meets(&bob, &comment), Meeting::Agreed);

@@ -19,7 +19,7 @@ fn person(stage: &Stage, name: &str) -> (UserId, Actor) {
     let mut new = NewUser::named(name.parse().unwrap());
     new.roles.push(RoleName::admin());
     let user = stage.directory.create_user(new, &Actor::System).unwrap();
-    (user.id, Actor::User { id: user.id, username: user.username.clone(), from: None })
+    (user.id, Actor::of(&user))
 }
 
 async fn pending(stage: &Stage) -> RequestId {

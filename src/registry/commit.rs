@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::Now;
 use super::answer::Answer;
 use super::core::{Change, Core, Refused, Removal, Unusable, Verdict};
+use super::deed::Deed;
 use super::jobs::Jobs;
 use super::lock::Lock;
 use super::nonce::{Binding, Mint, NonceFault};
@@ -304,14 +305,16 @@ impl Inner {
         }
     }
 
-    /// May this actor do that? A user may who may write to the route of it in the API, which these are the last segments
-    /// of. What may be granted is for the directory to say.
-    pub(super) fn may_decide(&self, actor: &Actor, route: &[&str]) -> Result<(), RegistryError> {
-        let Some((id, _)) = actor.user() else { return Ok(()) };
-        let route: Vec<&str> = ["api", "client-registry"].iter().chain(route).copied().collect();
-        let policy = self.directory.policy();
-        let may = policy.authority_without_client(id).is_some_and(|authority| authority.may_http(true, &route));
-        if may { Ok(()) } else { Err(RegistryError::NotAllowed(format!("/{}", route.join("/")))) }
+    /// May this actor do that? If so, who acts by that right alone, so that it is looked at again when the deed is made durable. What
+    /// may be granted is for the directory to say.
+    pub(super) fn may_decide(&self, actor: &Actor, deed: &Deed<'_>) -> Result<Actor, RegistryError> {
+        let Some((id, _)) = actor.user() else { return Ok(actor.clone()) };
+        let right = deed.right(actor);
+        if right.is_held(&self.directory.policy(), id) {
+            Ok(actor.clone().by(right))
+        } else {
+            Err(RegistryError::NotAllowed(right))
+        }
     }
 
     /// Tells the decision to everybody who is connected and waits for it.
@@ -451,7 +454,11 @@ fn requested(request: &Request) -> audit::Event {
         username: request.username.clone(),
         auth: request.auth(),
         key: request.key.as_deref().map(Word::name),
-        from: Place::Network { address: request.source, listener: Some(Word::name(&request.listener)) },
+        from: Place::Network {
+            address: request.source,
+            listener: Some(Word::name(&request.listener)),
+            client_id: None,
+        },
     }
 }
 

@@ -13,6 +13,7 @@ use super::Now;
 use super::approval::{Approval, Meeting, Voice, same_grant};
 use super::commit::{Inner, Plan, Shared};
 use super::core::{Change, Claims, Core, Granting, Grantor, Refused, Verdict, replaced_user};
+use super::deed::{Deed, is_over_mqtt};
 use super::operator::{DenyTerms, GrantTerms, RegistryError};
 use super::request::{Details, Request, RequestId, RequestView, State, issued as issued_event};
 use super::token::TokenFault;
@@ -39,7 +40,7 @@ impl Inner {
     }
 
     fn grant_now(&self, id: RequestId, terms: GrantTerms, actor: &Actor) -> Result<RequestView, RegistryError> {
-        self.may_decide(actor, &["requests", &id.to_string(), "grant"])?;
+        let actor = &self.may_decide(actor, &Deed::Grant(id))?;
         let now = self.now();
         if terms.expires_at.is_some_and(|at| at <= now.wall) {
             return Err(RegistryError::Invalid("`expires_at` must lie in the future"));
@@ -53,16 +54,16 @@ impl Inner {
         if self.settings.approvals >= 2 {
             let (who, _) = actor.in_audit();
             match request.approved.as_ref().map(|first| first.meets(&who, &terms)) {
-                Some(Meeting::Agreed) if self.still_stands(&state.core, &request, now) => {
-                    if let Some(first) = request.approved.take() {
-                        by = format!("{} and {actor}", first.by);
+                Some(Meeting::Agreed) => match self.standing(&state.core, &request, now) {
+                    Some((first, word)) => {
+                        by = format!("{word} and {actor}");
                         // Whichever of them holds it no more when it is written, nothing is.
-                        let (first, second) = (Box::new(Actor::from(&first.who)), Box::new(actor.clone()));
-                        on_rights_of = Actor::Both { first, second };
+                        on_rights_of = Actor::Both { first: Box::new(first), second: Box::new(actor.clone()) };
                     }
-                }
+                    None => return self.approve(&mut state, request, terms, actor, now),
+                },
                 Some(Meeting::Repeated) => return Err(RegistryError::OwnApproval(id)),
-                _ => return self.approve(&mut state, request, terms, actor, now),
+                Some(Meeting::Differs) | None => return self.approve(&mut state, request, terms, actor, now),
             }
         }
         request.approved = None;
@@ -83,7 +84,7 @@ impl Inner {
     }
 
     pub(super) fn deny(&self, id: RequestId, terms: DenyTerms, actor: &Actor) -> Result<RequestView, RegistryError> {
-        self.may_decide(actor, &["requests", &id.to_string(), "deny"])?;
+        let actor = &self.may_decide(actor, &Deed::Deny(id))?;
         if terms.reason.len() > MAX_TEXT {
             return Err(RegistryError::Invalid("a reason has at most 1024 bytes"));
         }
@@ -110,7 +111,8 @@ impl Inner {
         let id = request.id;
         self.check_grant(&state.core, &request, &terms, actor, now)?;
         let (who, _) = actor.in_audit();
-        request.approved = Some(Box::new(Approval { who, by: actor.to_string(), at: now.wall, grant: terms }));
+        let (by, over_mqtt) = (actor.to_string(), is_over_mqtt(actor));
+        request.approved = Some(Box::new(Approval { who, by, over_mqtt, at: now.wall, grant: terms }));
         // What a rule has said before goes whole, with the life of the certificates that it gives.
         request.validity = None;
         let told = self.carry_out(state, vec![Change::Put(Box::new(request))], actor, now)?;
@@ -138,27 +140,29 @@ impl Inner {
         self.check_user(new_user(request, terms.clone(), request.password_hash.clone()), actor)
     }
 
-    /// Does the first of two people still stand by it: is that one somebody who could grant it now, as then?
-    fn still_stands(&self, core: &Core, request: &Request, now: Now) -> bool {
-        let Some(first) = &request.approved else { return false };
-        let actor = Actor::from(&first.who);
-        let id = request.id.to_string();
-        let route: &[&str] = match first.voice() {
+    /// The first of two people, and the word for that one, who still stands by it: could grant it now, as then.
+    fn standing(&self, core: &Core, request: &Request, now: Now) -> Option<(Actor, String)> {
+        let first = request.approved.as_ref()?;
+        let deed = match first.voice() {
             // It speaks for its author, who may make tokens. With a token that is revoked its word is taken back.
-            Voice::Token => &["tokens"],
-            Voice::Person => &["requests", &id, "grant"],
+            Voice::Token => Deed::CreateToken,
             Voice::Rule(name) if !self.rule_says(name, &first.grant) => {
-                tracing::info!("the approval of request {id} by {} stands no more: broker.toml has another", first.by);
-                return false;
+                tracing::info!("the approval of request {} by {} stands no more", request.id, first.by);
+                return None;
             }
-            Voice::Rule(_) => &[],
+            Voice::Person | Voice::Rule(_) => Deed::Grant(request.id),
         };
-        let stands =
-            self.may_decide(&actor, route).and_then(|()| self.check_grant(core, request, &first.grant, &actor, now));
-        if let Err(error) = &stands {
-            tracing::info!("the approval of request {id} by {} stands no more: {error}", first.by);
+        let stands = self.may_decide(&deed.again(&first.who, first.over_mqtt), &deed).and_then(|actor| {
+            self.check_grant(core, request, &first.grant, &actor, now)?;
+            Ok(actor)
+        });
+        match stands {
+            Ok(actor) => Some((actor, first.by.clone())),
+            Err(error) => {
+                tracing::info!("the approval of request {} by {} stands no more: {error}", request.id, first.by);
+                None
+            }
         }
-        stands.is_ok()
     }
 
     /// Would the rule of this name still grant that?
@@ -196,9 +200,9 @@ impl Inner {
         let id = request.id;
         let (actor, word, decision) = match by {
             Grantor::Token(token) => {
-                let author = state.core.token(token).map(|token| Actor::from(&token.author));
+                let author = state.core.token(token).map(|it| Deed::CreateToken.again(&it.author, it.over_mqtt));
                 let author = author.ok_or_else(|| RegistryError::Damaged("a token is gone while it is used".into()))?;
-                self.may_decide(&author, &["tokens"])?;
+                let author = self.may_decide(&author, &Deed::CreateToken)?;
                 let actor = Actor::Token { token: token.0, author: Box::new(author) };
                 let word = actor.to_string();
                 (actor, word, RegistryDecision::GrantedByToken)
@@ -211,7 +215,8 @@ impl Inner {
             self.check_user(new_user(&request, terms.clone(), request.password_hash.clone()), &actor)?;
             let (who, _) = actor.in_audit();
             let mut request = request;
-            request.approved = Some(Box::new(Approval { who, by: word, at: now.wall, grant: terms }));
+            let over_mqtt = is_over_mqtt(&actor);
+            request.approved = Some(Box::new(Approval { who, by: word, over_mqtt, at: now.wall, grant: terms }));
             // Who decides is a person then, and no rule.
             request.rule = None;
             let mut steps = steps;

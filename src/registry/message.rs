@@ -338,7 +338,10 @@ pub(super) fn parse_question(
     echo(parse::<Question>(payload, content_type)?.id).map_err(|error| (error, None))
 }
 
-fn parse<T: DeserializeOwned>(payload: &[u8], content_type: Option<&str>) -> Result<T, (MessageError, Option<Value>)> {
+pub(super) fn parse<T: DeserializeOwned>(
+    payload: &[u8],
+    content_type: Option<&str>,
+) -> Result<T, (MessageError, Option<Value>)> {
     if payload.len() > MAX_PAYLOAD {
         return Err((MessageError::TooLarge(payload.len()), None));
     }
@@ -352,7 +355,7 @@ fn parse<T: DeserializeOwned>(payload: &[u8], content_type: Option<&str>) -> Res
     })
 }
 
-fn echo(id: Option<Value>) -> Result<Option<Value>, MessageError> {
+pub(super) fn echo(id: Option<Value>) -> Result<Option<Value>, MessageError> {
     match id {
         None | Some(Value::Null) => Ok(None),
         Some(id @ (Value::String(_) | Value::Number(_))) if id.to_string().len() <= MAX_ID => Ok(Some(id)),

@@ -6,13 +6,14 @@
 //!   operator --grant--> pki signs, directory commits user + certificate + request together --> answer pushed
 //! ```
 //!
-//! `core`, `lock`, `token` and `approval` decide, and are pure: time, randomness, users and what argon2 says are parameters. `service`, `grant`,
-//! `tokens` and `commit` are the shell around them. The decision is an operator's; what a device asks for is shown and never granted by asking.
+//! `core`, `deed`, `lock`, `token` and `approval` decide, and are pure: time, randomness, users and what argon2 says are parameters. `service`, `grant`,
+//! `tokens`, `order` and `commit` are the shell around them. The decision is an operator's; what a device asks for is shown and never granted by asking.
 
 mod answer;
 mod approval;
 mod commit;
 mod core;
+mod deed;
 mod format;
 mod grant;
 mod invitation;
@@ -23,6 +24,7 @@ mod lock;
 mod message;
 mod nonce;
 mod operator;
+mod order;
 mod rates;
 mod refusals;
 mod renewal;
@@ -43,14 +45,16 @@ pub use lock::{MAX_UNLOCK, UnlockTerms};
 pub use message::{MAX_CONTEXT, MAX_ID, MAX_PAYLOAD, MAX_WISHES};
 pub use nonce::{Binding, NONCE_LIFE};
 pub use operator::{
-    DenyTerms, Event, EventKind, GrantTerms, LockStatus, RegistryError, RegistryErrorKind, RequestPage, StateFilter,
+    DenyTerms, Event, EventKind, GrantTerms, LockStatus, RegistryError, RegistryErrorKind, RequestFilter, RequestPage,
+    StateFilter,
 };
+pub use order::{MAX_ANSWERED, Told};
 pub use rates::RateLimit;
 pub use replacement::{ReplaceTerms, ReplacementView};
 pub use request::{Door, RequestId, RequestView, State};
 pub use service::Registry;
 pub use settings::{AnswerSink, Caller, Hashing, Origin, PasswordHasher, ReturnPath, Settings};
-pub use token::{TokenId, TokenTerms, TokenView};
+pub use token::{TokenCreated, TokenId, TokenTerms, TokenView};
 
 use jiff::Timestamp;
 

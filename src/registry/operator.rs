@@ -14,7 +14,7 @@ use super::request::{RequestId, RequestView};
 use super::token::TokenId;
 use crate::access::{Permission, RoleName, Username};
 use crate::config::RuleGrant;
-use crate::directory::{self, DirectoryError};
+use crate::directory::{self, DirectoryError, Right};
 use crate::pki::SignerError;
 use crate::store::StoreError;
 
@@ -67,7 +67,7 @@ impl<T: Into<String>> From<T> for DenyTerms {
     }
 }
 
-/// Which requests to list.
+/// How the requests stand that are to be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StateFilter {
@@ -77,6 +77,21 @@ pub enum StateFilter {
     Granted,
     /// Turned down, not forgotten yet.
     Denied,
+}
+
+/// Which requests to list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestFilter {
+    /// Only these; `None`: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateFilter>,
+    /// Only those after this one: the `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<RequestId>,
+    /// At most so many: 1 to 1,000, over MQTT to 32, which are the defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
 }
 
 /// Some of the requests.
@@ -194,8 +209,8 @@ pub enum RegistryError {
     )]
     Unpaired(RequestId),
     /// An actor whose rules do not say so, or who is disabled, expired or gone.
-    #[error("this needs the right to write to `{0}` in the context `http`")]
-    NotAllowed(String),
+    #[error("this needs the right to write to {0}")]
+    NotAllowed(Right),
     /// The name is not open to a new key.
     #[error("the name `{0}` is not open to a new key")]
     NotOpen(Username),
@@ -256,6 +271,19 @@ pub enum RegistryErrorKind {
     Internal,
 }
 
+impl RegistryErrorKind {
+    /// Status, state and word of the answer over MQTT.
+    pub(super) fn words(self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::Forbidden => (403, "denied", "forbidden"),
+            Self::NotFound => (404, "refused", "not_found"),
+            Self::Conflict => (409, "conflict", "conflict"),
+            Self::Invalid => (422, "invalid", "invalid"),
+            Self::Internal => (500, "failed", "internal"),
+        }
+    }
+}
+
 impl RegistryError {
     /// What kind of refusal it is.
     pub fn kind(&self) -> RegistryErrorKind {
@@ -277,6 +305,15 @@ impl RegistryError {
             },
             Self::Signer(_) | Self::Store(_) | Self::Damaged(_) => RegistryErrorKind::Internal,
         }
+    }
+
+    /// The sentence for whoever asked. What is our fault may name paths and tables, and is for the log.
+    pub(crate) fn told(&self) -> String {
+        if self.kind() == RegistryErrorKind::Internal {
+            tracing::error!(error = %self, "the registry cannot do what it was asked");
+            return "the registry cannot do that now; the log says more".to_owned();
+        }
+        self.to_string()
     }
 
     /// Does it say that somebody may not, or not any more, give what was to be given? The rest is the fault of nobody's rights.

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::commit::Inner;
 use super::core::{Change, Claims, Opening};
+use super::deed::Deed;
 use super::operator::RegistryError;
 use super::request::RequestId;
 use super::service::Registry;
@@ -75,7 +76,7 @@ impl Registry {
     /// Shuts the name again; the request that came in is forgotten.
     pub async fn cancel_replacement(&self, username: Username, actor: Actor) -> Result<(), RegistryError> {
         self.blocking(move |inner| {
-            inner.may_decide(&actor, &["replacements", username.as_str()])?;
+            let actor = inner.may_decide(&actor, &Deed::CancelReplacement(&username))?;
             let now = inner.now();
             let mut state = inner.state.lock();
             inner.settle(&mut state, |_| Claims::on(&username, None));
@@ -106,7 +107,7 @@ impl Inner {
         terms: ReplaceTerms,
         actor: &Actor,
     ) -> Result<ReplacementView, RegistryError> {
-        self.may_decide(actor, &["replacements", username.as_str()])?;
+        let actor = &self.may_decide(actor, &Deed::Replace(username))?;
         let duration = terms.duration.map_or(OPEN_FOR, Duration::from_secs);
         if duration < Duration::from_secs(1) || MAX_OPEN < duration {
             return Err(RegistryError::Invalid("a name can be open for 1 second to 7 days"));

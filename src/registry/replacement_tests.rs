@@ -188,7 +188,7 @@ async fn nobody_replaces_a_user_who_holds_more_than_they_do() {
     let mut operator = NewUser::named("operator".parse().unwrap());
     operator.permissions = vec![Permission::allow(Context::Http, Operation::Write, "/api/client-registry/#")];
     let operator = stage.directory.create_user(operator, &Actor::System).unwrap();
-    let actor = Actor::User { id: operator.id, username: operator.username.clone(), from: None };
+    let actor = Actor::of(&operator);
     let open_as = |actor: Actor| stage.registry.replace(NAME.parse().unwrap(), ReplaceTerms::default(), actor);
     let error = open_as(actor.clone()).await.unwrap_err();
     assert!(matches!(error, RegistryError::Directory(_)), "{error}");
@@ -208,7 +208,7 @@ async fn nobody_replaces_a_user_who_holds_more_than_they_do() {
     open_as(actor.clone()).await.unwrap();
     stage.registry.grant(id, GrantTerms::default(), actor).await.unwrap();
     let stranger = stage.directory.create_user(NewUser::named("somebody".parse().unwrap()), &Actor::System).unwrap();
-    let stranger = Actor::User { id: stranger.id, username: stranger.username.clone(), from: None };
+    let stranger = Actor::of(&stranger);
     assert_eq!(open_as(stranger.clone()).await.unwrap_err().kind(), RegistryErrorKind::Forbidden);
     assert!(stage.registry.cancel_replacement(NAME.parse().unwrap(), stranger).await.is_err());
 }

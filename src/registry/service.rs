@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::answer::{Answer, Unread};
 use super::commit::{Asker, Inner, POLL, Plan, REQUESTS, Shared};
 use super::core::{Ask, Bounds, Claims, Core, Drawn, Facts, Limits, Refused, Step, Verdict, is_orphan};
+use super::deed::Deed;
 use super::jobs::{Job, Jobs, Work};
 use super::knock;
 use super::lock::{Lock, UnlockTerms};
@@ -592,7 +593,7 @@ impl Registry {
     /// Opens the door, for a while and within limits. An earlier unlock and its limits are over.
     pub async fn unlock(&self, terms: UnlockTerms, actor: Actor) -> Result<LockStatus, RegistryError> {
         self.blocking(move |inner| {
-            inner.may_decide(&actor, &["unlock"])?;
+            let actor = inner.may_decide(&actor, &Deed::Unlock)?;
             if terms.implicit && inner.settings.require_nonce {
                 return Err(RegistryError::Invalid(
                     "a CONNECT can hold no nonce: with `registry.require_nonce` an unlock cannot be `implicit`",
@@ -627,7 +628,7 @@ impl Registry {
     /// Shuts the door.
     pub async fn lock(&self, actor: Actor) -> Result<LockStatus, RegistryError> {
         self.blocking(move |inner| {
-            inner.may_decide(&actor, &["lock"])?;
+            let actor = inner.may_decide(&actor, &Deed::Lock)?;
             let now = inner.now();
             let mut state = inner.state.lock();
             if state.core.lock_now() {

@@ -17,6 +17,8 @@ mod knock;
 mod model;
 #[path = "nonce_tests.rs"]
 mod nonce;
+#[path = "order_tests.rs"]
+mod orders;
 #[path = "renewal_tests.rs"]
 mod renewal;
 #[path = "replacement_tests.rs"]
@@ -698,8 +700,8 @@ async fn only_administrators_decide() {
     stage.send(with_csr()).await;
     let id = stage.only().await;
     let user = stage.directory.create_user(NewUser::named("somebody".parse().unwrap()), &Actor::System).unwrap();
-    let actor = Actor::User { id: user.id, username: user.username.clone(), from: None };
-    // Topics of the registry decide nothing in this version, whatever the rules.
+    let actor = Actor::of(&user);
+    // A rule on topics gives no right at this door.
     let topics = Permission::allow(Context::Mqtt, Operation::ReadWrite, "$registry/#");
     let permit = |permissions: Vec<Permission>| {
         let edit = |user: &mut User| user.permissions = permissions;

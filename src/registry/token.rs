@@ -139,11 +139,39 @@ pub struct TokenView {
     pub last_used: Option<Timestamp>,
 }
 
+/// A new claim token. Nobody can see its secret again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TokenCreated {
+    /// The secret: what a device shows as `token`.
+    #[serde(with = "in_clear")]
+    pub token: SecretString,
+    /// The rest of it.
+    #[serde(flatten)]
+    pub view: TokenView,
+}
+
+/// A secret on its way to the one who has ordered it.
+mod in_clear {
+    use secrecy::{ExposeSecret as _, SecretString};
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(secret.expose_secret())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {
+        String::deserialize(deserializer).map(SecretString::from)
+    }
+}
+
 /// A token as it is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Token {
     pub(super) digest: TokenDigest,
     pub(super) author: Who,
+    /// Was it made over MQTT? Then that is what its author must be allowed to do.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) over_mqtt: bool,
     #[serde(flatten)]
     pub(super) view: TokenView,
 }

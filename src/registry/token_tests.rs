@@ -51,7 +51,7 @@ fn author(stage: &Stage) -> (UserIdAndActor, Vec<Permission>) {
     let mut new = NewUser::named("ada".parse().unwrap());
     new.permissions.clone_from(&permissions);
     let user = stage.directory.create_user(new, &Actor::System).unwrap();
-    ((user.id, Actor::User { id: user.id, username: user.username.clone(), from: None }), permissions)
+    ((user.id, Actor::of(&user)), permissions)
 }
 
 type UserIdAndActor = (crate::access::UserId, Actor);

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::commit::Inner;
 use super::core::{Change, Core};
+use super::deed::{Deed, is_over_mqtt};
 use super::grant::short_enough;
 use super::operator::RegistryError;
 use super::request::Request;
@@ -68,7 +69,7 @@ impl Registry {
     /// Ends a token. The users that it has made stay; where its word was the first of two, it is taken back.
     pub async fn revoke_token(&self, id: TokenId, actor: Actor) -> Result<(), RegistryError> {
         self.blocking(move |inner| {
-            inner.may_decide(&actor, &["tokens", &id.to_string()])?;
+            let actor = inner.may_decide(&actor, &Deed::RevokeToken(id))?;
             let mut state = inner.state.lock();
             let steps = |core: &Core| {
                 let words = core.approved_by(id).map(|request| Change::Put(Box::new(unapproved(request))));
@@ -94,7 +95,7 @@ impl Registry {
 
 impl Inner {
     fn create_token(&self, terms: TokenTerms, actor: &Actor) -> Result<(SecretString, TokenView), RegistryError> {
-        self.may_decide(actor, &["tokens"])?;
+        let actor = &self.may_decide(actor, &Deed::CreateToken)?;
         let now = self.now();
         let lasts = terms.duration.map_or(LASTS, Duration::from_secs);
         let until = now.wall.checked_add(lasts).ok().filter(|_| !lasts.is_zero() && lasts <= MAX_LASTS);
@@ -151,7 +152,7 @@ impl Inner {
         if state.core.tokens().len() >= MAX_TOKENS {
             return Err(RegistryError::Invalid("there are 10,000 tokens: revoke some of them first"));
         }
-        let token = Token { digest, author, view: view.clone() };
+        let token = Token { digest, author, over_mqtt: is_over_mqtt(actor), view: view.clone() };
         self.carry_out(&mut state, vec![Change::PutToken(Box::new(token))], actor, now)?;
         tracing::info!("token {id} was made by {actor}");
         Ok((secret, view))

@@ -13,9 +13,12 @@ use super::outbound::Acknowledged;
 use super::size::fits;
 use super::subscriptions::Gate;
 use super::{
-    Action, Context, Delivery, Disposition, Message, Outgoing, Output, Publisher, RefusalCause, RegistryAnswer, Session,
+    Action, AdminOperation, Context, Delivery, Disposition, Message, Outgoing, Output, Publisher, RefusalCause,
+    RegistryAnswer, Session,
 };
-use crate::mqtt::{Acknowledgement, Packet, PacketIdentifier, ProtocolVersion, PublishProperties, QoS, ReasonCode};
+use crate::mqtt::{
+    Acknowledgement, Packet, PacketIdentifier, ProtocolVersion, PublishProperties, QoS, ReasonCode, TopicName,
+};
 
 /// What the subscriptions that matched want together.
 struct Wanted {
@@ -113,7 +116,8 @@ impl Session {
     }
 
     /// The registry's answer to this connection: delivered if it holds a matching subscription, at that
-    /// subscription's QoS. While there is no room in the window, a few answers wait.
+    /// subscription's QoS. While there is no room in the window, a few answers wait. What an operator has asked for is
+    /// withheld when the right to ask is gone by now.
     pub fn handle_registry_answer(&mut self, answer: RegistryAnswer, cx: &Context<'_>) -> Disposition {
         self.adopt(cx);
         let Some(connection) = self.connection() else { return Disposition::NotNow };
@@ -125,6 +129,9 @@ impl Session {
                 Some((qos, identifiers)) if v5 => (qos, identifiers.collect()),
                 Some((qos, _)) => (qos, SmallVec::new()),
             };
+        if !may_be_answered(&answer.response_topic, cx) {
+            return Disposition::Withheld;
+        }
         let properties = v5.then(|| {
             Box::new(PublishProperties {
                 correlation_data: answer.correlation_data,
@@ -211,7 +218,7 @@ impl Session {
         let (version, largest) = (connection.version, connection.largest);
         let mut forbidden: SmallVec<[ByteString; 4]> = SmallVec::new();
         while let Some(mut outgoing) = self.outbound.next(|outgoing| {
-            let may = outgoing.answer || cx.authority.may_receive(&outgoing.message.topic).is_some();
+            let may = may_go_out(outgoing, cx);
             if !may {
                 forbidden.push(outgoing.message.topic.clone().into());
             }
@@ -225,4 +232,16 @@ impl Session {
             self.refuse(Action::Receive, topic, RefusalCause::Rules, ReasonCode::NotAuthorized);
         }
     }
+}
+
+/// Do the rules of this moment let it go out?
+pub(super) fn may_go_out(outgoing: &Outgoing, cx: &Context<'_>) -> bool {
+    let topic = &outgoing.message.topic;
+    if outgoing.answer { may_be_answered(topic, cx) } else { cx.authority.may_receive(topic).is_some() }
+}
+
+/// The registry's answers need no rule to be received; those to operators need the right to ask.
+fn may_be_answered(topic: &TopicName, cx: &Context<'_>) -> bool {
+    let operation = AdminOperation::answered_on(topic);
+    operation.is_none_or(|operation| cx.authority.may_administer(&operation.topic()).is_some())
 }

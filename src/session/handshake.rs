@@ -63,6 +63,8 @@ pub struct Terms {
     /// When the connection ends whatever happens (a certificate's end, the life of a registration session), and the
     /// code of the DISCONNECT.
     pub until: Option<(Instant, ReasonCode)>,
+    /// When the connection ends (0xA0) of somebody who has come to enrol and has not asked for that; `None`: never.
+    pub ask_by: Option<Instant>,
     /// When the client is to be invited to renew its certificate; `None`: it has none.
     pub invite: Option<Instant>,
 }

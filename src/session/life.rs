@@ -10,8 +10,9 @@ use bytestring::ByteString;
 
 use super::cache::TopicCache;
 use super::handshake::{connack, granted_expiry, granted_keep_alive};
-use super::machine::{Absence, Connection, INVITATION, Invitation, Phase};
+use super::machine::{Absence, Connection, Invitation, Phase};
 use super::message::{detach_properties, detach_topic};
+use super::operation::INVITATION;
 use super::permit::Permit;
 use super::size::packet_fits;
 use super::{Action, CloseReason, Context, EndCause, Message, Output, Session, Terms};
@@ -47,6 +48,7 @@ impl Session {
             patience,
             silent_until: patience.and_then(|patience| cx.now.checked_add(patience)),
             until: terms.until,
+            ask_by: terms.ask_by,
             invitation: terms.invite.map_or(Invitation::Over, Invitation::At),
             will: connect.will.as_ref().map(detach_will), // [MQTT-3.1.2-7]
             expiry: granted_expiry(connect, self.key.owner, cx.settings),
@@ -114,6 +116,9 @@ impl Session {
                 if let Some((_, reason_code)) = connection.until.filter(|(until, _)| due(Some(*until))) {
                     let farewell = (reason_code, "the time of this connection is over");
                     self.end(Some(farewell), CloseReason::TimeIsUp(reason_code), cx);
+                } else if due(connection.ask_by) {
+                    let (reason_code, sentence) = (ReasonCode::MaximumConnectTime, "nothing was asked of the registry");
+                    self.end(Some((reason_code, sentence)), CloseReason::TimeIsUp(reason_code), cx);
                 } else if due(connection.silent_until) {
                     // [MQTT-3.1.2-22] of 5.0, [MQTT-3.1.2-24] of 3.1.1
                     let farewell = (ReasonCode::KeepAliveTimeout, "nothing came for 1.5 times the Keep Alive");

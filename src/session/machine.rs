@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::cache::TopicCache;
+use super::deliver::may_go_out;
 use super::grants::ResponseGrants;
 use super::inbound::Inbound;
 use super::outbound::Outbound;
@@ -17,7 +18,7 @@ use super::{
 use crate::access::{PolicyVersion, UserId};
 use crate::clock::{Duration, Instant};
 use crate::mqtt::{ClientId, Packet, PacketIdentifier, ProtocolVersion, QoS, ReasonCode, SubscriptionOptions};
-use crate::mqtt::{TopicFilter, TopicName, Will};
+use crate::mqtt::{TopicFilter, Will};
 
 /// Whose a session is. Different users never meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -121,6 +122,8 @@ pub(super) struct Connection {
     /// When the patience is over.
     pub(super) silent_until: Option<Instant>,
     pub(super) until: Option<(Instant, ReasonCode)>,
+    /// Until it has asked the registry for something.
+    pub(super) ask_by: Option<Instant>,
     pub(super) invitation: Invitation,
     pub(super) will: Option<Box<Will>>,
     /// Seconds that the session lives on without it; `u32::MAX`: for ever.
@@ -247,7 +250,7 @@ impl Session {
 
     /// May a delivery that is not yet written still be written?
     pub fn may_still_send(&self, outgoing: &Outgoing, cx: &Context<'_>) -> bool {
-        outgoing.answer || cx.authority.may_receive(&outgoing.message.topic).is_some()
+        may_go_out(outgoing, cx)
     }
 
     /// A packet of the attached connection, in order.
@@ -311,7 +314,7 @@ impl Session {
         self.outputs.pop_front()
     }
 
-    /// When [`Session::handle_timeout`] wants to be called: keep alive, end of the connection's time, invitation, delayed Will,
+    /// When [`Session::handle_timeout`] wants to be called: keep alive, end of the connection's time or patience, invitation, delayed Will,
     /// end of a detached session.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.phase {
@@ -321,7 +324,7 @@ impl Session {
                     Invitation::Due | Invitation::Over => None,
                 };
                 let until = connection.until.map(|(instant, _)| instant);
-                earlier(earlier(connection.silent_until, until), invitation)
+                earlier(earlier(connection.silent_until, until), earlier(connection.ask_by, invitation))
             }
             Phase::Detached(absence) => earlier(absence.expires, absence.will.as_ref().map(|(due, _)| *due)),
             Phase::New | Phase::Over => None,
@@ -382,22 +385,4 @@ fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     }
-}
-
-/// Topics that the rules say nothing about: what the registry says to one connection.
-pub fn is_answer_filter(filter: &TopicFilter) -> bool {
-    filter.as_str() == INVITATION || answers().is_some_and(|answers| answers.covers(filter))
-}
-
-/// Where a client is invited to renew its certificate.
-pub(super) const INVITATION: &str = "$registry/renew/invite";
-
-fn answers() -> Option<TopicFilter> {
-    TopicFilter::try_from(bytestring::ByteString::from_static("$registry/+/response/#")).ok()
-}
-
-/// Does the topic lie in the answer space of this operation?
-pub(super) fn is_answer_topic(topic: &TopicName, operation: &str) -> bool {
-    let rest = topic.as_str().strip_prefix("$registry/").and_then(|rest| rest.strip_prefix(operation));
-    rest.and_then(|rest| rest.strip_prefix("/response")).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

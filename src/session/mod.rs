@@ -50,6 +50,7 @@ mod inbound;
 mod life;
 mod machine;
 mod message;
+mod operation;
 mod outbound;
 mod output;
 mod permit;
@@ -63,11 +64,12 @@ mod tests;
 mod usage;
 
 pub use handshake::{Rejection, Terms, check_connect, check_will};
-pub use machine::{Disposition, Owner, Session, SessionKey, Subscription, is_answer_filter};
+pub use machine::{Disposition, Owner, Session, SessionKey, Subscription};
 pub use message::{Delivery, Matched, Message, Outgoing, Publisher, SessionNumber, SubscriptionNumber};
+pub use operation::{AdminOperation, RegistryOperation, is_admin_answer_filter, is_answer_filter};
 pub use output::{
-    Action, CloseReason, EndCause, Output, PublishTicket, Refusal, RefusalCause, RegistryAnswer, RegistryOperation,
-    RegistryRequest, RouteOutcome,
+    Action, CloseReason, EndCause, Output, PublishTicket, Refusal, RefusalCause, RegistryAnswer, RegistryRequest,
+    RouteOutcome,
 };
 pub use permit::routed_topic;
 pub use settings::{Context, DeniedPublish, PartialSubscription, Settings};

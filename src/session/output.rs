@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::{Message, Outgoing, SessionNumber, SubscriptionNumber};
+use super::{Message, Outgoing, RegistryOperation, SessionNumber, SubscriptionNumber};
 use crate::access::QuotaKind;
 use crate::mqtt::{Packet, ReasonCode, SubscriptionOptions, TopicFilter, TopicName};
 
@@ -80,43 +80,6 @@ pub enum RouteOutcome {
     NoSubscribers,
     /// The broker cannot take it (a quota, a full disk): the code for version 5; a 3.1.1 connection is closed. `[MQTT-4.8.0-2]`
     Failed(ReasonCode),
-}
-
-/// One of the registry's operations for devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RegistryOperation {
-    /// Draw a nonce.
-    Challenge,
-    /// Register, or poll.
-    Register,
-    /// A new certificate for the caller's own identity.
-    Renew,
-    /// The caller's identity and permissions.
-    Whoami,
-    /// The trust bundle.
-    Ca,
-}
-
-impl RegistryOperation {
-    /// Every operation.
-    pub const ALL: [Self; 5] = [Self::Challenge, Self::Register, Self::Renew, Self::Whoami, Self::Ca];
-
-    /// The word in the topic.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Challenge => "challenge",
-            Self::Register => "register",
-            Self::Renew => "renew",
-            Self::Whoami => "whoami",
-            Self::Ca => "ca",
-        }
-    }
-
-    /// The operation that a message to `topic` asks for.
-    pub fn of(topic: &TopicName) -> Option<Self> {
-        let word = topic.as_str().strip_prefix("$registry/")?;
-        Self::ALL.into_iter().find(|operation| operation.as_str() == word)
-    }
 }
 
 /// A message to one of the registry's operations.

@@ -23,8 +23,8 @@ impl Permit {
     pub(super) fn of(topic: &TopicName, authority: &Authority, settings: &Settings) -> Self {
         let refused = |topic: TopicName, cause, reason_code| Self::Refused { topic, cause, reason_code };
         if topic.is_reserved() {
-            // Whatever the rules say, and the authority says so too: `$` topics are the broker's. The registry's operations
-            // never get here.
+            // Whatever the rules say, and the authority says so too: `$` topics are the broker's. A PUBLISH to an operation of
+            // the registry never gets here; a Will does, and asks for nothing.
             return refused(topic.clone(), RefusalCause::Reserved, ReasonCode::NotAuthorized);
         }
         let topic = match routed_topic(topic, authority, settings) {
@@ -34,6 +34,18 @@ impl Permit {
         match authority.may_publish(&topic) {
             Some((max_qos, retain)) => Self::Granted { topic, max_qos, retain },
             None => refused(topic, RefusalCause::Rules, ReasonCode::NotAuthorized),
+        }
+    }
+
+    /// For an operation of operators: its topic is left alone by a prefix.
+    pub(super) fn to_administer(topic: &TopicName, authority: &Authority) -> Self {
+        match authority.may_administer(topic) {
+            Some((max_qos, retain)) => Self::Granted { topic: topic.clone(), max_qos, retain },
+            None => Self::Refused {
+                topic: topic.clone(),
+                cause: RefusalCause::Rules,
+                reason_code: ReasonCode::NotAuthorized,
+            },
         }
     }
 

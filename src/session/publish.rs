@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::grants::Request;
 use super::inbound::{Arrival, Due};
-use super::machine::is_answer_topic;
+use super::machine::Phase;
+use super::operation::is_answer_topic;
 use super::permit::Permit;
 use super::{
     Action, CloseReason, Context, DeniedPublish, Message, Output, Owner, PublishTicket, Publisher, RefusalCause,
@@ -166,13 +167,23 @@ impl Session {
         publish: Publish,
         cx: &Context<'_>,
     ) {
-        if publish.retain && self.is_registration() {
+        let administers = matches!(operation, RegistryOperation::Admin(_));
+        if self.is_registration() && (publish.retain || administers) {
             let why = (topic, RefusalCause::RegistrationSession, ReasonCode::NotAuthorized);
+            return self.refuse_publish(why, publish.qos, publish.packet_id, cx);
+        }
+        if administers && let Err(why) = Permit::to_administer(&topic, cx.authority).admit(publish.qos, publish.retain)
+        {
             return self.refuse_publish(why, publish.qos, publish.packet_id, cx);
         }
         if let Some(packet_id) = publish.packet_id {
             self.inbound.take(packet_id, publish.qos, Some(ReasonCode::Success));
             self.flush_acknowledgements();
+        }
+        if let Phase::Attached(connection) = &mut self.phase
+            && operation.enrols()
+        {
+            connection.ask_by = None;
         }
         let PublishProperties { response_topic, correlation_data, content_type, .. } =
             publish.properties.map(|properties| *properties).unwrap_or_default();

@@ -3,10 +3,10 @@
 //! A packet enters; changes of the router's index, then one acknowledgement with a code for each filter, leave. It
 //! never takes away a subscription because a later SUBSCRIBE for it was refused.
 
-use super::machine::is_answer_filter;
 use super::message::detach_filter;
 use super::subscriptions::{Gate, Held};
 use super::{Action, Context, Output, PartialSubscription, RefusalCause, Session};
+use super::{is_admin_answer_filter, is_answer_filter};
 use crate::access::{QuotaKind, SubscribeVerdict};
 use crate::mqtt::{Packet, QoS, ReasonCode, ReasonProperties, RetainHandling, SubAck, Subscribe};
 use crate::mqtt::{SubscribeFilter, UnsubAck, Unsubscribe};
@@ -61,8 +61,8 @@ impl Session {
         if filter.levels().nth(cx.settings.topic_levels).is_some() {
             return Err((RefusalCause::TopicTooLong, ReasonCode::TopicFilterInvalid));
         }
-        let (qos, gate) = if is_answer_filter(filter) {
-            (options.qos, None) // granted to everyone, without a rule
+        let (qos, gate) = if is_answer_filter(filter) || (is_admin_answer_filter(filter) && !self.is_registration()) {
+            (options.qos, None) // granted without a rule: what comes there was asked for by this session
         } else if self.is_registration() {
             return Err((RefusalCause::RegistrationSession, ReasonCode::NotAuthorized));
         } else {

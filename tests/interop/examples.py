@@ -62,6 +62,7 @@ def enrol(broker, name, command):
     check("granted" in log.read_text(), "says so", log.read_text())
     key, certificate = place / f"{name}.key", place / f"{name}.pem"
     equal(oct(key.stat().st_mode & 0o777), "0o600", "keeps its key to itself")
+    equal(oct(certificate.stat().st_mode & 0o777), "0o600", "and its certificate")
     login = publishing(broker, key, certificate)
     equal(run(*login, "-t", f"plant/{name}/speed", expect=None).returncode, 0, "publishes where it may")
     refused = run(*login, "-t", "plant/other/speed", expect=None)

@@ -579,6 +579,55 @@ def replacing(broker, device, directory):
     client.close()
 
 
+def operators(broker, directory):
+    chapter("an operator decides over MQTT")
+    rights = (rule("write", "$registry/admin/+"), rule("read", "$registry/events/#"), rule("write", "plant/#"), rule("read", "plant/alerts/#"))
+    broker.cli("user", "add", "panel", "--password-stdin", *(word for right in rights for word in ("--permission", right)), input=STRONG)
+    broker.cli("user", "add", "onlooker", "--password-stdin", "--permission", rule("read_write", "#"), "--permission", rule("read", "$registry/#"), input=STRONG)
+    for version in (V5, V311):
+        name = VERSION_NAMES[version]
+        panel = Client(broker, f"panel-{version}", version, "panel", STRONG, tls=True)
+        equal(panel.connect(), 0, f"{name}: the operator is in")
+        check(panel.subscribe("$registry/admin/+/response") in (0, 1, 2), f"{name}: and hears the answers to its orders")
+        opened = panel.ask("admin/unlock", **{"for": 60}, id="a")
+        equal((opened["status"], opened.get("id"), opened["result"]["locked"]), (200, "a", False), f"{name}: it unlocks the registry")
+        check(panel.subscribe("$registry/events/requested") in (0, 1, 2), f"{name}: it asks to be told of requests")
+
+        device = Device(directory, f"gauge-{version}")
+        client = enrolling(broker, f"gauge-{version}", version)
+        equal(register(client, device)["status"], 202, f"{name}: a device asks")
+        request = panel.answer()["request"]
+        equal((request["username"], request["pairing_code"]), (device.name, device.pairing_code()), f"{name}: the operator sees who, and the pairing code")
+
+        onlooker = Client(broker, "onlooker", version, "onlooker", STRONG, tls=True)
+        equal(onlooker.connect(), 0, f"{name}: somebody is in who may publish to `#`")
+        refused = onlooker.publish("$registry/admin/grant", json.dumps({"request": request["id"]}))
+        if version == V5:
+            equal(refused, NOT_AUTHORIZED, f"{name}: to grant needs a rule that names it: 0x87")
+            onlooker.close()
+        else:
+            equal((refused, onlooker.end()), (None, ("closed", None)), f"{name}: to grant needs a rule that names it: closed")
+            onlooker.paho.loop_stop()
+        equal(request_id(broker, device.name), request["id"], f"{name}: nothing was decided")
+
+        more = panel.ask("admin/grant", request=request["id"], roles=["admin"])
+        equal((more["status"], more["error"]), (403, "forbidden"), f"{name}: the operator grants no more than it holds")
+        granted = panel.ask("admin/grant", request=request["id"], roles=["station"])
+        equal((granted["status"], granted["result"]["state"], granted["result"]["by"]), (200, "granted", "user:panel"), f"{name}: and grants what it holds")
+        pushed = client.answer()
+        equal(pushed and pushed["status"], 201, f"{name}: the device is told, and has its certificate")
+        device.certificate.write_text(pushed["certificate"] + pushed.get("chain", ""))
+        client.close()
+        with Client(broker, device.name, version, tls=True, certificate=device.certificate, key=device.key) as at_work:
+            equal(at_work.connect(), 0, f"{name}: it is in with it")
+            check(at_work.publish(f"plant/{device.name}/x", "1") in TAKEN, f"{name}: and does what it may")
+        equal(panel.ask("admin/lock")["result"]["locked"], True, f"{name}: the operator shuts the door")
+        allowed = broker.cli("explain", "panel", "publish", "$registry/admin/grant")
+        equal(allowed["allowed"], True, f"{name}: `explain` knows who may")
+        panel.close()
+    equal(broker.cli("registry", "unlock", "--for", "4m")["locked"], False, "for what follows it is open again")
+
+
 def nonces():
     chapter("nonces")
     broker = Broker("\n[registry]\nrequire_nonce = true\n")
@@ -619,6 +668,7 @@ def story():
     renewal(broker, device, directory)
     signatures(broker, directory)
     replacing(broker, device, directory)
+    operators(broker, directory)
     nonces()
     by_connecting()
     restart(broker, directory)

@@ -249,3 +249,92 @@ async fn over_https_a_partner_is_held_to_the_same() {
     let shown = as_partner().await;
     assert_eq!((shown.status.as_u16(), &shown.body["trust"][0]["username"]), (200, &json!("*")), "{}", shown.body);
 }
+
+/// The root above the broker's CA is trusted for certificates of others. The key of the CA is stolen, and signs for a user who exists.
+#[tokio::test]
+async fn a_stolen_key_logs_nobody_in_by_a_further_anchor_above_it_before_and_after_its_end() {
+    let home = TempDir::new().unwrap();
+    let corporation = Corporation::at(home.path());
+    let key = KeyPair::from_pem(&fs::read_to_string(home.path().join("certs/ca.key")).unwrap()).unwrap();
+    let stolen = rcgen::Issuer::from_ca_cert_pem(&corporation.intermediate, key).unwrap();
+    let root = home.path().join("root.pem");
+    let trusted = format!("[[ca.trust]]\ncertificate = \"{}\"\nusername = \"line-*\"\n", root.display());
+    let line = format!("{TLS_LISTENER}\n{trusted}");
+    let harness = Harness::start_rest_in(home, &line).await;
+    let trust = harness.path().join("root.pem");
+    for name in ["line-7", "line-8"] {
+        without_record(&harness, name, &[]);
+    }
+    harness.user_with("operator", |user| user.roles = vec!["admin".parse().unwrap()]);
+    let with = |mut identity: Identity, pem: &str| {
+        identity.chain.push(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap());
+        identity
+    };
+    let forged = with(issue_by("line-7", &stolen), &corporation.intermediate);
+    let honest = with(issue_by("line-8", &corporation.sibling.1), &corporation.sibling.0);
+    // A deleted user's certificate, which is of the same CA and still good.
+    let (leftover, _) = issue(&harness.path().join("certs"), "line-7");
+    let leftover = with(leftover, &corporation.intermediate);
+    let none_gets_in = async |when: &str| {
+        for identity in [&forged, &leftover] {
+            let code = login(&harness, "tls", &trust, identity).await;
+            assert_ne!(code, Some(ReasonCode::Success), "{when}");
+        }
+        assert_eq!(login(&harness, "tls", &trust, &honest).await, Some(ReasonCode::Success), "{when}");
+    };
+    none_gets_in("while it issues").await;
+
+    let mut operator = Https::connect(api(&harness), tls_client(roots(&trust), ANY_TLS, None)).await;
+    let id = operator.get("operator", "/api/ca").await.body["key_identifier"].as_str().unwrap().to_owned();
+    let request = operator.call("operator", "POST", "/api/ca/csr", &json!({ "common_name": "Plant 6" })).await;
+    let mut csr = rcgen::CertificateSigningRequestParams::from_pem(request.body["csr"].as_str().unwrap()).unwrap();
+    csr.params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    csr.params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    let next = csr.signed_by(&corporation.root_issuer).unwrap().pem();
+    let certificates = json!({ "certificates": format!("{next}{}", corporation.root) });
+    let imported = operator.call("operator", "POST", "/api/ca/import", &certificates).await;
+    assert_eq!(imported.status.as_u16(), 200, "{}", imported.body);
+    none_gets_in("while it is the former one").await;
+    let retired = operator.call("operator", "POST", &format!("/api/ca/issuers/{id}/retire"), &json!({})).await;
+    assert_eq!(retired.status.as_u16(), 200, "{}", retired.body);
+    none_gets_in("when it is retired").await;
+    let revoked = operator.call("operator", "POST", &format!("/api/ca/issuers/{id}/revoke"), &json!({})).await;
+    assert_eq!(
+        revoked.status.as_u16(),
+        200,
+        "what was an issuer of ours can be revoked after its end: {}",
+        revoked.body
+    );
+    none_gets_in("when it is revoked").await;
+}
+
+/// A right to change something over HTTP, be it by a role of the operator's own, is not for the word of a partner.
+#[tokio::test]
+async fn a_partner_logs_in_nobody_who_may_write_over_http() {
+    use portcullis::access::{Context, Operation, Permission};
+
+    let home = TempDir::new().unwrap();
+    let (partner, lines) = partner(home.path(), "partner-*");
+    let harness = Harness::start_in(home, &format!("{TLS_LISTENER}{lines}")).await;
+    let trust = harness.broker.started().trust_bundle.clone();
+    let http = |operation| Permission::allow(Context::Http, operation, "/api/users/+");
+    harness.role("clerk", vec![http(Operation::Read)]);
+    let one = without_record(&harness, "partner-1", &[]);
+    let two = without_record(&harness, "partner-2", &["clerk"]);
+    for (name, user) in [("partner-1", one), ("partner-2", two)] {
+        let identity = issue_by(name, &partner);
+        harness.change(user, move |user| user.permissions.push(http(Operation::Read)));
+        let mut live = over_tls(&harness, "tls", &trust, V5, Some(identity.clone())).await.unwrap();
+        assert_eq!(live.connect(&connect(V5, "c")).await.reason_code, ReasonCode::Success, "who may only look");
+        if user == one {
+            harness.change(user, move |user| user.permissions.push(http(Operation::Write)));
+        } else {
+            harness.role("clerk", vec![http(Operation::ReadWrite)]);
+        }
+        live.expect_ended(ReasonCode::NotAuthorized).await;
+        assert_eq!(login(&harness, "tls", &trust, &identity).await, Some(ReasonCode::BadUserNameOrPassword));
+        let record = record(&identity);
+        harness.change(user, move |user| user.certificates.push(record));
+        assert_eq!(login(&harness, "tls", &trust, &identity).await, Some(ReasonCode::Success), "pinned");
+    }
+}

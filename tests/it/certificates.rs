@@ -60,9 +60,16 @@ pub(crate) fn record(identity: &Identity) -> CertificateRecord {
         revoked_at: None,
         reason: None,
         comment: None,
-        issuer: None,
+        issuer: Some("whoever signs in this test".into()),
         replaces: None,
     }
+}
+
+/// The same for one of the broker's CA, which that CA renews.
+pub(crate) fn record_of(certs: &Path, identity: &Identity) -> CertificateRecord {
+    let (certificate, key) = (certs.join("ca.pem"), certs.join("ca.key"));
+    let ca = CertificateAuthority::load(&CaFiles::plain(&certificate, &key), Timestamp::now()).unwrap();
+    CertificateRecord { issuer: Some(ca.issuer().id()), ..record(identity) }
 }
 
 /// A client certificate of the broker's CA, as the registry would make it; it is on nobody's record.
@@ -85,6 +92,13 @@ pub(crate) fn issue_for(certs: &Path, csr: &str) -> IssuedCertificate {
 /// A client certificate of the broker's CA with another end.
 pub(crate) fn issue_until(certs: &Path, common_name: &str, end: Timestamp) -> Identity {
     sign(parameters(common_name), end, &stolen(certs))
+}
+
+/// A client certificate of the broker's CA, made now and good so long.
+pub(crate) fn issue_now(certs: &Path, common_name: &str, life: Duration) -> Identity {
+    let mut leaf = parameters(common_name);
+    leaf.not_before = std::time::SystemTime::now().into();
+    signed(leaf, Timestamp::now() + life, &stolen(certs))
 }
 
 /// A client certificate of the broker's CA with this subject: its key is in the wrong hands.
@@ -132,9 +146,13 @@ pub(crate) fn authority(
 }
 
 fn sign(mut leaf: CertificateParams, end: Timestamp, issuer: &rcgen::Issuer<'_, KeyPair>) -> Identity {
+    leaf.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    signed(leaf, end, issuer)
+}
+
+fn signed(mut leaf: CertificateParams, end: Timestamp, issuer: &rcgen::Issuer<'_, KeyPair>) -> Identity {
     let key = KeyPair::generate().unwrap();
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    leaf.not_before = rcgen::date_time_ymd(2020, 1, 1);
     leaf.not_after = (std::time::UNIX_EPOCH + Duration::from_secs(end.as_second().try_into().unwrap())).into();
     let certificate = leaf.signed_by(&key, issuer).unwrap();
     identity(certificate.der(), &key)

@@ -84,6 +84,10 @@ impl Tls {
         self.tls.protocol_version()
     }
 
+    pub(crate) fn handshake_kind(&self) -> Option<rustls::HandshakeKind> {
+        self.tls.handshake_kind()
+    }
+
     async fn receive(&mut self) -> io::Result<usize> {
         loop {
             match self.tls.read_tls(&mut Socket(&self.tcp)) {

@@ -19,9 +19,9 @@ use tempfile::TempDir;
 use tokio::task;
 
 use crate::{
-    certificates::{ANY_TLS, Identity, issue_until, record, roots, tls_client},
-    client::{Client, PATIENCE, Tls, V5, connect},
-    harness::{Harness, PLAIN_LISTENER, TLS_LISTENER},
+    certificates::{ANY_TLS, Identity, issue_until, record_of, request as request_for, roots, tls_client},
+    client::{Client, PATIENCE, Q1, Tls, V5, connect, text_of},
+    harness::{Harness, PLAIN_LISTENER, TESTER, TLS_LISTENER},
 };
 
 const CLOSED_LISTENER: &str = r#"
@@ -137,8 +137,6 @@ async fn a_device_enrols_and_its_files_are_good_for_a_login() {
     );
     assert_eq!(steps, ["locked"]);
     let key = fs::read(device.files().key()).unwrap();
-    assert_eq!(fs::metadata(device.files().key()).unwrap().permissions().mode() & 0o777, 0o600);
-
     unlock(&harness).await;
     let waiting = task::spawn(enrolled(device.clone().with_context(serde_json::json!({ "model": "P100" })), LONG));
     let asked = request(&harness).await;
@@ -148,6 +146,10 @@ async fn a_device_enrols_and_its_files_are_good_for_a_login() {
     let not_after = outcome.unwrap();
     assert_eq!(steps, ["pending", "granted"]);
     assert_eq!(fs::read(device.files().key()).unwrap(), key, "the key of the first attempt");
+    let files = device.files();
+    for (file, mode) in [(files.key(), 0o600), (files.certificate(), 0o600), (files.trust(), 0o644)] {
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, mode, "{}", file.display());
+    }
 
     // A second start has nothing to do, and a lost certificate is collected again.
     let (outcome, steps) = enrolled(device.clone(), LONG).await;
@@ -157,10 +159,7 @@ async fn a_device_enrols_and_its_files_are_good_for_a_login() {
     assert_eq!((outcome.unwrap(), steps), (not_after, vec!["granted".to_owned()]));
 
     // Somebody else's TLS library takes the files as they are.
-    let chain = pem(&fs::read(device.files().certificate()).unwrap());
-    let identity =
-        Identity { chain: chain.into_iter().map(Into::into).collect(), key: pem(&key).remove(0).try_into().unwrap() };
-    let config = tls_client(roots(&device.files().trust()), ANY_TLS, Some(identity));
+    let config = tls_client(roots(&device.files().trust()), ANY_TLS, Some(held(device.files())));
     let mut client = Client::over(Tls::connect(harness.address("tls"), config).await.unwrap(), V5);
     let connack = client.connect(&connect(V5, "app")).await;
     assert!(!connack.reason_code.is_error(), "{connack:?}");
@@ -194,7 +193,18 @@ async fn a_device_speaks_to_nobody_but_its_broker() {
     let device = Device::new(address.parse().unwrap(), &trust, files).unwrap();
     let (outcome, _) = enrolled(device, LONG).await;
     let error = outcome.unwrap_err();
-    assert!(matches!(&error, DeviceError::Connection(why) if why.contains("trust bundle")), "{error}");
+    assert!(
+        matches!(&error, DeviceError::Untrusted(why) if why.contains("of no CA that this device trusts")),
+        "{error}"
+    );
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "nothing was asked: no key is kept");
+    let named = format!("mqtts://127.0.0.2:{}", harness.address("tls").port());
+    let device = device_at(&harness, "tls", directory.path());
+    let trust = fs::read(&harness.broker.started().trust_bundle).unwrap();
+    let device = Device::new(named.parse().unwrap(), &trust, device.files().clone()).unwrap();
+    if let Err(DeviceError::Untrusted(why)) = enrolled(device, Duration::ZERO).await.0 {
+        assert!(why.contains("is not one for `127.0.0.2`"), "{why}");
+    }
 
     // A listener that admits no strangers.
     let (outcome, _) = enrolled(device_at(&harness, "closed", directory.path()), LONG).await;
@@ -207,6 +217,29 @@ async fn a_device_speaks_to_nobody_but_its_broker() {
         )
         .is_err()
     );
+}
+
+/// A name that nobody can have leaves nothing behind, and a key that was there stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_refused_leaves_no_key_behind() {
+    let harness = start("").await;
+    unlock(&harness).await;
+    let directory = TempDir::new().unwrap();
+    let address = format!("mqtts://localhost:{}", harness.address("tls").port());
+    let trust = fs::read(&harness.broker.started().trust_bundle).unwrap();
+    for (name, status) in [("admin", 400), (TESTER, 409)] {
+        let files = Credentials::new(directory.path(), name.parse().unwrap());
+        let device = Device::new(address.parse().unwrap(), &trust, files).unwrap();
+        let (outcome, _) = enrolled(device, LONG).await;
+        assert!(matches!(&outcome, Err(DeviceError::Refused { status: it, .. }) if *it == status), "{outcome:?}");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "{name}");
+    }
+    let files = Credentials::new(directory.path(), "admin".parse().unwrap());
+    let text = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    fs::write(files.key(), &text).unwrap();
+    let device = Device::new(address.parse().unwrap(), &trust, files.clone()).unwrap();
+    assert!(enrolled(device, LONG).await.0.is_err());
+    assert_eq!(fs::read_to_string(files.key()).unwrap(), text);
 }
 
 fn records(harness: &Harness) -> Vec<CertificateRecord> {
@@ -241,12 +274,46 @@ async fn a_renewal_takes_the_place_of_the_old_pair_which_is_retired() {
     assert_eq!(enrolled(device, LONG).await.1, ["enrolled"]);
 }
 
+/// The device asked to renew and lost its power before the answer: it asks the very same again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_whose_answer_was_lost_is_asked_again_and_gets_the_same_certificate() {
+    let harness = start("").await;
+    let directory = TempDir::new().unwrap();
+    let (secret, _) = harness.handle().registry().create_token(TokenTerms::default(), Actor::System).await.unwrap();
+    let device = device_at(&harness, "tls", directory.path()).with_token(secret);
+    enrolled(device.clone(), LONG).await.0.unwrap();
+    let files = device.files().clone();
+
+    let (key, csr) = request_for("pump-7");
+    let config = tls_client(roots(&files.trust()), ANY_TLS, Some(held(&files)));
+    let mut client = Client::over(Tls::connect(harness.address("tls"), config).await.unwrap(), V5);
+    assert!(!client.connect(&connect(V5, "cut-off")).await.reason_code.is_error());
+    client.subscribe("$registry/renew/response", Q1).await;
+    client.publish("$registry/renew", &serde_json::json!({ "csr": csr }).to_string(), Q1).await;
+    let answer: serde_json::Value = serde_json::from_str(text_of(&client.expect_publish().await)).unwrap();
+    assert_eq!(answer["status"], 201, "{answer}");
+    fs::write(directory.path().join("pump-7.key.new"), key.serialize_pem()).unwrap();
+    fs::write(directory.path().join("pump-7.csr.new"), csr).unwrap();
+
+    task::spawn_blocking(move || device.renew(LONG, &mut |_| ())).await.unwrap().unwrap();
+    let kept = fs::read_to_string(files.certificate()).unwrap();
+    assert!(kept.starts_with(answer["certificate"].as_str().unwrap()), "the certificate of the lost answer");
+    assert_eq!(records(&harness).len(), 2, "no other was issued");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "key, certificate and bundle");
+}
+
+/// What the device shows to others.
+pub(crate) fn held(files: &Credentials) -> Identity {
+    let chain = pem(&fs::read(files.certificate()).unwrap()).into_iter().map(Into::into).collect();
+    Identity { chain, key: pem(&fs::read(files.key()).unwrap()).remove(0).try_into().unwrap() }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_has_lapsed_is_renewed_by_its_key() {
     let harness = start("").await;
     let end = jiff::Timestamp::now() - Duration::from_hours(1);
     let lapsed = issue_until(&harness.path().join("certs"), "pump-7", end);
-    let record = record(&lapsed);
+    let record = record_of(&harness.path().join("certs"), &lapsed);
     let user = harness.user_with("pump-7", |user| {
         user.auth = Auth::Certificate;
         user.password_hash = None;

@@ -1,7 +1,10 @@
 //! Who gets in through which door of the registry, and for how long: guests, listeners that are none, deaf devices, idle ones.
 
+use std::time::Duration;
+
 use portcullis::{
-    mqtt::{ConnAck, Connect, ReasonCode},
+    clock::ManualClock,
+    mqtt::{ConnAck, Connect, Packet, ReasonCode},
     registry::{Door, StateFilter, UnlockTerms},
 };
 use serde_json::{Value, json};
@@ -20,7 +23,8 @@ async fn ask(client: &mut Client, operation: &str, message: &Value) -> Value {
     serde_json::from_str(text_of(&client.expect_publish().await)).unwrap()
 }
 
-const GUESTS: &str = r#"
+/// A listener for guests.
+pub(crate) const GUESTS: &str = r#"
 [[listener]]
 name = "open"
 bind = "127.0.0.1:0"
@@ -119,4 +123,86 @@ async fn a_code_counts_as_shown_only_where_the_device_could_be_told() {
     let told = narrow("lamp-4", 400).await;
     assert!(told.properties.reason_string.is_some_and(|text| text.contains("pairing code")));
     assert_eq!(shown(&harness, "lamp-4").await, (Door::Implicit, true));
+}
+
+const ENROL: &str = r#"
+[[listener]]
+name = "enrol"
+bind = "127.0.0.1:0"
+registration = true
+[registry]
+session_lifetime = "10m"
+"#;
+
+async fn stranger(harness: &Harness) -> Client {
+    let mut client = Client::open(harness.address("enrol"), V5).await;
+    assert_eq!(client.connect(&connect(V5, "")).await.reason_code, ReasonCode::Success);
+    client
+}
+
+/// Half a minute for whoever asks for nothing, `registry.session_lifetime` for everybody.
+#[tokio::test]
+async fn a_registration_session_ends_with_its_time() {
+    let clock = ManualClock::new("2030-05-06T07:08:09Z".parse().unwrap());
+    let harness = Harness::start_at(&clock, ENROL).await;
+    let mut idle = stranger(&harness).await;
+    let mut asks = stranger(&harness).await;
+    asks.subscribe("$registry/+/response", Q1).await;
+    assert_eq!(ask(&mut asks, "challenge", &json!({})).await["status"], 200);
+    clock.advance(Duration::from_secs(29));
+    idle.ping().await;
+    clock.advance(Duration::from_secs(1));
+    idle.send(Packet::PingReq).await;
+    assert_eq!(idle.recv().await, Packet::PingResp, "what came in time counts");
+    idle.expect_ended(ReasonCode::MaximumConnectTime).await;
+    clock.advance(Duration::from_secs(569));
+    asks.ping().await;
+    clock.advance(Duration::from_secs(1));
+    asks.send(Packet::PingReq).await;
+    assert_eq!(asks.recv().await, Packet::PingResp);
+    asks.expect_ended(ReasonCode::MaximumConnectTime).await;
+}
+
+/// One address has its bound; who has asked for nothing for a minute gives way to the next one.
+#[tokio::test]
+async fn the_places_of_one_address_are_bounded_and_the_silent_give_way() {
+    let clock = ManualClock::new("2030-05-06T07:08:09Z".parse().unwrap());
+    let harness = Harness::start_at(&clock, ENROL).await;
+    let mut strangers = Vec::new();
+    for _ in 0..50 {
+        let mut client = stranger(&harness).await;
+        client.subscribe("$registry/+/response", Q1).await;
+        ask(&mut client, "challenge", &json!({})).await;
+        strangers.push(client);
+    }
+    let mut more = Client::open(harness.address("enrol"), V5).await;
+    let refused = more.connect(&connect(V5, "")).await;
+    assert_eq!(refused.reason_code, ReasonCode::ServerBusy);
+    assert!(refused.properties.reason_string.unwrap().starts_with("too many devices are enrolling"));
+    // Another address has its own.
+    let mut other = Client::open_from([127, 0, 0, 2].into(), harness.address("enrol"), V5).await;
+    assert_eq!(other.connect(&connect(V5, "")).await.reason_code, ReasonCode::Success);
+    clock.advance(Duration::from_secs(60));
+    for client in &mut strangers[1..] {
+        ask(client, "challenge", &json!({})).await;
+    }
+    let mut next = stranger(&harness).await;
+    strangers[0].expect_ended(ReasonCode::ServerBusy).await;
+    for client in &mut strangers[1..] {
+        client.ping().await;
+    }
+    next.ping().await;
+    // A place is given back with its connection.
+    strangers.pop().unwrap().disconnect().await;
+    while let Err(busy) = try_stranger(&harness).await {
+        assert_eq!(busy, ReasonCode::ServerBusy);
+    }
+}
+
+async fn try_stranger(harness: &Harness) -> Result<Client, ReasonCode> {
+    let mut client = Client::open(harness.address("enrol"), V5).await;
+    match client.connect(&connect(V5, "")).await.reason_code {
+        ReasonCode::Success => Ok(client),
+        code => Err(code),
+    }
 }

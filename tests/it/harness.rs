@@ -101,8 +101,25 @@ impl Harness {
 
     /// As [`Harness::start`], with the REST API and metrics; `config` goes on in the section `[admin]`.
     pub(crate) async fn start_rest(config: &str) -> Self {
-        let text = format!("{IN_MEMORY}{COMMON}{REST}{config}\n{PLAIN_LISTENER}");
-        Self::start_as(TempDir::new().unwrap(), &text, Arc::new(SystemClock)).await
+        Self::start_rest_by(SystemClock, config).await
+    }
+
+    /// As [`Harness::start_rest`], by another clock.
+    pub(crate) async fn start_rest_by(clock: impl Clock + 'static, config: &str) -> Self {
+        Self::start_rest_with(TempDir::new().unwrap(), clock, config).await
+    }
+
+    /// As [`Harness::start_rest`], in a directory with the files that `config` refers to.
+    pub(crate) async fn start_rest_in(directory: TempDir, config: &str) -> Self {
+        Self::start_rest_with(directory, SystemClock, config).await
+    }
+
+    async fn start_rest_with(directory: TempDir, clock: impl Clock + 'static, config: &str) -> Self {
+        let text = format!(
+            "{IN_MEMORY}{COMMON}{REST}{config}
+{PLAIN_LISTENER}"
+        );
+        Self::start_as(directory, &text, Arc::new(clock)).await
     }
 
     /// As [`Harness::start`], with users that another start in the same directory finds again.

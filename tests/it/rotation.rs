@@ -10,6 +10,7 @@ use std::{
 };
 
 use portcullis::{
+    clock::{Clock, ManualClock, SystemClock},
     directory::Actor,
     mqtt::{Packet, ReasonCode},
     registry::{GrantTerms, UnlockTerms},
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 use crate::{
     certificates::{ANY_TLS, Identity, identity, request, roots, tls_client},
     client::{Client, PATIENCE, Q1, Received, Tls, V5, connect, text_of, topic_of},
+    doors::GUESTS,
     harness::{Harness, TLS_LISTENER},
     https::Https,
 };
@@ -39,7 +41,11 @@ struct Fleet {
 
 impl Fleet {
     async fn new() -> Self {
-        let harness = Harness::start_rest(TLS_LISTENER).await;
+        Self::by(SystemClock, "").await
+    }
+
+    async fn by(clock: impl Clock + 'static, config: &str) -> Self {
+        let harness = Harness::start_rest_by(clock, &format!("{TLS_LISTENER}{config}")).await;
         harness.user_with("operator", |user| user.roles = vec!["admin".parse().unwrap()]);
         harness.user_with("clerk", |user| {
             user.permissions = vec![portcullis::access::Permission::allow(
@@ -254,6 +260,80 @@ async fn the_ca_is_rotated_and_retired_without_one_reconnect_that_fails() {
     assert_eq!(failures, 0);
 }
 
+const INVITE: &str = "$registry/renew/invite";
+
+/// Looks at the clock: what is due comes before the answer.
+async fn invited(client: &mut Client) -> Value {
+    client.ping().await;
+    let told = client.expect_publish().await;
+    assert_eq!(topic_of(&told), INVITE);
+    let told = serde_json::from_str(text_of(&told)).unwrap();
+    client.expect_silence().await;
+    told
+}
+
+fn own_certificate(fleet: &Fleet, device: &Device) -> Value {
+    let policy = fleet.harness.users().policy();
+    let record = policy.user_named(&device.name.parse().unwrap()).unwrap().certificates.last().unwrap().clone();
+    json!({ "serial": record.serial, "not_after": record.not_after })
+}
+
+/// Certificates and TLS go by the real time, which the broker's clock leaves when all is made and connected.
+#[tokio::test]
+async fn a_device_is_told_in_time_that_its_certificate_should_be_renewed() {
+    let clock = ManualClock::new(SystemClock.timestamp());
+    let fleet = Fleet::by(clock.clone(), "[ca]\nvalidity = \"24h\"\n").await;
+    let device = fleet.enrol("pump-1").await;
+    let mut early = fleet.connected(&device).await;
+    early.subscribe(INVITE, Q1).await;
+    clock.advance(Duration::from_hours(15));
+    early.expect_silence().await;
+    // Three quarters of its life.
+    clock.advance(Duration::from_hours(3));
+    let certificate = own_certificate(&fleet, &device);
+    assert_eq!(invited(&mut early).await, certificate);
+    clock.advance(Duration::from_hours(1));
+    early.expect_silence().await;
+    // Who comes late is invited soon, and once for each connection.
+    let mut late = fleet.connected(&device).await;
+    late.subscribe(INVITE, Q1).await;
+    clock.advance(Duration::from_mins(10));
+    assert_eq!(invited(&mut late).await, certificate);
+    // Who listens late is told at once.
+    let mut deaf = fleet.connected(&device).await;
+    clock.advance(Duration::from_mins(10));
+    deaf.ping().await;
+    deaf.subscribe(INVITE, Q1).await;
+    assert_eq!(invited(&mut deaf).await, certificate);
+}
+
+/// A fleet moves to the new CA in minutes, not when its certificates come of age. A guest is told nothing: see `a_guest_has_no_registry`.
+#[tokio::test]
+async fn whose_certificate_is_of_the_former_ca_is_invited_at_once() {
+    let clock = ManualClock::new(SystemClock.timestamp());
+    let fleet = Fleet::by(clock.clone(), GUESTS).await;
+    let mut device = fleet.enrol("pump-1").await;
+    let mut guest = Client::open(fleet.harness.address("open"), V5).await;
+    assert_eq!(guest.connect(&connect(V5, "")).await.reason_code, ReasonCode::Success);
+    guest.subscribe("$registry/ca/response", Q1).await;
+    let mut there = fleet.connected(&device).await;
+    there.subscribe(INVITE, Q1).await;
+    clock.advance(Duration::from_mins(1));
+    there.expect_silence().await;
+    let certificate = own_certificate(&fleet, &device);
+    assert_eq!(fleet.post("/api/ca/rotate", &json!({})).await.status.as_u16(), 200);
+    let bundle: Value = serde_json::from_str(text_of(&there.expect_publish().await)).unwrap();
+    device.trust = fleet.trust("both", bundle["ca"].as_str().unwrap());
+    let mut later = fleet.open(&device.trust, Some(device.identity.clone())).await.unwrap();
+    assert_eq!(later.connect(&connect(V5, "beside")).await.reason_code, ReasonCode::Success);
+    later.subscribe(INVITE, Q1).await;
+    clock.advance(Duration::from_mins(10));
+    for client in [&mut there, &mut later] {
+        assert_eq!(invited(client).await, certificate);
+    }
+    guest.expect_silence().await;
+}
+
 /// Whoever may do everything else over HTTP may not change the CA.
 #[tokio::test]
 async fn only_an_administrator_changes_the_ca() {
@@ -274,4 +354,47 @@ async fn only_an_administrator_changes_the_ca() {
         let refused = fleet.post("/api/ca/csr", &json!({ "common_name": name })).await;
         assert_eq!(refused.problem().0, 422, "{name:?}");
     }
+}
+
+/// What a ticket resumes was verified against the CA of that time (RFC 8446 2.2): it carries no authority beyond its end.
+#[tokio::test]
+async fn a_tls_session_of_before_the_end_of_the_ca_logs_nobody_in_when_it_is_resumed() {
+    let fleet = Fleet::new().await;
+    let device = fleet.enrol("pump-1").await;
+    // Keeps TLS sessions for resumption.
+    let config = tls_client(roots(&device.trust), ANY_TLS, Some(device.identity.clone()));
+    let open = async || Tls::connect(fleet.harness.address("tls"), Arc::clone(&config)).await.unwrap();
+    let mut live = Client::over(open().await, V5);
+    assert_eq!(live.connect(&connect(V5, "c")).await.reason_code, ReasonCode::Success);
+    let old = fleet.get("/api/ca").await.body["key_identifier"].as_str().unwrap().to_owned();
+    assert_eq!(fleet.post("/api/ca/rotate", &json!({})).await.status.as_u16(), 200);
+    let forced = fleet.post(&format!("/api/ca/issuers/{old}/retire"), &json!({ "force": true })).await;
+    assert_eq!(forced.status.as_u16(), 200, "{}", forced.body);
+    live.expect_ended(ReasonCode::NotAuthorized).await;
+    let again = open().await;
+    assert_eq!(again.handshake_kind(), Some(rustls::HandshakeKind::Resumed), "TLS itself says nothing against it");
+    assert_eq!(Client::over(again, V5).connect(&connect(V5, "c")).await.reason_code, ReasonCode::BadUserNameOrPassword);
+}
+
+/// Nobody says `ca retire`: the clock does.
+#[tokio::test]
+async fn a_former_ca_ends_with_its_time_while_the_broker_runs() {
+    let clock = ManualClock::new(jiff::Timestamp::now());
+    let harness = Harness::start_at(&clock, "").await;
+    let certificates = || {
+        let file = std::fs::read_to_string(&harness.broker.started().trust_bundle).unwrap();
+        file.matches("-----BEGIN CERTIFICATE-----").count()
+    };
+    let days = |days: u64| Duration::from_hours(days * 24);
+    clock.advance(days(365));
+    assert_eq!((crate::tls::order(&harness, "/api/ca/rotate").await, certificates()), (200, 2));
+    clock.advance(days(3650 - 365 - 1));
+    assert_eq!(crate::tls::order(&harness, "/api/ca/rotate").await, 409, "the overlap goes on");
+    clock.advance(days(2));
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while certificates() == 2 {
+        assert!(tokio::time::Instant::now() < deadline, "the former CA stays");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(crate::tls::order(&harness, "/api/ca/rotate").await, 200, "the next one");
 }

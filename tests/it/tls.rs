@@ -262,7 +262,7 @@ async fn a_revoked_certificate_ends_its_sessions() {
 }
 
 /// One order to the admin socket of the broker: the status of the answer.
-async fn order(harness: &Harness, path: &str) -> u16 {
+pub(crate) async fn order(harness: &Harness, path: &str) -> u16 {
     let socket = harness.broker.started().admin_socket.clone();
     let mut stream = tokio::net::UnixStream::connect(socket).await.unwrap();
     let request = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");

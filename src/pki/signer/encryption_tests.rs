@@ -122,7 +122,7 @@ fn a_ca_is_made_under_the_passphrase_and_refused_by_name_without_the_right_one()
     let now = "2026-03-01T12:00:00Z".parse().unwrap();
     let load = |passphrase: Option<&str>| {
         let passphrase = passphrase.map(secret);
-        let files = CaFiles { certificate: &certificate, key: &key, passphrase: passphrase.as_ref() };
+        let files = CaFiles { certificate: &certificate, key: &key, passphrase: passphrase.as_ref(), profile: None };
         CertificateAuthority::load_or_create(&files, now).map(|(_, origin)| origin).map_err(|error| {
             let text = error.to_string();
             assert!(!text.contains("battery"), "{text}");

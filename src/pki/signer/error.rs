@@ -107,6 +107,20 @@ pub enum SignerError {
         /// Why.
         source: ChainError,
     },
+    /// Name constraints, or an extension that clients must know and do not.
+    #[error(
+        "`{}` cannot be the CA: the certificates of {what} that `{name}` issues are refused by whoever verifies them ({reason}); have it and those above it issued without name constraints and without critical extensions other than basicConstraints and keyUsage", path.display()
+    )]
+    Refused {
+        /// Which file.
+        path: PathBuf,
+        /// Its subject.
+        name: String,
+        /// Of users, or of servers.
+        what: &'static str,
+        /// In the words of the TLS library.
+        reason: String,
+    },
     /// extKeyUsage of the CA without serverAuth.
     #[error(
         "the CA may not issue the broker's own certificate (its extended key usage lacks serverAuth); put one of yours into `{}` and its key into `{}`", certificate.display(), key.display()

@@ -1,7 +1,8 @@
 //! Another CA in place of the one that issues: made by us, or certified by whoever keeps the root.
 //!
-//! Entering: the files of the CA, certificates, the time. Leaving: the files changed, and the CA that they are then. Never: a key that
-//! something was issued with is lost, and never a moment at which the files are none of the two states.
+//! Entering: the files of the CA, certificates, the time. Leaving: a [`Successor`], which whoever must agree can look at; and, from it, the
+//! files changed, and the CA that they are then. Never: a key that something was issued with is lost while its CA is trusted, and never a
+//! moment at which the files are none of the two states.
 //!
 //! # What a crash leaves
 //!
@@ -22,12 +23,62 @@ use super::{CaFiles, CertificateAuthority, SignerError, common_name, exists, rep
 use crate::pki::pem::{self, PemError};
 use crate::pki::{IssuerCertificate, der};
 
-impl CertificateAuthority {
-    /// Makes a new CA that issues from now on; this one stays trusted.
+/// Another CA in place of the one in use: checked as at a start, and in no file yet.
+#[derive(Debug)]
+pub struct Successor {
+    ca: CertificateAuthority,
+    keys: Keys,
+}
+
+/// What becomes of the file of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keys {
+    /// A new one is added.
+    Added,
+    /// The one that has waited for its certificate is added.
+    Waited,
+    /// One is taken away.
+    Removed,
+    /// They are the same.
+    Kept,
+}
+
+impl Successor {
+    /// The CA that it will be.
+    pub fn ca(&self) -> &CertificateAuthority {
+        &self.ca
+    }
+
+    /// Writes the files; a start finds this CA from then on.
     ///
     /// # Errors
-    /// [`SignerError::NotOurs`] and [`SignerError::Overlap`]; or a file that cannot be written: then nothing has changed.
-    pub fn rotate(&self, files: &CaFiles<'_>, now: Timestamp) -> Result<Self, SignerError> {
+    /// A file that cannot be written: a start finds the CA of before, or, when it is the last of a retirement, this one.
+    pub fn write(self, files: &CaFiles<'_>) -> Result<CertificateAuthority, SignerError> {
+        let Self { ca, keys } = self;
+        let pairs: Vec<&KeyPair> = ca.each().map(|ca| &ca.key).collect();
+        if matches!(keys, Keys::Added | Keys::Waited) {
+            replace_keys(files.key, &pairs, files.passphrase)?;
+        }
+        write_certificates(files.certificate, &ca.certificates())?;
+        if keys == Keys::Removed {
+            replace_keys(files.key, &pairs, files.passphrase)?;
+        }
+        if keys == Keys::Waited
+            && let Err(error) = remove(&waiting(files))
+        {
+            // The next request takes it away.
+            tracing::warn!("the key that has waited for its certificate is left over: {error}");
+        }
+        Ok(ca)
+    }
+}
+
+impl CertificateAuthority {
+    /// A new CA that issues from now on; this one stays trusted.
+    ///
+    /// # Errors
+    /// [`SignerError::NotOurs`] and [`SignerError::Overlap`].
+    pub fn rotate(&self, files: &CaFiles<'_>, now: Timestamp) -> Result<Successor, SignerError> {
         self.check_alone()?;
         if !is_ours(&self.current.issuer) {
             return Err(SignerError::NotOurs);
@@ -61,13 +112,13 @@ impl CertificateAuthority {
         Ok(pem::encode("CERTIFICATE REQUEST", request.der()))
     }
 
-    /// Takes over certificates (PEM: the new one, then those above it up to the root). For the key of [`CertificateAuthority::request`], it
+    /// The CA of these certificates (PEM: the new one, then those above it up to the root). For the key of [`CertificateAuthority::request`], it
     /// is another CA, and this one stays trusted; for the key of this one, it is the same CA with another certificate.
     ///
     /// # Errors
     /// What is wrong with the certificates, as at a start; [`SignerError::NoRequest`], [`SignerError::OtherKey`],
-    /// [`SignerError::Overlap`]; or a file that cannot be written: then nothing has changed.
-    pub fn import(&self, files: &CaFiles<'_>, text: &[u8], now: Timestamp) -> Result<Self, SignerError> {
+    /// [`SignerError::Overlap`]; or a file that cannot be read.
+    pub fn import(&self, files: &CaFiles<'_>, text: &[u8], now: Timestamp) -> Result<Successor, SignerError> {
         let certificates = certificates(text)?;
         let leaf = certificates.first().ok_or(SignerError::OtherKey)?;
         if fits(leaf, &self.current.key) {
@@ -86,22 +137,19 @@ impl CertificateAuthority {
             return Err(SignerError::OtherKey);
         }
         self.check_alone()?;
-        let next = self.succeed(files, Some(&key), certificates, now)?;
-        remove(&waiting(files))?;
-        Ok(next)
+        Ok(Successor { keys: Keys::Waited, ..self.succeed(files, Some(&key), certificates, now)? })
     }
 
-    /// Ends the trust in the CA before this one. What it has issued logs in no more, and nothing is signed with its key any more.
+    /// This CA without the one before it. What that has issued logs in no more, and nothing is signed with its key any more.
     ///
     /// # Errors
-    /// [`SignerError::NotFormer`]; or a file that cannot be written: before the first, nothing has changed.
-    pub fn retire(&self, files: &CaFiles<'_>, issuer: &str, now: Timestamp) -> Result<Self, SignerError> {
+    /// [`SignerError::NotFormer`].
+    pub fn retire(&self, files: &CaFiles<'_>, issuer: &str, now: Timestamp) -> Result<Successor, SignerError> {
         if self.former.as_ref().is_none_or(|former| former.issuer.id() != issuer) {
             return Err(SignerError::NotFormer(issuer.chars().take(128).collect()));
         }
-        write_certificates(files.certificate, &self.current.certificates())?;
-        replace_keys(files.key, &[&self.current.key], files.passphrase)?;
-        Self::load(files, now)
+        let ca = Self::assemble(files, vec![copy(&self.current.key)?], &self.current.certificates(), now)?;
+        Ok(Successor { ca, keys: Keys::Removed })
     }
 
     fn check_alone(&self) -> Result<(), SignerError> {
@@ -115,7 +163,7 @@ impl CertificateAuthority {
         key: Option<&KeyPair>,
         certificates: Vec<Vec<u8>>,
         now: Timestamp,
-    ) -> Result<Self, SignerError> {
+    ) -> Result<Successor, SignerError> {
         let kept = match key {
             Some(_) => Some(&self.current),
             None => self.former.as_ref(),
@@ -126,15 +174,11 @@ impl CertificateAuthority {
                 file.push(certificate);
             }
         }
-        let keys: Vec<&KeyPair> = key.into_iter().chain(self.each().map(|ca| &ca.key)).collect();
+        let pairs = key.into_iter().chain(self.each().map(|ca| &ca.key));
+        let pairs = pairs.map(copy).collect::<Result<_, _>>()?;
         // INVARIANT: what a start would refuse is not written.
-        let copies = keys.iter().map(|key| copy(key)).collect::<Result<_, _>>()?;
-        Self::assemble(files, copies, &file, now)?;
-        if key.is_some() {
-            replace_keys(files.key, &keys, files.passphrase)?;
-        }
-        write_certificates(files.certificate, &file)?;
-        Self::load(files, now)
+        let ca = Self::assemble(files, pairs, &file, now)?;
+        Ok(Successor { ca, keys: if key.is_some() { Keys::Added } else { Keys::Kept } })
     }
 }
 

@@ -28,7 +28,7 @@ impl House {
 
     fn with<T>(&self, work: impl FnOnce(&CaFiles<'_>) -> T) -> T {
         let (certificate, key) = (self.path("ca.pem"), self.path("ca.key"));
-        work(&CaFiles { certificate: &certificate, key: &key, passphrase: self.passphrase.as_ref() })
+        work(&CaFiles { certificate: &certificate, key: &key, passphrase: self.passphrase.as_ref(), profile: None })
     }
 
     fn load(&self) -> CertificateAuthority {
@@ -36,15 +36,15 @@ impl House {
     }
 
     fn rotate(&self, ca: &CertificateAuthority) -> Result<CertificateAuthority, SignerError> {
-        self.with(|files| ca.rotate(files, now()))
+        self.with(|files| ca.rotate(files, now())?.write(files))
     }
 
     fn retire(&self, ca: &CertificateAuthority, issuer: &str) -> Result<CertificateAuthority, SignerError> {
-        self.with(|files| ca.retire(files, issuer, now()))
+        self.with(|files| ca.retire(files, issuer, now())?.write(files))
     }
 
     fn import(&self, ca: &CertificateAuthority, text: &str) -> Result<CertificateAuthority, SignerError> {
-        self.with(|files| ca.import(files, text.as_bytes(), now()))
+        self.with(|files| ca.import(files, text.as_bytes(), now())?.write(files))
     }
 
     fn server(&self, ca: &CertificateAuthority) -> crate::pki::ServerCertificate {
@@ -158,12 +158,15 @@ fn a_write_that_fails_leaves_the_ca_that_was() {
     // The second write fails: a directory is not replaced by a file.
     let blocked = house.path("blocked");
     fs::create_dir(&blocked).unwrap();
-    let refused = old.rotate(&CaFiles::plain(&blocked, &key), now());
+    let files = CaFiles::plain(&blocked, &key);
+    let refused = old.rotate(&files, now()).unwrap().write(&files);
     assert!(matches!(refused, Err(SignerError::Write { .. })), "{refused:?}");
     assert_eq!(house.load().issuer().id(), old.issuer().id());
     // The first one does.
     let before = house.files();
-    let refused = old.rotate(&CaFiles::plain(&house.path("ca.pem"), &blocked), now());
+    let certificate = house.path("ca.pem");
+    let files = CaFiles::plain(&certificate, &blocked);
+    let refused = old.rotate(&files, now()).unwrap().write(&files);
     assert!(matches!(refused, Err(SignerError::Write { .. })), "{refused:?}");
     assert_eq!(house.files(), before);
     assert!(house.rotate(&house.load()).is_ok());
@@ -186,10 +189,15 @@ impl Root {
     }
 
     fn certify(&self, request: &str, name: &str) -> String {
+        self.certify_with(request, name, |_| ())
+    }
+
+    fn certify_with(&self, request: &str, name: &str, edit: impl FnOnce(&mut CertificateParams)) -> String {
         let mut csr = rcgen::CertificateSigningRequestParams::from_pem(request).unwrap();
         csr.params = named(name);
         csr.params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         csr.params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        edit(&mut csr.params);
         csr.signed_by(&self.issuer).unwrap().pem()
     }
 }
@@ -283,10 +291,67 @@ fn a_former_ca_whose_time_is_over_is_trusted_no_more_and_stops_nobody() {
     let old = house.load();
     // A year later.
     let then = now().checked_add(Duration::from_hours(365 * 24)).unwrap();
-    let new = house.with(|files| old.rotate(files, then)).unwrap();
+    let new = house.with(|files| old.rotate(files, then)?.write(files)).unwrap();
     let over = old.issuer().not_after();
     let found = house.with(|files| CertificateAuthority::load(files, over)).unwrap();
     assert_eq!((found.issuer().id(), found.former().is_none()), (new.issuer().id(), true));
+}
+
+#[test]
+fn an_import_whose_certificates_nobody_could_verify_changes_nothing() {
+    let house = House::new(None);
+    let old = house.load();
+    let request = house.with(|files| old.request(files, "Plant 4")).unwrap();
+    let (root, before) = (Root::new("Corp Root"), house.files());
+    let constrained = root.certify_with(&request, "Plant 4", |params| {
+        let permitted_subtrees = vec![rcgen::GeneralSubtree::DirectoryName(named("Plant 4").distinguished_name)];
+        params.name_constraints = Some(rcgen::NameConstraints { permitted_subtrees, excluded_subtrees: Vec::new() });
+    });
+    let refused = house.import(&old, &format!("{constrained}{}", root.pem));
+    assert!(matches!(refused, Err(SignerError::Refused { what: "users", .. })), "{refused:?}");
+    assert_eq!(house.files(), before);
+    assert!(house.import(&old, &format!("{}{}", root.certify(&request, "Plant 4"), root.pem)).is_ok());
+}
+
+/// In time: not every few seconds at the end, each one shorter than the one before.
+#[test]
+fn the_server_certificate_leaves_a_former_ca_before_its_end() {
+    let house = House::new(None);
+    let old = house.load();
+    let names = [ServerName::Dns("localhost".into())];
+    let show = |ca: &CertificateAuthority, now: Timestamp| {
+        ca.server_certificate(&house.path("server.pem"), &house.path("server.key"), &names, now).unwrap()
+    };
+    let end = old.issuer().not_after();
+    let before = |hours| end.checked_sub(Duration::from_hours(hours)).unwrap();
+    // Made before the other CA, and good until the end of its own.
+    let first = show(&old, before(100 * 24));
+    assert_eq!(first.not_after(), end);
+    let both = house.with(|files| old.rotate(files, before(99 * 24))?.write(files)).unwrap();
+    for hours in [50 * 24, 10 * 24, 24, 2] {
+        assert_eq!(show(&both, before(hours)).fingerprint(), first.fingerprint(), "{hours} hours before the end");
+    }
+    let next = show(&both, before(1));
+    assert!(both.issuer().has_issued(&next.chain()[0]));
+    assert_eq!(show(&both, end).fingerprint(), next.fingerprint());
+}
+
+/// The CA that issues comes to its end: there is nothing that a renewal could win.
+#[test]
+fn a_server_certificate_that_ends_with_its_ca_is_not_made_again_and_again() {
+    let house = House::new(None);
+    let ca = house.load();
+    let names = [ServerName::Dns("localhost".into())];
+    let (certificate, key) = (house.path("server.pem"), house.path("server.key"));
+    let end = ca.issuer().not_after();
+    let show = |seconds| {
+        let now = end.checked_sub(Duration::from_secs(seconds)).unwrap();
+        ca.server_certificate(&certificate, &key, &names, now).unwrap().fingerprint()
+    };
+    let first = show(86_400);
+    for seconds in [20_000, 300, 150, 100, 5, 1] {
+        assert_eq!(show(seconds), first, "{seconds} s before the end");
+    }
 }
 
 #[test]

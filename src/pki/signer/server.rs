@@ -6,8 +6,8 @@
 //! # Whose file is it?
 //!
 //! Beside a server certificate that we made lies `<file>.managed` with its SHA-256 fingerprint. While the fingerprint fits, the
-//! certificate is ours: at start it is renewed, for the same key, at two thirds of its life, when it lacks a name, or when another CA issues
-//! now. Without that file, or when the certificate is another one, it is the operator's and only read.
+//! certificate is ours: at start it is renewed, for the same key, at two thirds of its life (unless it is good for as long as its CA), when it
+//! lacks a name, or when another CA issues now. Without that file, or when the certificate is another one, it is the operator's and only read.
 
 use std::fs;
 use std::io;
@@ -50,10 +50,12 @@ impl CertificateAuthority {
         let leaf = chain.first().map(Vec::as_slice).unwrap_or_default();
         check_fit(leaf, &pair, certificate, key)?;
         let found = ServerCertificate::read(certificate, leaf, chain.clone(), &pair, managed(certificate, leaf)?)?;
+        let by = self.for_servers(now);
         let stale = now < found.not_before
-            || found.renew_at() <= now
-            || !self.for_servers().issuer.has_issued(leaf)
-            || chain.get(1..) != Some(&self.for_servers().chain)
+            // One that ends with its CA cannot be renewed for longer: it stays, however often that is asked.
+            || (found.renew_at() <= now && found.not_after < by.issuer.not_after())
+            || !by.issuer.has_issued(leaf)
+            || chain.get(1..) != Some(&by.chain)
             || names.iter().any(|name| !found.names.contains(name));
         if found.managed && stale {
             return self.issue_server(certificate, key, &pair, names, now, Origin::Renewed);
@@ -71,7 +73,7 @@ impl CertificateAuthority {
         now: Timestamp,
         origin: Origin,
     ) -> Result<ServerCertificate, SignerError> {
-        let by = self.for_servers();
+        let by = self.for_servers(now);
         if !by.issuer.admits_servers() {
             return Err(SignerError::ServerPurpose { certificate: certificate.into(), key: key.into() });
         }

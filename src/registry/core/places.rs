@@ -8,31 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::super::request::RequestId;
 use super::one_less;
-use crate::authn::Source;
-
-/// What one party may well have to itself: a /16 of IPv4, or a /32 of IPv6, which is what a provider is given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Neighbourhood {
-    V4([u8; 2]),
-    V6([u8; 4]),
-    Local,
-}
-
-impl From<Source> for Neighbourhood {
-    fn from(source: Source) -> Self {
-        match source {
-            Source::V4(address) => {
-                let [a, b, ..] = address.octets();
-                Self::V4([a, b])
-            }
-            Source::V6(network) => {
-                let [a, b, c, d, ..] = network.to_be_bytes();
-                Self::V6([a, b, c, d])
-            }
-            Source::Local => Self::Local,
-        }
-    }
-}
+use crate::authn::{Neighbourhood, Source};
 
 /// How many places there are.
 #[derive(Clone, Copy, Debug)]

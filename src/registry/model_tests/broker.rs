@@ -247,7 +247,7 @@ impl Broker {
             Who::Socket(uid) => Actor::Local { uid },
             Who::Person(person) => {
                 let id = self.people.iter().rev().find(|it| it.0 == person).map_or(UserId(Uuid::nil()), |it| it.1);
-                Actor::User { id, username: Self::person(person), from: None }
+                Actor::User { id, username: Self::person(person), from: None, right: None }
             }
         }
     }

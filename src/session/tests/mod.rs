@@ -5,6 +5,7 @@ mod flows;
 mod grants;
 mod handshake;
 mod life;
+mod operators;
 mod policy;
 mod publish;
 mod quota;

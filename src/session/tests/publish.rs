@@ -50,7 +50,7 @@ fn what_the_rules_forbid_is_refused_with_the_codes_of_the_access_model() {
         ),
         (publish("b", QoS::AtLeastOnce, 1), RefusalCause::Rules, ReasonCode::NotAuthorized),
         (publish("$SYS/x", QoS::AtLeastOnce, 1), RefusalCause::Reserved, ReasonCode::NotAuthorized),
-        (publish("$registry/admin/grant", QoS::ExactlyOnce, 1), RefusalCause::Reserved, ReasonCode::NotAuthorized),
+        (publish("$registry/admin/grant", QoS::ExactlyOnce, 1), RefusalCause::Rules, ReasonCode::NotAuthorized),
         (
             publish("$registry/register/response", QoS::AtLeastOnce, 1),
             RefusalCause::Reserved,

@@ -2,18 +2,18 @@
 
 use super::*;
 
-fn requests(outputs: &[Output]) -> Vec<RegistryRequest> {
+pub(super) fn requests(outputs: &[Output]) -> Vec<RegistryRequest> {
     let pick = |output: &Output| if let Output::Registry(request) = output { Some(request.clone()) } else { None };
     outputs.iter().filter_map(pick).collect()
 }
 
-fn registering(version: ProtocolVersion) -> Bench {
+pub(super) fn registering(version: ProtocolVersion) -> Bench {
     let mut bench = Bench::of(Owner::Registration(4), &["allow read_write #"]);
     bench.connect(&lasting(version));
     bench
 }
 
-fn answer(bench: &mut Bench, response_topic: &str) -> (Disposition, Vec<Outgoing>) {
+pub(super) fn answer(bench: &mut Bench, response_topic: &str) -> (Disposition, Vec<Outgoing>) {
     let answer = RegistryAnswer {
         response_topic: topic(response_topic),
         correlation_data: Some(Bytes::from_static(b"17")),
@@ -28,7 +28,7 @@ fn answer(bench: &mut Bench, response_topic: &str) -> (Disposition, Vec<Outgoing
 fn an_operation_needs_no_rule_and_is_never_routed() {
     for version in BOTH {
         for mut bench in [Bench::connected(version, &[]), registering(version)] {
-            for (number, operation) in (1..).zip(RegistryOperation::ALL) {
+            for (number, operation) in (1..).zip(RegistryOperation::OPEN) {
                 let name = format!("$registry/{}", operation.as_str());
                 let outputs = bench.packet(Packet::Publish(publish(&name, QoS::AtLeastOnce, number)));
                 assert_eq!(sent(&outputs), [Packet::PubAck(ok(number))]);
@@ -66,6 +66,33 @@ fn the_response_topic_counts_only_in_the_answer_space_of_the_operation() {
         let request = requests(&outputs).pop().unwrap();
         assert_eq!(request.response_topic, topic(used));
         assert_eq!(request.correlation_data.as_deref(), Some(b"1".as_slice()));
+    }
+}
+
+/// Idle connections are not worth a place that a device could have; who has asked may wait for the decision.
+#[test]
+fn a_registration_session_that_asks_for_nothing_ends_early() {
+    for version in BOTH {
+        for operation in RegistryOperation::OPEN {
+            let mut bench = Bench::of(Owner::Registration(4), &[]);
+            let at = |seconds| bench.clock.instant().checked_add(Duration::from_secs(seconds));
+            let until = at(3600).map(|at| (at, ReasonCode::MaximumConnectTime));
+            let terms = Terms { until, ask_by: at(30), ..Terms::default() };
+            bench.give(|session, cx| session.handle_connect(&clean(version), &terms, cx));
+            assert_eq!(bench.session.poll_timeout(), terms.ask_by);
+            bench.clock.advance(Duration::from_secs(29));
+            bench.packet(Packet::PingReq);
+            bench.packet(Packet::Publish(publish(&format!("$registry/{}", operation.as_str()), QoS::AtMostOnce, 1)));
+            assert!(timeout(&mut bench).is_empty());
+            bench.clock.advance(Duration::from_secs(1));
+            let over = CloseReason::TimeIsUp(ReasonCode::MaximumConnectTime);
+            let ended = timeout(&mut bench).iter().any(|output| matches!(output, Output::Close(why) if *why == over));
+            let enrols = !matches!(operation, RegistryOperation::Whoami | RegistryOperation::Ca);
+            assert_eq!(ended, !enrols, "{operation:?}");
+            if enrols {
+                assert_eq!(bench.session.poll_timeout(), until.map(|(at, _)| at));
+            }
+        }
     }
 }
 
