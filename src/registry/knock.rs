@@ -29,7 +29,9 @@ const KEYS: Table<String, String> = Table::new("registry_keys", 1);
 /// That of the codes: with another one after a restart, a code that stays would tell that there is a request.
 const CODES: &str = "codes";
 
-/// What is written in place of a request.
+/// What is written in place of a request; one record, again and again. No table of the registry: what becomes of it matters to nobody.
+const PADDING: Table<String, String> = Table::new("padding", 1);
+
 const NOTHING: &str = "nothing";
 
 /// Of a request by password, about.
@@ -116,7 +118,7 @@ impl Inner {
     /// Writes what is as long as a small request, and says nothing, the way that a request takes to the disk.
     fn write_as_a_request(&self) -> Result<(), RegistryError> {
         let mut records = Batch::new();
-        records.put(&KEYS, &NOTHING.to_owned(), &"0".repeat(REQUEST_BYTES))?;
+        records.put(&PADDING, &NOTHING.to_owned(), &"0".repeat(REQUEST_BYTES))?;
         let transaction = Transaction { changes: Vec::new(), records };
         self.directory.commit_noted(transaction, &Actor::Registry, Note::default())?;
         Ok(())
