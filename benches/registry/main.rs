@@ -14,9 +14,11 @@ mod revocation;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use portcullis::authn::{Busy, HashError, Source};
+use portcullis::access::Username;
+use portcullis::authn::{Attempt, Busy, FailureRate, Guesses, HashError, Source, ThrottleSettings};
 use portcullis::clock::{Clock, SystemClock};
 use portcullis::directory::Directory;
 use portcullis::metrics::Metrics;
@@ -30,19 +32,38 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Messages under way at a time: as many as the registry works on at once.
 const AT_ONCE: usize = 64;
 
-/// Passwords are not what is measured.
-struct NoArgon2;
+/// Passwords are not what is measured, nor are those who guess.
+struct NoArgon2(Arc<Guesses>);
+
+impl NoArgon2 {
+    fn new() -> Self {
+        let rate = FailureRate { burst: u32::MAX / 4, every: Duration::from_nanos(1) };
+        let settings =
+            ThrottleSettings { source: rate, user: rate, stranger: rate, spared: rate, ..ThrottleSettings::default() };
+        Self(Arc::new(Guesses::new(settings, Arc::new(SystemClock))))
+    }
+}
 
 impl PasswordHasher for NoArgon2 {
     fn check(&self, _: &str) -> Result<(), String> {
         Ok(())
     }
 
-    fn hash<'a>(&'a self, _: Source, password: &'a str) -> Hashing<'a, Result<String, HashError>> {
+    fn attempt(&self, source: Source, name: &Username) -> Result<Attempt, Duration> {
+        self.0.attempt(source, name)
+    }
+
+    fn hash<'a>(&'a self, _: Source, password: &'a str, _: u32) -> Hashing<'a, Result<String, HashError>> {
         Box::pin(async move { Ok(password.to_owned()) })
     }
 
-    fn verify<'a>(&'a self, _: Source, password: &'a str, hash: Option<&'a str>) -> Hashing<'a, Result<bool, Busy>> {
+    fn verify<'a>(
+        &'a self,
+        _: Source,
+        password: &'a str,
+        (hash, _): (Option<&'a str>, u32),
+        _: Arc<AtomicBool>,
+    ) -> Hashing<'a, Result<bool, Busy>> {
         Box::pin(async move { Ok(Some(password) == hash) })
     }
 }
@@ -66,7 +87,7 @@ impl Bench {
             store,
             Arc::clone(&directory),
             Arc::new(Signers::new(CertificateAuthority::generate(clock.timestamp())?)),
-            Arc::new(NoArgon2),
+            Arc::new(NoArgon2::new()),
             clock,
             Arc::new(Metrics::new()),
             settings,

@@ -16,7 +16,7 @@ use super::api::{Event, EventKind, LockStatus, Page, RequestState, RequestView, 
 use super::*;
 use crate::access::{CertificateRecord, ManagedBy, Role, RoleName};
 use crate::audit;
-use crate::authn::{Anchors, Argon2Parameters, HasherSettings, Lane, Source};
+use crate::authn::{Anchors, Argon2Parameters, Guesses, HasherSettings, Lane, Source, ThrottleSettings};
 use crate::authority::{Authority, AuthorityFiles};
 use crate::clock::{Duration, SystemClock};
 use crate::config::{RegistryRule, RuleAction, RuleGrant};
@@ -94,11 +94,12 @@ impl Fixture {
                 interval: Duration::from_mins(1),
             },
         );
+        let guesses = Arc::new(Guesses::new(ThrottleSettings::default(), clock.clone()));
         let registry = Registry::open(
             store.clone(),
             directory.clone(),
             signers.clone(),
-            Arc::new((hasher.clone(), password_policy)),
+            Arc::new((hasher.clone(), guesses, password_policy)),
             clock.clone(),
             metrics.clone(),
             decisions,

@@ -475,12 +475,14 @@ pub enum Event {
     ReplacementOpened { user: UserRef, until: Timestamp, limited: bool },
     /// It may no more.
     ReplacementClosed { user: UserRef, why: Closing },
-    /// The registry admits new requests.
+    /// The registry admits new requests; `implicit`: a CONNECT is one, too.
     RegistryUnlocked {
         until: Timestamp,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         requests: Option<u32>,
         limited: bool,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        implicit: bool,
     },
     /// The registry admits no new requests any more.
     RegistryLocked,
@@ -503,6 +505,20 @@ pub enum Event {
     TokensRefused {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         token: Option<Uuid>,
+        from: Place,
+        cause: Word,
+        count: u64,
+        first: Timestamp,
+        last: Timestamp,
+    },
+    /// Registrations or renewals (`operation`) were refused. `user`: whose name they were for, if that is anybody's; `request`: the pending one
+    /// that has the name. `cause`: the word that the device was told.
+    RegistrationsRefused {
+        operation: Word,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<UserRef>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<Uuid>,
         from: Place,
         cause: Word,
         count: u64,
@@ -567,6 +583,7 @@ impl Event {
             Self::RegistrationLapsed { .. } => "registration_lapsed",
             Self::ReplacementOpened { .. } => "replacement_opened",
             Self::ReplacementClosed { .. } => "replacement_closed",
+            Self::RegistrationsRefused { .. } => "registrations_refused",
             Self::RegistryUnlocked { .. } => "registry_unlocked",
             Self::RegistryLocked => "registry_locked",
             Self::TokenCreated { .. } => "token_created",

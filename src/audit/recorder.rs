@@ -17,7 +17,7 @@ use super::event::{Event, Pattern, Place, Rule, UserRef, Word};
 use crate::access::Policy;
 use crate::metrics::Metrics;
 
-/// Records of failed logins and claims in one interval, and of refusals.
+/// Records of failed logins, claims and registrations in one interval, and of refusals.
 pub(super) const LIMIT: usize = 256;
 
 /// Topic patterns of one user and action in one interval; the rest is `#`.
@@ -62,11 +62,29 @@ pub struct FailedClaim {
     pub cause: Word,
 }
 
+/// A registration or a renewal that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FailedRegistration {
+    /// `register`, `renew`.
+    pub operation: Word,
+    /// Whose name it was for, if that is anybody's.
+    pub user: Option<UserRef>,
+    /// The pending request that has the name.
+    pub request: Option<Uuid>,
+    /// From where.
+    pub address: IpAddr,
+    /// Name of the listener.
+    pub listener: Word,
+    /// Why: the `error` of the answer.
+    pub cause: Word,
+}
+
 /// Whoever did not get in.
 #[derive(PartialEq, Eq, Hash)]
 enum Failed {
     Login(FailedLogin),
     Claim(FailedClaim),
+    Registration(FailedRegistration),
 }
 
 /// Something that was refused.
@@ -103,7 +121,7 @@ struct OfOne(Vec<(Pattern, Option<Rule>, Tally)>);
 
 #[derive(Default)]
 struct Waiting {
-    /// And claims.
+    /// And claims and registrations.
     logins: HashMap<Failed, Tally>,
     refusals: HashMap<Refused, OfOne>,
     /// Records that `refusals` will make.
@@ -132,6 +150,11 @@ impl Recorder {
     /// A claim has failed.
     pub fn claim_failed(&self, claim: FailedClaim, now: Timestamp) {
         self.failed(Failed::Claim(claim), now);
+    }
+
+    /// A registration has failed.
+    pub fn registration_failed(&self, registration: FailedRegistration, now: Timestamp) {
+        self.failed(Failed::Registration(registration), now);
     }
 
     fn failed(&self, failed: Failed, now: Timestamp) {
@@ -203,6 +226,10 @@ impl Recorder {
                 Failed::Claim(FailedClaim { token, address, listener, cause }) => {
                     Event::TokensRefused { token, from: from(address, listener), cause, count, first, last }
                 }
+                Failed::Registration(FailedRegistration { operation, user, request, address, listener, cause }) => {
+                    let from = from(address, listener);
+                    Event::RegistrationsRefused { operation, user, request, from, cause, count, first, last }
+                }
             };
             events.push((first, event));
         }
@@ -226,6 +253,7 @@ impl Recorder {
             match event {
                 Event::LoginsFailed { count, .. }
                 | Event::TokensRefused { count, .. }
+                | Event::RegistrationsRefused { count, .. }
                 | Event::Refused { count, .. } => {
                     self.metrics.audit_dropped.add(*count);
                 }

@@ -6,14 +6,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
-
-use super::hasher::{Busy, Hasher, Lane, Verdict};
+use super::guesses::Guesses;
+use super::hasher::{Hasher, Lane, Verdict};
 use super::phc::{MAX_PASSWORD_BYTES, PasswordHash};
 use super::proofs::ProofCache;
-use super::throttle::{Throttle, ThrottleSettings};
+use super::throttle::ThrottleSettings;
 use super::{Cause, ClientCertificate, Identity, Proof, Refusal, Source, Users};
 use crate::access::{Auth, User, UserId, Username};
 use crate::clock::Clock;
@@ -60,32 +59,9 @@ pub struct Authenticator {
     rehash: Option<Arc<dyn Rehash>>,
     hasher: Arc<Hasher>,
     proofs: Arc<ProofCache>,
-    throttle: Mutex<Throttle>,
+    guesses: Arc<Guesses>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-}
-
-/// A password that is being checked for somebody who may not stay for the answer.
-struct Attempt<'a> {
-    of: &'a Authenticator,
-    name: &'a Username,
-    source: Source,
-    /// Has argon2 begun? False again when the answer is there.
-    begun: Arc<AtomicBool>,
-}
-
-impl Attempt<'_> {
-    fn settle(&mut self) {
-        self.begun = Arc::default();
-    }
-}
-
-impl Drop for Attempt<'_> {
-    fn drop(&mut self) {
-        if self.begun.load(Ordering::Acquire) {
-            self.of.throttle.lock().failed(self.source, self.name.as_str(), self.of.clock.instant());
-        }
-    }
 }
 
 /// An identity and whether argon2 was spared.
@@ -116,8 +92,8 @@ impl Authenticator {
         metrics: Arc<Metrics>,
     ) -> Result<Self, getrandom::Error> {
         let proofs = Arc::new(ProofCache::new(settings.remembered_proofs)?);
-        let throttle = Mutex::new(Throttle::new(settings.throttle));
-        Ok(Self { rehash: None, hasher, proofs, throttle, clock, metrics })
+        let guesses = Arc::new(Guesses::new(settings.throttle, Arc::clone(&clock)));
+        Ok(Self { rehash: None, hasher, proofs, guesses, clock, metrics })
     }
 
     /// Hashes of PBKDF2 whose user has logged in are replaced there; without it they stay.
@@ -170,15 +146,19 @@ impl Authenticator {
     /// These names were at home at these sources before the broker started: the failures of others do not count against
     /// them there. The last ones are kept when there are more than the settings have room for.
     pub fn spare(&self, homes: impl IntoIterator<Item = (Username, Source)>) {
-        let mut throttle = self.throttle.lock();
         for (name, source) in homes {
-            throttle.succeeded(source, name.as_str());
+            self.guesses.spare(source, &name);
         }
     }
 
     /// Forgets the remembered password of a user that is no more. (After any other change it no longer counts anyway.)
     pub fn forget(&self, user: UserId) {
         self.proofs.forget(user);
+    }
+
+    /// The limits on guessing: whoever else checks passwords asks there.
+    pub fn guesses(&self) -> &Arc<Guesses> {
+        &self.guesses
     }
 
     /// Where passwords are hashed.
@@ -228,7 +208,7 @@ impl Authenticator {
         });
         if second.is_some() {
             // It holds the key of this user's certificate: the failures of others are not its own.
-            self.throttle.lock().succeeded(credentials.source, name.as_str());
+            self.guesses.spare(credentials.source, &name);
         }
         let floor = users.costliest_pbkdf2();
         let checked = self.check_password(&name, (admitted, floor), password, credentials.source).await?;
@@ -255,35 +235,32 @@ impl Authenticator {
         source: Source,
     ) -> Result<Checked, Cause> {
         let proof = self.proofs.proof(user, password);
+        // Before the remembered proof: who has guessed too often is not told a right guess from a wrong one.
+        let attempt = self.guesses.attempt(source, name).map_err(|_| Cause::Throttled)?;
         if self.proofs.remembers(&proof) {
             // Known here from now on, should the proof have to be given again while others guess.
-            self.throttle.lock().succeeded(source, name.as_str());
+            attempt.succeeded();
             return Ok(Checked { matches: true, remembered: true, fresh: None });
         }
-        let lane = {
-            let throttle = self.throttle.lock();
-            throttle.admit(source, name.as_str(), self.clock.instant()).map_err(|_| Cause::Throttled)?;
-            if throttle.is_spared(source, name.as_str()) { Lane::Known } else { Lane::Login }
-        };
+        let lane = if attempt.is_at_home() { Lane::Known } else { Lane::Login };
         let hash = user.and_then(|user| user.password_hash.as_deref());
         // A fleet that shares one user queues up with the same proof: the first one pays for all.
-        let proofs = Arc::clone(&self.proofs);
-        let mut attempt = Attempt { of: self, name, source, begun: Arc::default() };
-        let begun = Arc::clone(&attempt.begun);
+        let (proofs, begun) = (Arc::clone(&self.proofs), attempt.begun());
         let begin = move || {
             let remembered = proofs.remembers(&proof);
             begun.store(!remembered, Ordering::Release);
             remembered
         };
         let verified = self.hasher.verify_unless(lane, source, password, (hash, floor), begin).await;
-        attempt.settle();
-        let Verdict { matches, fresh } = verified.map_err(|Busy| Cause::QueueFull)?;
-        let mut throttle = self.throttle.lock();
+        let Ok(Verdict { matches, fresh }) = verified else {
+            attempt.settle();
+            return Err(Cause::QueueFull);
+        };
         if matches {
-            throttle.succeeded(source, name.as_str());
+            attempt.succeeded();
             self.proofs.remember(proof);
         } else {
-            throttle.failed(source, name.as_str(), self.clock.instant());
+            attempt.failed();
         }
         Ok(Checked { matches, remembered: false, fresh })
     }

@@ -294,6 +294,10 @@ async fn guessing_slows_down_for_known_and_unknown_users_alike_and_locks_nobody_
         }
         assert_eq!(checked, 10, "{name}");
     }
+    // The right guess is not told from a wrong one, though the password is remembered: or a thousand in a second could be tried.
+    let guessed = world.login_from(Source::V6(100), "device", "right").await;
+    assert_eq!(guessed.unwrap_err(), Refusal::Busy(Cause::Throttled));
+    assert!(world.login("device", "right").await.is_ok());
     // Even if its proof is forgotten, where it is at home it is heard; and the right guess is not told from a wrong one.
     world.directory.change("device", |user| user.description = "changed".into());
     let guessed = world.login_from(Source::V6(100), "device", "right").await;
@@ -302,6 +306,17 @@ async fn guessing_slows_down_for_known_and_unknown_users_alike_and_locks_nobody_
     // Where it never was, and nobody guessed from, it is heard as well.
     world.directory.change("device", |user| user.description = "changed again".into());
     assert!(world.login_from(Source::V6(130), "device", "right").await.is_ok());
+}
+
+/// Who shares the address of a user has more guesses, and no more than that.
+#[tokio::test]
+async fn a_remembered_password_is_no_oracle_where_its_user_is_at_home() {
+    let world = World::new(Auth::Password);
+    world.login("device", "right").await.unwrap();
+    while world.login("device", "wrong").await.unwrap_err() != Refusal::Busy(Cause::Throttled) {}
+    assert_eq!(world.login("device", "right").await.unwrap_err(), Refusal::Busy(Cause::Throttled));
+    world.clock.advance(Duration::from_secs(6));
+    assert!(world.login("device", "right").await.is_ok(), "and it waits for some seconds, not more");
 }
 
 #[tokio::test]

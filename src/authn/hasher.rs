@@ -8,6 +8,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -108,7 +109,7 @@ struct Waiting {
 
 enum Job {
     Verify(Verify),
-    Hash { password: SecretSlice<u8>, answer: oneshot::Sender<Result<PasswordHash, HashError>> },
+    Hash { password: SecretSlice<u8>, floor: u32, answer: oneshot::Sender<Result<PasswordHash, HashError>> },
 }
 
 struct Verify {
@@ -188,6 +189,26 @@ impl Hasher {
         Ok(self.verify_unless(lane, source, password, (hash, 0), || false).await?.matches)
     }
 
+    /// [`Hasher::verify`] at what a login costs: beside the hash, the iterations of PBKDF2 that this costs at least, hash or no hash. When
+    /// the work begins, `begun` is set.
+    ///
+    /// # Errors
+    /// [`Busy`] when the queue is full and this source has its share of it.
+    pub async fn verify_as_login(
+        &self,
+        lane: Lane,
+        source: Source,
+        password: &[u8],
+        hash: (Option<&str>, u32),
+        begun: Arc<AtomicBool>,
+    ) -> Result<bool, Busy> {
+        let begin = move || {
+            begun.store(true, Ordering::Release);
+            false
+        };
+        Ok(self.verify_unless(lane, source, password, hash, begin).await?.matches)
+    }
+
     /// [`Hasher::verify`], but when its turn comes, `begin` is told, and may say that the work has been done meanwhile.
     /// Beside the hash: the iterations of PBKDF2 that this costs at least, hash or no hash.
     pub(super) async fn verify_unless(
@@ -222,11 +243,25 @@ impl Hasher {
     /// # Errors
     /// [`HashError::Busy`] when the queue is full; [`HashError::TooLong`] past 1,024 bytes.
     pub async fn hash(&self, lane: Lane, source: Source, password: &[u8]) -> Result<PasswordHash, HashError> {
+        self.hash_as_login(lane, source, password, 0).await
+    }
+
+    /// [`Hasher::hash`] at what a login costs: so many iterations of PBKDF2 as well.
+    ///
+    /// # Errors
+    /// As [`Hasher::hash`].
+    pub async fn hash_as_login(
+        &self,
+        lane: Lane,
+        source: Source,
+        password: &[u8],
+        floor: u32,
+    ) -> Result<PasswordHash, HashError> {
         if password.len() > MAX_PASSWORD_BYTES {
             return Err(HashError::TooLong);
         }
         let (answer, hash) = oneshot::channel();
-        self.push(lane, source, Job::Hash { password: password.to_vec().into(), answer });
+        self.push(lane, source, Job::Hash { password: password.to_vec().into(), floor, answer });
         hash.await.map_err(|_| HashError::Busy)?
     }
 
@@ -342,7 +377,8 @@ impl Shared {
                     Err(error) => tracing::error!(%error, "a password could not be checked"), // the caller sees "busy"
                 }
             }
-            Job::Hash { password, answer } => {
+            Job::Hash { password, floor, answer } => {
+                stored::burn(floor, password.expose_secret());
                 drop(answer.send(PasswordHash::create(password.expose_secret(), self.parameters, memory)));
             }
         }
@@ -410,7 +446,6 @@ impl Hasher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn settings() -> HasherSettings {
         HasherSettings { parameters: Argon2Parameters::new(8, 1, 1).unwrap(), ..HasherSettings::default() }
@@ -512,7 +547,7 @@ mod tests {
         let pool = pool(settings());
         let stalled = pool.stall();
         let (answer, verdict) = oneshot::channel();
-        pool.push(Lane::Administration, Source::Local, Job::Hash { password: vec![].into(), answer });
+        pool.push(Lane::Administration, Source::Local, Job::Hash { password: vec![].into(), floor: 0, answer });
         drop(pool);
         assert!(verdict.await.is_err());
         drop(stalled);

@@ -4,7 +4,8 @@
 //! Credentials -> Authenticator -> Identity or Refusal
 //!                  |-- certificate   what a verified certificate proves
 //!                  |-- proofs        passwords verified lately, as keyed hashes
-//!                  |-- throttle      failures per source and per name
+//!                  |-- guesses       one attempt from before the work to its outcome; the registry's doors ask there, too
+//!                  |     '-- throttle  failures per source and per name
 //!                  '-- hasher        the argon2 threads, behind queue (bounded, fair)
 //!                        |-- phc     PasswordHash: argon2id, what this broker makes
 //!                        '-- stored  StoredHash: that, or PBKDF2 of the broker that a user comes from
@@ -16,6 +17,7 @@ mod anchors;
 mod authenticator;
 mod bounded;
 mod certificate;
+mod guesses;
 mod hasher;
 mod identity;
 mod phc;
@@ -31,6 +33,7 @@ mod throttle;
 pub use anchors::{AnchorError, Anchors, NoAnchor, Trusted};
 pub use authenticator::{Authenticator, AuthenticatorSettings, Credentials, Rehash};
 pub use certificate::{Anchor, ClientCertificate};
+pub use guesses::{Attempt, Guesses};
 pub use hasher::{Busy, Hasher, HasherSettings, Lane};
 pub use identity::{Cause, Identity, Proof, Refusal, Users, digest_of};
 pub use phc::{

@@ -8,8 +8,9 @@
 //! of others, from elsewhere or for other names, do not count against it; it has a bucket of its own for that user.
 //! A source that has not is heard a few times for each name, however many others fail in that name: whoever guesses from
 //! a thousand addresses gets a thousand times that little, and keeps nobody out. What is left to an attacker is to share
-//! the very address of a user that never logged in from there.
-//! A remembered password (the proof cache) and a certificate are let in before this file is asked at all.
+//! the very address of a user: of one that never logged in from there, or, guessing for that very name, of one that did.
+//! A remembered password (the proof cache) is asked for after this file, or it would answer as many guesses as somebody can send; a
+//! certificate is let in before it.
 //!
 //! The buckets are of the GCRA kind: one instant each, the time at which the bucket will be full again.
 

@@ -112,7 +112,7 @@ pub(super) async fn start(config: Config, clock: Arc<dyn Clock>, show_password: 
         Arc::clone(&store),
         Arc::clone(&directory),
         Arc::clone(&signers),
-        Arc::new((Arc::clone(&hasher), password_policy)),
+        Arc::new((Arc::clone(&hasher), Arc::clone(authenticator.guesses()), password_policy)),
         Arc::clone(&clock),
         Arc::clone(&metrics),
         settings::registry(&config),

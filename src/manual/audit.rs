@@ -3,12 +3,12 @@
 //! # What is in it
 //!
 //! Every change of users and roles with who made it, from where, and the version before and after; what the registry was asked and
-//! decided, each certificate that the CA was about to sign, issued, or that was revoked, each time the registry was opened and shut; logins that failed, and what the rules
+//! decided, each certificate that the CA was about to sign, issued, or that was revoked, each time the registry was opened (and whether for a plain CONNECT, too) and shut; logins that failed, and what the rules
 //! refused, with the rule that decided; starts and stops of the broker. A change and its record are one batch of the store: there
 //! is never one without the other, whatever fails.
 //!
 //! Refusals of one user, action and topic pattern (the first two levels) become one record with a count in each
-//! `audit.interval`; so do failed logins, and claims with a bad token, of one source with one cause. At most 256 of each kind are told apart in an interval;
+//! `audit.interval`; so do failed logins, claims with a bad token, and registrations and renewals that were refused (`registrations_refused`), of one source with one cause. At most 256 of each kind are told apart in an interval;
 //! what is beyond that is one record with the numbers, and counted in `portcullis_audit_dropped_total`. What an interval has
 //! collected is lost when the broker is killed; changes never are.
 //!
@@ -18,7 +18,7 @@
 //! id, and what a device got by it is on record as done by its author, with the token as the place.
 //!
 //! What is **not** in it: passwords, hashes, keys, nonces, pairing codes, the secrets of claim tokens; descriptions, and reasons of denials and
-//! revocations, which are free text; payloads; the user name of a failed login that names nobody, for it may be a password in the wrong field. Rights that
+//! revocations, which are free text; payloads; the user name of a failed login or registration that names nobody, for it may be a password in the wrong field. Rights that
 //! end by themselves (`not_after`, `expires_at`) make no record when they do: the record that gave them says when.
 //!
 //! # Reading it

@@ -52,9 +52,12 @@
 //! that does not meet it is refused with 0x86 (3.1.1: 4) and what it lacks.
 //!
 //! - **It is no way to find out who exists.** A known user with a wrong password is told the very same, with a code that looks like one, after the same
-//!   work. So is a name that is pending with another password, and one for which there is no room: the operator sees what there is.
+//!   work: one argon2 and one write to the disk, also where there is nothing to write. So is a name that is pending with another password, and one for which
+//!   there is no room: the operator sees what there is.
 //! - A CONNECT of 3.1.1, one that wants no Reason String, and one whose Maximum Packet Size has no room for it (some 200 bytes) cannot be told a code:
 //!   `registry grant` needs `--unpaired` then.
+//! - **It opens the other doors as well**, which do say with 409 that a name is taken or pending: where a device and a stranger reach the same listener with
+//!   `registration = true`, an unlock of any kind tells the stranger that. Narrow it with `--source` or `--username`.
 //! - Each such CONNECT counts as a wrong password, of its address and of its name, so a device should try again after 30 seconds, not sooner; and as eleven
 //!   messages of its address: with the default of `registry.requests_per_minute` five at once, then one in 11 seconds. For many devices behind one
 //!   address raise that, or let them register by a message.
@@ -116,7 +119,7 @@
 //! | 413 | `refused` | `too_large`, `csr_too_large` |
 //! | 422 | `refused` | `nonce_missing`, `nonce_foreign`, `nonce_expired`, `nonce_spent` |
 //! | 423 | `locked` | `retry_after` |
-//! | 429 | `refused` | `rate`, `busy`, `full`, with `retry_after` |
+//! | 429 | `refused` | `rate`, `throttled` (too many wrong passwords), `busy`, `full`, with `retry_after` |
 //! | 500 | `failed` | `internal`: the broker could not record it |
 //!
 //! `error` is a word for programs, `message` a sentence that says what to do:
@@ -486,8 +489,22 @@
 //! connected, or is answered with 429; it never displaces one of somebody else. The last tenth of `registry.max_pending` is for
 //! networks (/16; /32 for IPv6) that hold less than a hundredth of it, so a flood out of one provider's addresses leaves room for
 //! devices that are elsewhere. A source may do `registry.requests_per_minute` operations;
-//! a wrong password for a name on record, and a token that is not good, count as eleven.
+//! a password that proves nothing and makes no request, a token that is not good, and a wrong signature of a lapsed certificate count as eleven. What a source has not got
+//! left it owes, up to a minute's worth: until that has come back it is told 429 with `rate`.
 //!
 //! 64 messages with a password, 64 of strangers with a key alone and 64 renewals of users are worked on at once; more of the same kind get 429 and `busy`.
 //! None of them counts while argon2 works for it: passwords wait for that in a queue of their own, which is fair between addresses. So a
 //! flood of strangers with passwords keeps out others with passwords, and neither keys nor renewals.
+//!
+//! # Guessing passwords
+//!
+//! A password in `register` is a login by its limits, at all three doors, whatever the name: those of a free name, of a user, of a pending and of a denied request.
+//!
+//! - **One that proves nothing and makes no request is a failed login** of its source and of that name; the limits are those of [logins](super::configuration), and the
+//!   failures of all doors add up. Beyond them every password for that name from there is told 429 with `throttled`, right or wrong.
+//! - **It takes one argon2** in a queue of its own, which is bounded, and is told the same after the same work whether the registry knows the name or not, while that is locked. While it
+//!   is unlocked, 409 says that a name is taken or pending: that is what it is for.
+//! - A device that polls with the right password fails at nothing: after the first time it costs no argon2 either.
+//! - So a device that asks by password, and is not on record yet, should wait for `retry_after` while the registry is locked: to ask is to fail. Where more than ten of them in a
+//!   minute do so behind one address, they wait longer. A CSR is not concerned: it proves itself by a key.
+//! - Refusals are in the [audit log](super::audit) as `registrations_refused`, with the word that the device was told, whose name it was, and how many there were.

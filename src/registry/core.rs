@@ -236,6 +236,12 @@ impl Core {
         &self.lock
     }
 
+    /// The pending request that has this name.
+    pub(super) fn pending_of(&self, name: &Username) -> Option<RequestId> {
+        let request = self.holders.get(name).and_then(|id| self.requests.get(id))?;
+        (request.state == State::Pending).then_some(request.id)
+    }
+
     // Questions.
 
     /// The request, if it can be granted now.

@@ -328,7 +328,11 @@ impl Simulation {
             .find_map(|_| {
                 let waiting = |id: RequestId| self.waiting.contains(&id);
                 match self.core.examine(&ask, &facts, drawn, &self.world, &waiting, self.now()) {
-                    Step::Verify(hash) => {
+                    Step::Verify(None) => {
+                        facts.decoy = true;
+                        None
+                    }
+                    Step::Verify(Some(hash)) => {
                         let verdict = matches(proof.password.unwrap(), &hash);
                         facts.verified.push((hash, verdict));
                         None
@@ -580,31 +584,40 @@ fn a_flood_of_one_source_leaves_the_table_bounded_and_another_source_served() {
     assert!(matches!(step, Step::Answer(_, Verdict::Pending(_))), "{step:?}");
 }
 
+/// The attack: a guess that costs nothing, because the right password is remembered.
 #[test]
-fn a_wrong_password_for_a_pending_name_needs_no_argon2_once_the_right_one_was_seen() {
+fn a_wrong_password_costs_one_argon2_whether_the_right_one_is_remembered_or_not() {
     let mut simulation = Simulation::new();
     simulation.run(Op::Unlock { count: None, only: None });
     simulation.ask(0, PASSWORD, 0, false);
-    let username = username(0);
-    let ask = Ask {
-        username: &username,
-        key: None,
-        tag: Some([9; 32]),
-        source: address(1),
-        listener: "mqtts",
-        door: Door::Mqtt,
-        hears: true,
-        nonce: None,
-        binding: Binding::Connection(1),
-        token: None,
-        rules: true,
-    };
+    simulation.run(Op::Lock);
+    let names = [username(0), username(1)];
     let drawn = Drawn { id: RequestId(Uuid::from_u128(7)), pairing_code: PairingCode::from_bytes([0; 10]) };
-    let step = simulation.core.examine(&ask, &Facts::default(), drawn, &simulation.world, &|_| false, simulation.now());
-    assert_eq!(step, Step::Answer(vec![], Verdict::Refused(Refused::NamePending)));
+    let examine = |simulation: &Simulation, name: usize, facts: &Facts| {
+        let ask = Ask {
+            username: &names[name],
+            key: None,
+            tag: Some([9; 32]),
+            source: address(1),
+            listener: "mqtts",
+            door: Door::Mqtt,
+            hears: true,
+            nonce: None,
+            binding: Binding::Connection(1),
+            token: None,
+            rules: true,
+        };
+        simulation.core.examine(&ask, facts, drawn, &simulation.world, &|_| false, simulation.now())
+    };
+    let refused = Step::Answer(vec![], Verdict::Refused(Refused::Locked));
+    for name in [0, 1] {
+        assert_eq!(examine(&simulation, name, &Facts::default()), Step::Verify(None), "{name}");
+        assert_eq!(examine(&simulation, name, &Facts { decoy: true, ..Facts::default() }), refused, "{name}");
+    }
     simulation.restart();
-    let step = simulation.core.examine(&ask, &Facts::default(), drawn, &simulation.world, &|_| false, simulation.now());
-    assert!(matches!(step, Step::Verify(_)), "after a restart it does");
+    let Step::Verify(Some(hash)) = examine(&simulation, 0, &Facts::default()) else { panic!("it is not remembered") };
+    let facts = Facts { verified: vec![(hash, false)], ..Facts::default() };
+    assert_eq!(examine(&simulation, 0, &facts), refused, "the one was enough");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Door 2: a CONNECT with an unknown user name and a password, from any MQTT client.
 //!
 //! Entering: a name and a password that have opened nothing. Leaving: what to tell the client, and perhaps a request on record.
-//! Never: a difference, in words or in work, between a name that nobody has and one that somebody has. Both wait, with a code that is
-//! a keyed hash of name and password; only the operator sees for which of them there is a request.
+//! Never: a difference, in words or in work, between a name that nobody has and one that somebody has. Both take one argon2 and one write to
+//! the disk, and then wait, with a code that is a keyed hash of name and password; only the operator sees for which of them there is a request.
 
 use std::sync::Arc;
 
@@ -14,10 +14,12 @@ use super::core::Facts;
 use super::jobs::Work;
 use super::message::RegisterMessage;
 use super::operator::RegistryError;
-use super::service::{Registry, WRONG_PROOF};
+use super::service::{Finding, Registry, WRONG_PROOF};
 use super::settings::Origin;
 use crate::access::Username;
+use crate::audit::Note;
 use crate::authn::Source;
+use crate::directory::{Actor, Transaction};
 use crate::pki::{PairingCode, hex, unhex};
 use crate::store::{Batch, Store, Table};
 
@@ -26,6 +28,14 @@ const KEYS: Table<String, String> = Table::new("registry_keys", 1);
 
 /// That of the codes: with another one after a restart, a code that stays would tell that there is a request.
 const CODES: &str = "codes";
+
+/// What is written in place of a request; one record, again and again. No table of the registry: what becomes of it matters to nobody.
+const PADDING: Table<String, String> = Table::new("padding", 1);
+
+const NOTHING: &str = "nothing";
+
+/// Of a request by password, about.
+const REQUEST_BYTES: usize = 600;
 
 /// What a client is told whose CONNECT has opened nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,24 +80,27 @@ impl Registry {
         let password = SecretString::from(text);
         let code = inner.implicit_code(username, &password);
         let mut facts = Facts::default();
-        let answer = if username.is_reserved() {
+        // The login that the CONNECT was has been admitted, and counted as a failure, before we were asked.
+        let decided = if username.is_reserved() {
             None
         } else {
-            let message = RegisterMessage::of_password(username.clone(), password.clone());
-            Some(self.decide(Arc::new(message), job, origin, &mut facts).await)
+            let message = Arc::new(RegisterMessage::of_password(username.clone(), password.clone()));
+            Some(self.decide(message, job, origin, Arc::default(), &mut facts).await)
         };
         let source = Source::from(origin.source);
-        if facts.verified.is_empty() && facts.fresh_hash.is_none() {
+        inner.rates.lock().charge(source, WRONG_PROOF, inner.clock.instant());
+        if !facts.have_cost() {
+            let floor = inner.directory.policy().costliest_pbkdf2();
             // One argon2 for everybody.
-            if inner.hasher.verify(source, text, None).await.is_err() {
+            if inner.hasher.verify(source, text, (None, floor), Arc::default()).await.is_err() {
                 return Knock::Busy;
             }
         }
-        if !facts.verified.iter().any(|(_, matches)| !matches) {
-            // A guess at the password of a request has cost that already.
-            let _ = inner.rates.lock().take(source, WRONG_PROOF, inner.clock.instant());
+        if !matches!(decided, Some((_, Finding::New | Finding::Unknown))) {
+            // One wait for the disk, too. What becomes of it is no more told than whether a request was recorded.
+            let _ = self.blocking(Inner::write_as_a_request).await;
         }
-        let Some(answer) = answer else { return Knock::Waiting(code) };
+        let Some((answer, _)) = decided else { return Knock::Waiting(code) };
         self.count(&answer);
         match (answer.status, answer.error) {
             (403, Some("denied" | "rule")) => Knock::Denied(answer.reason.unwrap_or_default()),
@@ -102,6 +115,15 @@ impl Registry {
 }
 
 impl Inner {
+    /// Writes what is as long as a small request, and says nothing, the way that a request takes to the disk.
+    fn write_as_a_request(&self) -> Result<(), RegistryError> {
+        let mut records = Batch::new();
+        records.put(&PADDING, &NOTHING.to_owned(), &"0".repeat(REQUEST_BYTES))?;
+        let transaction = Transaction { changes: Vec::new(), records };
+        self.directory.commit_noted(transaction, &Actor::Registry, Note::default())?;
+        Ok(())
+    }
+
     /// The pairing code of whoever gives this name with this password at door 2, whether there is a request or not.
     pub(super) fn implicit_code(&self, username: &Username, password: &SecretString) -> PairingCode {
         let mut context = hmac::Context::with_key(&self.code_key);

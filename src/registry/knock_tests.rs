@@ -214,17 +214,22 @@ impl PasswordHasher for ShutsMeanwhile {
         self.0.check(password)
     }
 
-    fn hash<'a>(&'a self, source: Source, password: &'a str) -> Hashing<'a, Result<String, HashError>> {
-        self.0.hash(source, password)
+    fn attempt(&self, source: Source, name: &Username) -> Result<Attempt, Duration> {
+        self.0.attempt(source, name)
+    }
+
+    fn hash<'a>(&'a self, source: Source, password: &'a str, floor: u32) -> Hashing<'a, Result<String, HashError>> {
+        self.0.hash(source, password, floor)
     }
 
     fn verify<'a>(
         &'a self,
         source: Source,
         password: &'a str,
-        hash: Option<&'a str>,
+        hash: (Option<&'a str>, u32),
+        begun: Arc<AtomicBool>,
     ) -> Hashing<'a, Result<bool, Busy>> {
-        self.0.verify(source, password, hash)
+        self.0.verify(source, password, hash, begun)
     }
 }
 

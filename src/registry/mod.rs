@@ -26,6 +26,7 @@ mod nonce;
 mod operator;
 mod order;
 mod rates;
+mod refusals;
 mod renewal;
 mod replacement;
 mod request;

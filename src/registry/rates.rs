@@ -30,27 +30,45 @@ impl<K: Copy + Eq + Hash> Rates<K> {
         Self { limit, capacity, full_at: HashMap::new(), others: None, swept: None }
     }
 
-    /// Takes `cost` messages from its share, or says how long to wait.
-    pub(super) fn take(&mut self, source: K, cost: u32, now: Instant) -> Result<(), Duration> {
-        if !self.full_at.contains_key(&source) && self.full_at.len() >= self.capacity {
-            self.sweep(now);
-        }
-        let burst = self.limit.every.saturating_mul(self.limit.burst);
-        let known = self.full_at.contains_key(&source) || self.full_at.len() < self.capacity;
-        let full_at = if known { self.full_at.get(&source).copied() } else { self.others };
-        let full_at = full_at.filter(|at| *at > now).unwrap_or(now);
-        let backlog = full_at.saturating_duration_since(now);
-        let early = (backlog + self.limit.every).saturating_sub(burst);
+    /// Takes one message from its share, or says how long to wait.
+    pub(super) fn take(&mut self, source: K, now: Instant) -> Result<(), Duration> {
+        let backlog = self.backlog(source, now);
+        let early = (backlog + self.limit.every).saturating_sub(self.limit.every.saturating_mul(self.limit.burst));
         if !early.is_zero() {
             return Err(early);
         }
-        let next = full_at.checked_add(self.limit.every.saturating_mul(cost)).unwrap_or(full_at);
-        if known {
-            self.full_at.insert(source, next);
-        } else {
-            self.others = Some(next);
-        }
+        self.put(source, backlog + self.limit.every, now);
         Ok(())
+    }
+
+    /// Takes `cost` messages more for one that was admitted, whether there are so many left or not: what is missing is owed, and nothing
+    /// is admitted until it has come back. At most a burst is owed (or one such message, if that is more): neighbours at the address pay, too.
+    pub(super) fn charge(&mut self, source: K, cost: u32, now: Instant) {
+        let most = self.limit.burst.saturating_add(self.limit.burst.max(cost));
+        let backlog = self.backlog(source, now) + self.limit.every.saturating_mul(cost);
+        self.put(source, backlog.min(self.limit.every.saturating_mul(most)), now);
+    }
+
+    /// How long until its bucket is full.
+    fn backlog(&mut self, source: K, now: Instant) -> Duration {
+        if !self.full_at.contains_key(&source) && self.full_at.len() >= self.capacity {
+            self.sweep(now);
+        }
+        let full_at = if self.has_place(source) { self.full_at.get(&source).copied() } else { self.others };
+        full_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
+    }
+
+    fn put(&mut self, source: K, backlog: Duration, now: Instant) {
+        let full_at = now.checked_add(backlog).unwrap_or(now);
+        if self.has_place(source) {
+            self.full_at.insert(source, full_at);
+        } else {
+            self.others = Some(full_at);
+        }
+    }
+
+    fn has_place(&self, source: K) -> bool {
+        self.full_at.len() < self.capacity || self.full_at.contains_key(&source)
     }
 
     /// Forgets those whose bucket is full; at most once a second, so that a flood does not pay for it each time.
@@ -79,28 +97,61 @@ mod tests {
         let clock = ManualClock::new(jiff::Timestamp::UNIX_EPOCH);
         let mut rates = Rates::new(RateLimit { burst: 3, every: Duration::from_secs(2) }, 10);
         for _ in 0..3 {
-            assert_eq!(rates.take(source(1), 1, clock.instant()), Ok(()));
+            assert_eq!(rates.take(source(1), clock.instant()), Ok(()));
         }
-        assert_eq!(rates.take(source(1), 1, clock.instant()), Err(Duration::from_secs(2)));
-        assert_eq!(rates.take(source(2), 1, clock.instant()), Ok(()));
+        assert_eq!(rates.take(source(1), clock.instant()), Err(Duration::from_secs(2)));
+        assert_eq!(rates.take(source(2), clock.instant()), Ok(()));
         clock.advance(Duration::from_secs(2));
-        assert_eq!(rates.take(source(1), 1, clock.instant()), Ok(()));
-        assert!(rates.take(source(1), 1, clock.instant()).is_err());
+        assert_eq!(rates.take(source(1), clock.instant()), Ok(()));
+        assert!(rates.take(source(1), clock.instant()).is_err());
     }
 
     #[test]
     fn a_million_sources_leave_the_table_bounded_and_an_old_one_served() {
         let clock = ManualClock::new(jiff::Timestamp::UNIX_EPOCH);
         let mut rates = Rates::new(RateLimit { burst: 3, every: Duration::from_secs(2) }, 100);
-        assert_eq!(rates.take(source(0), 1, clock.instant()), Ok(()));
+        assert_eq!(rates.take(source(0), clock.instant()), Ok(()));
         for number in 1..1_000_000 {
-            let _ = rates.take(source(number), 1, clock.instant());
+            let _ = rates.take(source(number), clock.instant());
         }
         assert!(rates.full_at.len() <= 100);
-        assert_eq!(rates.take(source(0), 1, clock.instant()), Ok(()));
+        assert_eq!(rates.take(source(0), clock.instant()), Ok(()));
         clock.advance(Duration::from_mins(1));
-        assert_eq!(rates.take(source(1_000_001), 1, clock.instant()), Ok(()));
+        assert_eq!(rates.take(source(1_000_001), clock.instant()), Ok(()));
         assert_eq!(rates.full_at.len(), 1, "the idle ones are forgotten");
+    }
+
+    /// The attack: whoever has no message left was charged nothing more for a wrong one, so that all but the first guesses were for free.
+    #[test]
+    fn ten_minutes_of_wrong_guesses_cost_eleven_messages_each() {
+        let clock = ManualClock::new(jiff::Timestamp::UNIX_EPOCH);
+        let mut rates = Rates::new(RateLimit { burst: 60, every: Duration::from_secs(1) }, 10);
+        let mut guesses = 0;
+        for _ in 0..6_000 {
+            while rates.take(source(1), clock.instant()).is_ok() {
+                rates.charge(source(1), 10, clock.instant());
+                guesses += 1;
+            }
+            clock.advance(Duration::from_millis(100));
+        }
+        // The bucket holds 60 and gets 600 more.
+        assert_eq!(guesses, (60 + 600) / 11);
+        assert_eq!(rates.take(source(2), clock.instant()), Ok(()), "nobody else pays");
+    }
+
+    #[test]
+    fn guesses_side_by_side_are_charged_though_nothing_is_left_and_the_debt_is_bounded() {
+        let clock = ManualClock::new(jiff::Timestamp::UNIX_EPOCH);
+        let mut rates = Rates::new(RateLimit { burst: 60, every: Duration::from_secs(1) }, 10);
+        while rates.take(source(1), clock.instant()).is_ok() {}
+        rates.charge(source(1), 10, clock.instant());
+        assert_eq!(rates.take(source(1), clock.instant()), Err(Duration::from_secs(11)));
+        for _ in 0..1_000 {
+            rates.charge(source(1), 10, clock.instant());
+        }
+        assert_eq!(rates.take(source(1), clock.instant()), Err(Duration::from_secs(61)));
+        clock.advance(Duration::from_secs(61));
+        assert_eq!(rates.take(source(1), clock.instant()), Ok(()));
     }
 
     proptest! {
@@ -112,7 +163,7 @@ mod tests {
             let mut admitted = [0_u64; 4];
             for (who, wait) in steps {
                 clock.advance(Duration::from_secs(wait));
-                if rates.take(source(who), 1, clock.instant()).is_ok() {
+                if rates.take(source(who), clock.instant()).is_ok() {
                     admitted[who as usize] += 1;
                 }
                 let elapsed = clock.instant().duration_since(start).as_secs();

@@ -16,7 +16,8 @@ use super::jobs::Work;
 use super::message::RenewMessage;
 use super::nonce::NonceId;
 use super::operator::RegistryError;
-use super::service::{BUSY, Registry};
+use super::refusals::RENEW;
+use super::service::{BUSY, Registry, WRONG_PROOF};
 use super::settings::{Caller, Origin};
 use super::{Now, request};
 use crate::access::{CertificateRecord, User, UserId};
@@ -48,6 +49,12 @@ impl Registry {
             Ok(()) => self.serve_renewal(payload, content_type, caller, origin).await,
             Err(answer) => *answer,
         };
+        if answer.error == Some("signature") && caller.is_none() {
+            self.inner().rates.lock().charge(origin.source.into(), WRONG_PROOF, self.inner().clock.instant());
+        }
+        let policy = self.inner().directory.policy();
+        let user = caller.and_then(|caller| policy.user(caller.user)).map(|user| (&user.username, None));
+        self.inner().turned_away(RENEW, user, &answer, origin);
         if answer.status != 201 {
             self.inner().metrics.registry_renewals.inc(RenewalOutcome::Refused);
         }
@@ -137,7 +144,7 @@ impl Inner {
                 Ok(self.collected(&user, record, pem))
             }
             RenewVerdict::Issue { user, replaces, nonce } => {
-                if let Err(after) = self.issues.lock().take(user.id, 1, now.instant) {
+                if let Err(after) = self.issues.lock().take(user.id, now.instant) {
                     let sentence = "too many certificates were issued to this identity lately; come back after `retry_after` seconds";
                     return Ok(Answer::error(429, "refused", "rate", sentence).retry_after(after));
                 }

@@ -4,6 +4,7 @@
 //! Everything that blocks runs off the I/O threads. Never: an answer before what it says is durable.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 
 use aws_lc_rs::hmac;
@@ -23,6 +24,7 @@ use super::message::{RegisterDraft, RegisterMessage, parse_question};
 use super::nonce::{Mint, NONCE_LIFE, Nonces};
 use super::operator::{DenyTerms, Event, EventKind, GrantTerms, LockStatus, RegistryError, RequestPage, StateFilter};
 use super::rates::{RateLimit, Rates};
+use super::refusals::REGISTER;
 use super::renewal::RENEWALS;
 use super::replacement::OPENINGS;
 use super::request::{Details, Request, RequestId, RequestView, State};
@@ -30,7 +32,7 @@ use super::settings::{Caller, Origin, PasswordHasher, Settings};
 use super::tokens::TOKENS;
 use crate::access::UserId;
 use crate::audit::{self, Note};
-use crate::authn::{Busy, HashError, Source};
+use crate::authn::{Attempt, HashError, Source};
 use crate::clock::{Clock, Duration};
 use crate::directory::{Actor, Directory};
 use crate::metrics::{Metrics, RegistryBadInput, RegistryOutcome};
@@ -46,7 +48,7 @@ const USERS: usize = 1 << 20;
 /// Certificates that one user may have at once; then one more in this part of a certificate's life.
 const ISSUES: (u32, u32) = (4, 180);
 
-/// What a wrong password for a name on record costs of its source's rate, in messages.
+/// What a wrong password or claim token costs of its source's rate, in messages more.
 pub(super) const WRONG_PROOF: u32 = 10;
 
 /// Rounds of argon2 that one message may need: each denied request of the name, the holder, and its own hash.
@@ -137,7 +139,10 @@ impl Registry {
     pub async fn register(&self, payload: &[u8], content_type: Option<&str>, origin: &Origin) -> Answer {
         let answer = match self.limit(origin) {
             Ok(()) => self.serve(payload, content_type, origin).await,
-            Err(answer) => *answer,
+            Err(answer) => {
+                self.0.turned_away(REGISTER, None, &answer, origin);
+                *answer
+            }
         };
         self.count(&answer);
         answer
@@ -230,14 +235,14 @@ impl Registry {
     }
 
     pub(super) fn limit_user(&self, user: UserId) -> Result<(), Box<Answer>> {
-        self.0.user_rates.lock().take(user, 1, self.0.clock.instant()).map_err(|after| {
+        self.0.user_rates.lock().take(user, self.0.clock.instant()).map_err(|after| {
             let message = "too many messages of this identity; send it again after `retry_after` seconds";
             Box::new(Answer::error(429, "refused", "rate", message).retry_after(after))
         })
     }
 
     pub(super) fn limit(&self, origin: &Origin) -> Result<(), Box<Answer>> {
-        self.0.rates.lock().take(origin.source.into(), 1, self.0.clock.instant()).map_err(|after| {
+        self.0.rates.lock().take(origin.source.into(), self.0.clock.instant()).map_err(|after| {
             let message = "too many messages from this address; send it again after `retry_after` seconds";
             Box::new(Answer::error(429, "refused", "rate", message).retry_after(after))
         })
@@ -257,18 +262,56 @@ impl Registry {
             Err(_) => return Answer::failed(),
         };
         let id = message.id.clone();
-        self.decide(message, job, origin, &mut Facts::default()).await.with_id(id)
+        let source = Source::from(origin.source);
+        let attempt = match &message.password {
+            None => None,
+            Some(_) => match self.0.hasher.attempt(source, &message.username) {
+                Ok(attempt) => Some(attempt),
+                // Also for the right password: or the limit would tell it from a wrong one.
+                Err(after) => {
+                    let answer = throttled(after);
+                    self.0.turned_away(REGISTER, Some((&message.username, None)), &answer, origin);
+                    return answer.with_id(id);
+                }
+            },
+        };
+        let begun = attempt.as_ref().map(Attempt::begun).unwrap_or_default();
+        let (answer, finding) = self.decide(message, job, origin, begun, &mut Facts::default()).await;
+        let guessed = match (attempt, finding) {
+            // An attempt that has got no answer counts as it stands. To be told that the queue is full has its price: the remembered
+            // password would not have been told so.
+            (attempt, Finding::Unknown) => attempt.is_some() && answer.error == Some("busy"),
+            (Some(attempt), Finding::Wrong | Finding::WrongToken) => {
+                attempt.failed();
+                true
+            }
+            (Some(attempt), Finding::User) => {
+                attempt.succeeded();
+                false
+            }
+            (Some(attempt), Finding::Proven | Finding::New) => {
+                attempt.settle();
+                false
+            }
+            (None, finding) => matches!(finding, Finding::WrongToken),
+        };
+        if guessed {
+            self.0.rates.lock().charge(source, WRONG_PROOF, self.0.clock.instant());
+        }
+        answer.with_id(id)
     }
 
-    /// What becomes of a message; `facts` are what argon2 was asked on the way.
+    /// What becomes of a message; `facts` are what argon2 was asked on the way, and `begun` is set when it begins.
     pub(super) async fn decide(
         &self,
         message: Arc<RegisterMessage>,
         job: Job,
         origin: &Origin,
+        begun: Arc<AtomicBool>,
         facts: &mut Facts,
-    ) -> Answer {
+    ) -> (Answer, Finding) {
         let source = Source::from(origin.source);
+        let busy = || (Answer::busy(BUSY), Finding::Unknown);
         let mut held = Some(job);
         for _ in 0..ROUNDS {
             let job = match held.take() {
@@ -276,7 +319,7 @@ impl Registry {
                 // Only passwords take more than one step.
                 None => match self.0.jobs.resume(Work::Password).await {
                     Some(job) => job,
-                    None => return Answer::failed(),
+                    None => return (Answer::failed(), Finding::Unknown),
                 },
             };
             let (registry, shared, origin) = (self.clone(), Arc::clone(&message), origin.clone());
@@ -288,45 +331,46 @@ impl Registry {
                 (outcome, known)
             });
             let outcome;
-            let Ok(done) = step.await else { return Answer::failed() };
+            let Ok(done) = step.await else { return (Answer::failed(), Finding::Unknown) };
             (outcome, *facts) = done;
             let Some(password) = message.password.as_ref().map(SecretString::expose_secret) else {
                 return match outcome {
-                    Outcome::Answer(answer) => *answer,
-                    Outcome::Verify(_) | Outcome::Hash => Answer::failed(),
+                    Outcome::Answer(answer, finding) => (*answer, finding),
+                    Outcome::Verify(_) | Outcome::Hash => (Answer::failed(), Finding::Unknown),
                 };
             };
+            // What a login costs, so that no door tells whose hash is of which kind.
+            let floor = self.0.directory.policy().costliest_pbkdf2();
             match outcome {
-                Outcome::Answer(answer) => return *answer,
-                Outcome::Verify(hash) => match self.0.hasher.verify(source, password, Some(&hash)).await {
-                    Ok(matches) => {
-                        if !matches {
-                            // A guess costs more than a poll. The next message feels it; this one is answered.
-                            let _ = self.0.rates.lock().take(source, WRONG_PROOF, self.0.clock.instant());
-                        }
-                        facts.verified.push((hash, matches));
+                Outcome::Answer(answer, finding) => return (*answer, finding),
+                Outcome::Verify(hash) => {
+                    let against = (hash.as_deref(), floor);
+                    let Ok(matches) = self.0.hasher.verify(source, password, against, Arc::clone(&begun)).await else {
+                        return busy();
+                    };
+                    match hash {
+                        Some(hash) => facts.verified.push((hash, matches)),
+                        None => facts.decoy = true,
                     }
-                    Err(Busy) => return Answer::busy(BUSY),
-                },
+                }
                 Outcome::Hash => {
+                    let invalid = |error, message| (Answer::error(400, "invalid", error, message), Finding::Unknown);
                     if let Err(lacks) = self.0.hasher.check(password) {
-                        return Answer::error(400, "invalid", "weak_password", lacks);
+                        return invalid("weak_password", lacks);
                     }
-                    match self.0.hasher.hash(source, password).await {
+                    match self.0.hasher.hash(source, password, floor).await {
                         Ok(hash) => facts.fresh_hash = Some(hash),
-                        Err(HashError::TooLong) => {
-                            return Answer::error(400, "invalid", "password", HashError::TooLong.to_string());
-                        }
-                        Err(HashError::Busy) => return Answer::busy(BUSY),
+                        Err(HashError::TooLong) => return invalid("password", HashError::TooLong.to_string()),
+                        Err(HashError::Busy) => return busy(),
                         Err(error) => {
                             tracing::error!("a registration's password could not be hashed: {error}");
-                            return Answer::failed();
+                            return (Answer::failed(), Finding::Unknown);
                         }
                     }
                 }
             }
         }
-        Answer::busy(BUSY)
+        busy()
     }
 
     /// One question to the core; its changes are made, durably, before the answer leaves. Blocks.
@@ -382,6 +426,7 @@ impl Registry {
             permissions: message.permissions.clone(),
             certificate: None,
         };
+        let proven = step.is_proven();
         let verdict = match step {
             Step::Verify(hash) => return Outcome::Verify(hash),
             Step::Hash => return Outcome::Hash,
@@ -410,15 +455,29 @@ impl Registry {
         }
         if let Verdict::Refused(Refused::Token(token, fault)) = &verdict {
             inner.claim_failed(*token, *fault, origin);
-            // A guess costs more than a poll, as that of a password does.
-            let _ = inner.rates.lock().take(origin.source.into(), WRONG_PROOF, now.instant);
         }
+        let finding = match &verdict {
+            Verdict::Granted { .. } if proven => Finding::User,
+            _ if proven => Finding::Proven,
+            Verdict::Pending(_) | Verdict::Granted { .. } => Finding::New,
+            Verdict::Refused(Refused::Token(..)) => Finding::WrongToken,
+            Verdict::Denied { .. } | Verdict::Barred { .. } | Verdict::Unusable(_) | Verdict::Refused(_) => {
+                Finding::Wrong
+            }
+        };
         if let (Verdict::Pending(id), Some((sink, path))) = (&verdict, &origin.sink) {
             let asker =
                 Asker { binding: origin.binding, sink: Weak::clone(sink), path: path.clone(), id: message.id.clone() };
             state.wait(*id, asker);
         }
-        Outcome::Answer(Box::new(inner.answer(&state.core, verdict)))
+        let answer = inner.answer(&state.core, verdict);
+        inner.turned_away(
+            REGISTER,
+            Some((&message.username, state.core.pending_of(&message.username))),
+            &answer,
+            origin,
+        );
+        Outcome::Answer(Box::new(answer), finding)
     }
 
     fn identity(&self, caller: Option<&Caller>) -> Answer {
@@ -632,21 +691,45 @@ fn unlocked(core: &Core) -> Note {
             until: *until_wall,
             requests: *remaining,
             limited: terms.listener.is_some() || !terms.source.is_empty() || terms.username.is_some(),
+            implicit: terms.implicit,
         }),
     }
 }
 
 /// What one question came to.
 enum Outcome {
-    Verify(String),
+    Verify(Option<String>),
     Hash,
-    Answer(Box<Answer>),
+    Answer(Box<Answer>, Finding),
 }
 
 impl Outcome {
     fn failed() -> Self {
-        Self::Answer(Box::new(Answer::failed()))
+        Self::Answer(Box::new(Answer::failed()), Finding::Unknown)
     }
+}
+
+/// What a message is worth as a guess.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// It was the proof of a request on record.
+    Proven,
+    /// Of one that became a user, who may act: the proof of the user.
+    User,
+    /// A request was made of it, or a user.
+    New,
+    /// It has proven nothing, and nothing came of it.
+    Wrong,
+    /// Nor was its claim token good.
+    WrongToken,
+    /// It was not brought to an end.
+    Unknown,
+}
+
+fn throttled(after: Duration) -> Answer {
+    let message =
+        "too many wrong passwords from this address or for this name; send it again after `retry_after` seconds";
+    Answer::error(429, "refused", "throttled", message).retry_after(after)
 }
 
 /// Random numbers for a request that may come to be; the pairing code is the key's where there is one.

@@ -1,6 +1,6 @@
 //! The registry with a real directory, a real CA and a store that fails on purpose; argon2 is played.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 mod approvals;
 #[path = "flight_tests.rs"]
 mod flight;
+#[path = "guess_tests.rs"]
+mod guess;
 #[path = "knock_tests.rs"]
 mod knock;
 #[path = "model_tests/mod.rs"]
@@ -27,7 +29,8 @@ mod rules;
 mod tokens;
 
 use super::*;
-use crate::access::{Auth, Context, ManagedBy, Operation, Permission, Role, User};
+use crate::access::{Auth, Context, ManagedBy, Operation, Permission, Role, User, Username};
+use crate::authn::{Attempt, Busy, FailureRate, Guesses, ThrottleSettings};
 use crate::clock::ManualClock;
 use crate::directory::{Expected, NewUser};
 use crate::pki::{CertificateAuthority, PeerCertificate};
@@ -38,11 +41,27 @@ const CSR: &str = include_str!("../pki/testdata/p256.csr.pem");
 const OTHER_CSR: &str = include_str!("../pki/testdata/ed25519.csr.pem");
 const CODE: &str = include_str!("../pki/testdata/p256.code");
 
-/// Hashes are the password itself and a number; counts its work.
-#[derive(Default)]
-struct Argon2(AtomicU64, std::sync::atomic::AtomicBool);
+/// The queue is full for this password.
+const NO_ROOM: &str = "no room in the queue";
+
+/// Hashes are the password itself and a number; counts its work. What is said of guesses, the limits of the broker say.
+struct Argon2(AtomicU64, AtomicBool, Arc<Guesses>);
+
+impl Default for Argon2 {
+    /// Nobody is held back.
+    fn default() -> Self {
+        let rate = FailureRate { burst: u32::MAX / 4, every: Duration::from_nanos(1) };
+        let settings =
+            ThrottleSettings { source: rate, user: rate, stranger: rate, spared: rate, ..ThrottleSettings::default() };
+        Self::guarded(settings, &ManualClock::new(Timestamp::UNIX_EPOCH))
+    }
+}
 
 impl Argon2 {
+    fn guarded(settings: ThrottleSettings, clock: &ManualClock) -> Self {
+        Self(AtomicU64::new(0), AtomicBool::new(false), Arc::new(Guesses::new(settings, Arc::new(clock.clone()))))
+    }
+
     /// From now on nothing that it is asked comes to an end.
     fn stall(&self) {
         self.1.store(true, Ordering::SeqCst);
@@ -61,7 +80,11 @@ impl PasswordHasher for Argon2 {
         if password.len() < 8 { Err("the password is too weak".into()) } else { Ok(()) }
     }
 
-    fn hash<'a>(&'a self, _: Source, password: &'a str) -> Hashing<'a, Result<String, HashError>> {
+    fn attempt(&self, source: Source, name: &Username) -> Result<Attempt, Duration> {
+        self.2.attempt(source, name)
+    }
+
+    fn hash<'a>(&'a self, _: Source, password: &'a str, _: u32) -> Hashing<'a, Result<String, HashError>> {
         let number = self.0.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
             self.work().await;
@@ -69,9 +92,19 @@ impl PasswordHasher for Argon2 {
         })
     }
 
-    fn verify<'a>(&'a self, _: Source, password: &'a str, hash: Option<&'a str>) -> Hashing<'a, Result<bool, Busy>> {
+    fn verify<'a>(
+        &'a self,
+        _: Source,
+        password: &'a str,
+        (hash, _): (Option<&'a str>, u32),
+        begun: Arc<AtomicBool>,
+    ) -> Hashing<'a, Result<bool, Busy>> {
         self.0.fetch_add(1, Ordering::SeqCst);
+        begun.store(true, Ordering::SeqCst);
         Box::pin(async move {
+            if password == NO_ROOM {
+                return Err(Busy);
+            }
             self.work().await;
             Ok(hash.and_then(|hash| hash.split('$').next()) == Some(password))
         })
@@ -111,9 +144,20 @@ impl Stage {
 
     fn on(store: FaultyStore, settings: Settings) -> Self {
         let clock = ManualClock::new("2026-03-01T12:00:00Z".parse().unwrap());
+        Self::of(store, settings, Argon2::default(), clock)
+    }
+
+    /// Where guesses are held back as in the broker, and messages as by its defaults: 60 in a minute.
+    fn guarded() -> Self {
+        let clock = ManualClock::new("2026-03-01T12:00:00Z".parse().unwrap());
+        let rate = RateLimit { burst: 60, every: Duration::from_secs(1) };
+        let argon2 = Argon2::guarded(ThrottleSettings::default(), &clock);
+        Self::of(FaultyStore::new(), Settings { rate, ..Settings::default() }, argon2, clock)
+    }
+
+    fn of(store: FaultyStore, settings: Settings, argon2: Argon2, clock: ManualClock) -> Self {
         let ca = Arc::new(CertificateAuthority::generate(clock.timestamp()).unwrap());
-        let store = Arc::new(store);
-        let argon2 = Arc::new(Argon2::default());
+        let (store, argon2) = (Arc::new(store), Arc::new(argon2));
         let (registry, directory) = open(Arc::clone(&store) as _, &ca, &argon2, &clock, &settings);
         directory.put_role(sensor(), Expected::Absent, &Actor::System).unwrap();
         Self { registry, directory, store, ca, argon2, clock, settings }
@@ -312,7 +356,7 @@ async fn the_story_of_a_device_with_a_password() {
     let poll = stage.send(with_password("a good password")).await;
     assert_eq!((poll.status, poll.pairing_code), (202, pending.pairing_code), "the code stays");
     assert_eq!(stage.send(with_password("another password")).await.error, Some("name_pending"));
-    assert_eq!(stage.argon2.0.load(Ordering::SeqCst), work, "polls and guesses cost no argon2 once it was seen");
+    assert_eq!(stage.argon2.0.load(Ordering::SeqCst), work + 1, "polls cost no argon2 once it was seen, guesses do");
 
     stage.restart();
     let poll = stage.send(with_password("a good password")).await;
@@ -608,9 +652,9 @@ async fn a_user_that_exists_cannot_be_registered_over() {
     let mut user = NewUser::named("meter-1".parse().unwrap());
     user.password_hash = Some("a good password$0".into());
     stage.directory.create_user(user, &Actor::System).unwrap();
-    let work = stage.argon2.0.load(Ordering::SeqCst);
-    assert_eq!(stage.send(with_password("a good password")).await.error, Some("name_taken"));
-    assert_eq!(stage.argon2.0.load(Ordering::SeqCst), work, "nor its password be guessed at this door");
+    for password in ["a good password", "another password"] {
+        assert_eq!(stage.send(with_password(password)).await.error, Some("name_taken"), "nor its password be guessed");
+    }
 }
 
 #[tokio::test]

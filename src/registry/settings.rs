@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -13,8 +14,8 @@ use super::format::Format;
 use super::nonce::Binding;
 use super::rates::RateLimit;
 use super::request::Door;
-use crate::access::UserId;
-use crate::authn::{Busy, HashError, Hasher, Lane, PasswordPolicy, Source};
+use crate::access::{UserId, Username};
+use crate::authn::{Attempt, Busy, Guesses, HashError, Hasher, Lane, PasswordPolicy, Source};
 use crate::clock::Duration;
 use crate::config::RegistryRule;
 use crate::mqtt::TopicName;
@@ -71,32 +72,41 @@ impl Default for Settings {
 /// What [`PasswordHasher`] gives.
 pub type Hashing<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The argon2 pool as the registry sees it.
+/// The argon2 pool, and the limits on guessing, as the registry sees them.
 pub trait PasswordHasher: Send + Sync + 'static {
     /// Is it strong enough? If not, what it lacks.
     fn check(&self, password: &str) -> Result<(), String>;
 
-    /// Hashes a password: a PHC string.
-    fn hash<'a>(&'a self, source: Source, password: &'a str) -> Hashing<'a, Result<String, HashError>>;
+    /// May this source show a password for this name now? If not, how long until it may.
+    fn attempt(&self, source: Source, name: &Username) -> Result<Attempt, Duration>;
 
-    /// Does it match the PHC string? `None` matches nothing, and costs the same.
+    /// Hashes a password: a PHC string. `floor`: the iterations of PBKDF2 that this costs as well.
+    fn hash<'a>(&'a self, source: Source, password: &'a str, floor: u32) -> Hashing<'a, Result<String, HashError>>;
+
+    /// Does it match the PHC string? `None` matches nothing, and costs the same. Beside it, the iterations of PBKDF2 that this costs at
+    /// least; `begun` is set when the work begins.
     fn verify<'a>(
         &'a self,
         source: Source,
         password: &'a str,
-        hash: Option<&'a str>,
+        hash: (Option<&'a str>, u32),
+        begun: Arc<AtomicBool>,
     ) -> Hashing<'a, Result<bool, Busy>>;
 }
 
-/// The broker's pool with its policy.
-impl PasswordHasher for (Arc<Hasher>, PasswordPolicy) {
+/// The broker's pool with its policy, and the limits that hold for logins.
+impl PasswordHasher for (Arc<Hasher>, Arc<Guesses>, PasswordPolicy) {
     fn check(&self, password: &str) -> Result<(), String> {
-        self.1.check(password).map_err(|weak| weak.to_string())
+        self.2.check(password).map_err(|weak| weak.to_string())
     }
 
-    fn hash<'a>(&'a self, source: Source, password: &'a str) -> Hashing<'a, Result<String, HashError>> {
+    fn attempt(&self, source: Source, name: &Username) -> Result<Attempt, Duration> {
+        self.1.attempt(source, name)
+    }
+
+    fn hash<'a>(&'a self, source: Source, password: &'a str, floor: u32) -> Hashing<'a, Result<String, HashError>> {
         Box::pin(async move {
-            let hash = self.0.hash(Lane::Registration, source, password.as_bytes()).await?;
+            let hash = self.0.hash_as_login(Lane::Registration, source, password.as_bytes(), floor).await?;
             Ok(hash.as_str().to_owned())
         })
     }
@@ -105,9 +115,10 @@ impl PasswordHasher for (Arc<Hasher>, PasswordPolicy) {
         &'a self,
         source: Source,
         password: &'a str,
-        hash: Option<&'a str>,
+        hash: (Option<&'a str>, u32),
+        begun: Arc<AtomicBool>,
     ) -> Hashing<'a, Result<bool, Busy>> {
-        Box::pin(self.0.verify(Lane::Registration, source, password.as_bytes(), hash))
+        Box::pin(self.0.verify_as_login(Lane::Registration, source, password.as_bytes(), hash, begun))
     }
 }
 

@@ -1,7 +1,8 @@
 //! What becomes of a message: is it a poll, a conflict, a new request?
 //!
-//! Entering: one message, what argon2 has said of it so far, the users. Leaving: a [`Step`]. Never: a name, pending or taken,
-//! passes to another proof; nor does a new request tell anything while the door is shut.
+//! Entering: one message, what argon2 has said of it so far, the users. Leaving: a [`Step`]. INVARIANT: whoever shows a password that is not
+//! the remembered one of this name is answered after one argon2, whether there is anything to hold it against or not. Never: a name,
+//! pending or taken, passes to another proof; nor does a new request tell anything while the door is shut.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -46,8 +47,17 @@ pub(in crate::registry) struct Ask<'a> {
 pub(in crate::registry) struct Facts {
     /// Does the password match this PHC string?
     pub(in crate::registry) verified: Vec<(String, bool)>,
+    /// It was held against nothing.
+    pub(in crate::registry) decoy: bool,
     /// A new hash of it.
     pub(in crate::registry) fresh_hash: Option<String>,
+}
+
+impl Facts {
+    /// Has argon2 worked for this message?
+    pub(in crate::registry) fn have_cost(&self) -> bool {
+        self.decoy || !self.verified.is_empty() || self.fresh_hash.is_some()
+    }
 }
 
 /// Random numbers for a request that may come to be.
@@ -61,14 +71,21 @@ pub(in crate::registry) struct Drawn {
 /// What is to be done about a message.
 #[derive(Debug, PartialEq)]
 pub(in crate::registry) enum Step {
-    /// Find out whether the password matches this PHC string, and ask again.
-    Verify(String),
+    /// Find out whether the password matches this PHC string, and ask again. `None`: it matches nothing; the work is the same.
+    Verify(Option<String>),
     /// Hash the password, and ask again.
     Hash,
     /// Make the changes, then answer.
     Answer(Vec<Change>, Verdict),
     /// Make the request a user along with the changes.
     Grant(Vec<Change>, Box<Granting>),
+}
+
+impl Step {
+    /// Has the message given the proof of a request on record?
+    pub(in crate::registry) fn is_proven(&self) -> bool {
+        matches!(self, Self::Answer(changes, _) if changes.iter().any(|it| matches!(it, Change::Seen { .. })))
+    }
 }
 
 /// Is it the same proof?
@@ -89,6 +106,23 @@ impl Core {
         is_waited_for: &dyn Fn(RequestId) -> bool,
         now: Now,
     ) -> Step {
+        let step = self.judge(ask, facts, drawn, users, is_waited_for, now);
+        if ask.tag.is_some() && !facts.have_cost() && !step.is_proven() && matches!(step, Step::Answer(..)) {
+            // A name of nobody, of a user and of a pending request, all take as long.
+            return Step::Verify(None);
+        }
+        step
+    }
+
+    fn judge(
+        &self,
+        ask: &Ask<'_>,
+        facts: &Facts,
+        drawn: Drawn,
+        users: &dyn Users,
+        is_waited_for: &dyn Fn(RequestId) -> bool,
+        now: Now,
+    ) -> Step {
         let mut changes = Vec::new();
         let mut conflict = None;
         if let Some(holder) = self.holders.get(ask.username).and_then(|id| self.requests.get(id)) {
@@ -96,7 +130,7 @@ impl Core {
                 changes.push(Change::Remove { id: holder.id, why });
             } else {
                 match compare(holder, ask, facts, users) {
-                    Comparison::Unknown(hash) => return Step::Verify(hash),
+                    Comparison::Unknown(hash) => return Step::Verify(Some(hash)),
                     Comparison::Same(remember) => {
                         let seen = Change::Seen { id: holder.id, at: now.wall, remember };
                         return Step::Answer(vec![seen], standing(holder, users, now));
@@ -114,7 +148,7 @@ impl Core {
                 changes.push(Change::Remove { id: waiting.id, why });
             } else {
                 match compare(waiting, ask, facts, users) {
-                    Comparison::Unknown(hash) => return Step::Verify(hash),
+                    Comparison::Unknown(hash) => return Step::Verify(Some(hash)),
                     Comparison::Same(remember) => {
                         changes.push(Change::Seen { id: waiting.id, at: now.wall, remember });
                         return Step::Answer(changes, Verdict::Pending(waiting.id));
@@ -129,7 +163,7 @@ impl Core {
                 continue;
             }
             match compare(request, ask, facts, users) {
-                Comparison::Unknown(hash) => return Step::Verify(hash),
+                Comparison::Unknown(hash) => return Step::Verify(Some(hash)),
                 Comparison::Same(remember) => {
                     changes.push(Change::Seen { id: request.id, at: now.wall, remember });
                     return Step::Answer(changes, Verdict::Denied { reason: reason.clone() });
@@ -301,7 +335,7 @@ fn compare(request: &Request, ask: &Ask<'_>, facts: &Facts, users: &dyn Users) -
     };
     let Some(hash) = hash else { return Comparison::Other };
     if let Some(remembered) = request.remembered.as_ref().filter(|it| it.hash == hash) {
-        // The tag tells passwords apart exactly, so no argon2 is needed for a wrong one either.
+        // The tag tells passwords apart exactly. A wrong one costs its argon2 all the same: see `examine`.
         return if bool::from(remembered.tag.ct_eq(&tag)) { Comparison::Same(None) } else { Comparison::Other };
     }
     match facts.verified.iter().find(|(about, _)| *about == hash) {
