@@ -17,7 +17,7 @@ use secrecy::{ExposeSecret, SecretSlice};
 use tokio::sync::oneshot;
 
 use super::Source;
-use super::phc::{Argon2Parameters, HashError, MAX_PASSWORD_BYTES, Memory, PasswordHash};
+use super::phc::{Argon2Parameters, HashError, MAX_PASSWORD_BYTES, Memory, PasswordHash, SALT_BYTES};
 use super::queue::{FairQueue, Full};
 use super::stored::{self, StoredHash};
 use crate::metrics::Metrics;
@@ -109,7 +109,15 @@ struct Waiting {
 
 enum Job {
     Verify(Verify),
-    Hash { password: SecretSlice<u8>, floor: u32, answer: oneshot::Sender<Result<PasswordHash, HashError>> },
+    Hash(Hash),
+}
+
+struct Hash {
+    password: SecretSlice<u8>,
+    /// `None`: one is drawn.
+    salt: Option<[u8; SALT_BYTES]>,
+    floor: u32,
+    answer: oneshot::Sender<Result<PasswordHash, HashError>>,
 }
 
 struct Verify {
@@ -142,7 +150,7 @@ impl Job {
     fn is_wanted(&self) -> bool {
         match self {
             Self::Verify(job) => !job.answer.is_closed(),
-            Self::Hash { answer, .. } => !answer.is_closed(),
+            Self::Hash(job) => !job.answer.is_closed(),
         }
     }
 }
@@ -257,11 +265,35 @@ impl Hasher {
         password: &[u8],
         floor: u32,
     ) -> Result<PasswordHash, HashError> {
+        self.hash_with(lane, source, password, (None, floor)).await
+    }
+
+    /// [`Hasher::hash`] with a salt that is given: the same for the same password, and as dear to guess.
+    ///
+    /// # Errors
+    /// As [`Hasher::hash`].
+    pub async fn stretch(
+        &self,
+        lane: Lane,
+        source: Source,
+        password: &[u8],
+        salt: [u8; SALT_BYTES],
+    ) -> Result<PasswordHash, HashError> {
+        self.hash_with(lane, source, password, (Some(salt), 0)).await
+    }
+
+    async fn hash_with(
+        &self,
+        lane: Lane,
+        source: Source,
+        password: &[u8],
+        (salt, floor): (Option<[u8; SALT_BYTES]>, u32),
+    ) -> Result<PasswordHash, HashError> {
         if password.len() > MAX_PASSWORD_BYTES {
             return Err(HashError::TooLong);
         }
         let (answer, hash) = oneshot::channel();
-        self.push(lane, source, Job::Hash { password: password.to_vec().into(), floor, answer });
+        self.push(lane, source, Job::Hash(Hash { password: password.to_vec().into(), salt, floor, answer }));
         hash.await.map_err(|_| HashError::Busy)?
     }
 
@@ -377,9 +409,14 @@ impl Shared {
                     Err(error) => tracing::error!(%error, "a password could not be checked"), // the caller sees "busy"
                 }
             }
-            Job::Hash { password, floor, answer } => {
-                stored::burn(floor, password.expose_secret());
-                drop(answer.send(PasswordHash::create(password.expose_secret(), self.parameters, memory)));
+            Job::Hash(Hash { password, salt, floor, answer }) => {
+                let password = password.expose_secret();
+                stored::burn(floor, password);
+                let hash = match salt {
+                    Some(salt) => PasswordHash::salted(password, &salt, self.parameters, memory),
+                    None => PasswordHash::create(password, self.parameters, memory),
+                };
+                drop(answer.send(hash));
             }
         }
     }
@@ -547,7 +584,11 @@ mod tests {
         let pool = pool(settings());
         let stalled = pool.stall();
         let (answer, verdict) = oneshot::channel();
-        pool.push(Lane::Administration, Source::Local, Job::Hash { password: vec![].into(), floor: 0, answer });
+        pool.push(
+            Lane::Administration,
+            Source::Local,
+            Job::Hash(Hash { password: vec![].into(), salt: None, floor: 0, answer }),
+        );
         drop(pool);
         assert!(verdict.await.is_err());
         drop(stalled);

@@ -37,7 +37,7 @@ pub use guesses::{Attempt, Guesses};
 pub use hasher::{Busy, Hasher, HasherSettings, Lane};
 pub use identity::{Cause, Identity, Proof, Refusal, Users, digest_of};
 pub use phc::{
-    Argon2Parameters, Argon2ParametersError, HashError, MAX_PASSWORD_BYTES, PasswordHash, PasswordHashError,
+    Argon2Parameters, Argon2ParametersError, HashError, MAX_PASSWORD_BYTES, PasswordHash, PasswordHashError, SALT_BYTES,
 };
 pub use policy::{PasswordPolicy, PasswordPolicyError, WeakPassword};
 pub use source::{Neighbourhood, Source};

@@ -18,7 +18,8 @@ use super::stored::Pbkdf2HashError;
 /// The longest password, in bytes, that is ever set or checked.
 pub const MAX_PASSWORD_BYTES: usize = 1024;
 
-const SALT_BYTES: usize = 16;
+/// Salt of the hashes that are made here, in bytes.
+pub const SALT_BYTES: usize = 16;
 const OUTPUT_BYTES: usize = 32;
 
 /// What one hash costs. A value of this type is within the ranges.
@@ -184,7 +185,17 @@ impl PasswordHash {
         if password.len() > MAX_PASSWORD_BYTES {
             return Err(HashError::TooLong);
         }
-        let salt = draw_salt()?;
+        Self::salted(password, &draw_salt()?, parameters, memory)
+    }
+
+    /// With a salt that somebody else knows.
+    pub(super) fn salted(
+        password: &[u8],
+        salt: &[u8; SALT_BYTES],
+        parameters: Argon2Parameters,
+        memory: &mut Memory,
+    ) -> Result<Self, HashError> {
+        let salt = Salt::new(salt).map_err(system)?;
         let mut output = Zeroizing::new([0; OUTPUT_BYTES]);
         memory.fill(parameters, password, &salt, output.as_mut_slice())?;
         Self::assemble(parameters, salt, Output::new(output.as_slice()).map_err(system)?)
@@ -194,7 +205,7 @@ impl PasswordHash {
     pub(super) fn decoy(parameters: Argon2Parameters) -> Result<Self, HashError> {
         let mut output = [0; OUTPUT_BYTES];
         getrandom::fill(&mut output).map_err(system)?;
-        Self::assemble(parameters, draw_salt()?, Output::new(&output).map_err(system)?)
+        Self::assemble(parameters, Salt::new(&draw_salt()?).map_err(system)?, Output::new(&output).map_err(system)?)
     }
 
     pub(super) fn verify(&self, password: &[u8], memory: &mut Memory) -> Result<bool, HashError> {
@@ -275,10 +286,10 @@ impl Memory {
     }
 }
 
-fn draw_salt() -> Result<Salt, HashError> {
+fn draw_salt() -> Result<[u8; SALT_BYTES], HashError> {
     let mut salt = [0; SALT_BYTES];
     getrandom::fill(&mut salt).map_err(system)?;
-    Salt::new(&salt).map_err(system)
+    Ok(salt)
 }
 
 fn system(error: impl fmt::Display) -> HashError {

@@ -52,7 +52,7 @@
 //! that does not meet it is refused with 0x86 (3.1.1: 4) and what it lacks.
 //!
 //! - **It is no way to find out who exists.** A known user with a wrong password is told the very same, with a code that looks like one, after the same
-//!   work: one argon2 and one write to the disk, also where there is nothing to write. So is a name that is pending with another password, and one for which
+//!   work: two argon2 (one makes the code, which is kept) and one write to the disk, also where there is nothing to write. So is a name that is pending with another password, and one for which
 //!   there is no room: the operator sees what there is.
 //! - A CONNECT of 3.1.1, one that wants no Reason String, and one whose Maximum Packet Size has no room for it (some 200 bytes) cannot be told a code:
 //!   `registry grant` needs `--unpaired` then.

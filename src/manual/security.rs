@@ -181,6 +181,7 @@
 //! | deciding with a right that is gone | looked at again in the commit, and before the answer is written; that of one door is none at the other | `a_right_that_is_withdrawn_while_an_order_is_under_way_does_nothing_afterwards`, `a_right_is_looked_at_in_the_commit_that_uses_it`, `an_answer_is_for_whoever_may_still_ask`, `each_door_has_its_own_right` |
 //! | one person as two, by two doors | people are told apart by identity | `a_person_is_one_person_at_every_door` |
 //! | two orders in one message | a field that comes twice is refused, at any depth | `what_is_wrong_with_an_order_is_told_and_does_nothing` |
+//! | guessing passwords at the codes of door 2 that a stolen disk holds | a code is made of what argon2id leaves of the password, under a salt of its own for each name | `a_code_tells_of_the_password_what_argon2id_leaves_of_it` |
 //! | enrolling through the guest of a listener where nobody may enrol | a guest has no registry; door 2 is open only where `registration` is set | `a_guest_has_no_registry`, `a_connect_is_no_request_where_devices_may_not_enrol` |
 //! | a grant without a look at the code, because the device never had one | a code counts as shown only where it could be told | `a_code_counts_as_shown_only_where_the_device_could_be_told`, `a_code_that_nobody_could_be_told_was_not_shown`, `who_asks_without_listening_or_without_room_for_the_answer_is_known` |
 //! | one request that makes `registry list` and `watch` unreadable | `context` is bounded in depth, at every door; what is on record from before is not told | `a_context_is_as_deep_as_every_reader_can_follow`, `a_context_of_an_earlier_version_breaks_neither_lists_nor_events` |
@@ -231,6 +232,8 @@
 //! - While the registry is locked, a device that asks by password fails like a login: many of them behind one address are told 429, and to come back later. Use a CSR.
 //! - **What time still tells at the registry.** After a restart a name with several requests on record (one that was denied, and a newer one) takes one argon2 for each until their
 //!   devices have come back. At door 2 the write for a free name is a record and its audit entry, that for any other name a record alone.
+//! - An unlock that is implicit and counts (`--implicit --count N`) tells which names are free: only requests that go on record count, so the door stays open for names
+//!   that somebody has. Leave one of the two out.
 //! - Whoever has a thousand addresses has three guesses for a name from each at once, and one an hour from then on: that is the price of locking nobody
 //!   out. The argon2 threads bound them all together, about 55 a second for each worker. Passwords that are drawn, not thought of, do not mind.
 //! - Whoever guesses hundreds of times a second, each time from an address that was never seen, fills the queue of those who were never here: a first login by

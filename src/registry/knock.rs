@@ -2,7 +2,7 @@
 //!
 //! Entering: a name and a password that have opened nothing. Leaving: what to tell the client, and perhaps a request on record.
 //! Never: a difference, in words or in work, between a name that nobody has and one that somebody has. Both take one argon2 and one write to
-//! the disk, and then wait, with a code that is a keyed hash of name and password; only the operator sees for which of them there is a request.
+//! the disk, and then wait, with a code that is a keyed hash of the name and of what argon2id makes of the password; only the operator sees for which of them there is a request.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::service::{Finding, Registry, WRONG_PROOF};
 use super::settings::Origin;
 use crate::access::Username;
 use crate::audit::Note;
-use crate::authn::Source;
+use crate::authn::{SALT_BYTES, Source};
 use crate::directory::{Actor, Transaction};
 use crate::pki::{PairingCode, hex, unhex};
 use crate::store::{Batch, Store, Table};
@@ -76,18 +76,22 @@ impl Registry {
         if self.limit(origin).is_err() {
             return Knock::Busy;
         }
+        let source = Source::from(origin.source);
+        // Before anything depends on whose name it is.
+        let Ok(stretched) = inner.hasher.stretch(source, text, inner.implicit_salt(username)).await else {
+            return Knock::Busy;
+        };
+        let code = inner.implicit_code(username, &SecretString::from(stretched));
         let Some(job) = inner.jobs.begin(Work::Password) else { return Knock::Busy };
         let password = SecretString::from(text);
-        let code = inner.implicit_code(username, &password);
         let mut facts = Facts::default();
         // The login that the CONNECT was has been admitted, and counted as a failure, before we were asked.
         let decided = if username.is_reserved() {
             None
         } else {
-            let message = Arc::new(RegisterMessage::of_password(username.clone(), password.clone()));
+            let message = Arc::new(RegisterMessage::of_password(username.clone(), password.clone(), code));
             Some(self.decide(message, job, origin, Arc::default(), &mut facts).await)
         };
-        let source = Source::from(origin.source);
         inner.rates.lock().charge(source, WRONG_PROOF, inner.clock.instant());
         if !facts.have_cost() {
             let floor = inner.directory.policy().costliest_pbkdf2();
@@ -124,18 +128,28 @@ impl Inner {
         Ok(())
     }
 
-    /// The pairing code of whoever gives this name with this password at door 2, whether there is a request or not.
-    pub(super) fn implicit_code(&self, username: &Username, password: &SecretString) -> PairingCode {
+    /// The pairing code of whoever gives this name with this password at door 2, whether there is a request or not. It is kept, and its
+    /// key beside it: so it is made of the password as argon2id leaves it, and whoever has the disk guesses no faster than at any hash.
+    fn implicit_code(&self, username: &Username, stretched: &SecretString) -> PairingCode {
+        PairingCode::from_bytes(self.keyed(b"code", username, stretched.expose_secret().as_bytes()))
+    }
+
+    /// Of the name alone, so that the code stays the same.
+    fn implicit_salt(&self, username: &Username) -> [u8; SALT_BYTES] {
+        self.keyed(b"salt", username, &[])
+    }
+
+    fn keyed<const N: usize>(&self, purpose: &[u8], username: &Username, text: &[u8]) -> [u8; N] {
         let mut context = hmac::Context::with_key(&self.code_key);
-        // No user name holds a NUL.
-        context.update(username.as_str().as_bytes());
-        context.update(&[0]);
-        context.update(password.expose_secret().as_bytes());
-        let mut bytes = [0; 10];
+        // No purpose and no user name holds a NUL.
+        for part in [purpose, &[0], username.as_str().as_bytes(), &[0], text] {
+            context.update(part);
+        }
+        let mut bytes = [0; N];
         for (to, from) in bytes.iter_mut().zip(context.sign().as_ref()) {
             *to = *from;
         }
-        PairingCode::from_bytes(bytes)
+        bytes
     }
 }
 

@@ -203,6 +203,19 @@ async fn rules_decide_behind_this_door_and_do_not_open_it() {
     assert_eq!(through(Door::Mqtt).await, 201, "it is the user's own password");
 }
 
+/// The attack: whoever has the disk has the codes, and the key of them; and guesses no faster at them than at any hash.
+#[tokio::test]
+async fn a_code_tells_of_the_password_what_argon2id_leaves_of_it() {
+    let stage = Stage::new();
+    stage.ajar().await;
+    let code = stage.code("press-1", PASSWORD).await;
+    let same = stage.code("press-1", &format!("{PASSWORD}!")).await;
+    assert_eq!(code, same, "what is made of both is the same here, though they are not");
+    assert_eq!(stage.pending().await, ["press-1"]);
+    assert_ne!(code, stage.code("press-1", &format!("{PASSWORD}?")).await);
+    assert_ne!(code, stage.code("press-2", PASSWORD).await);
+}
+
 /// Shuts the door when the password is looked at, which is after the door was.
 struct ShutsMeanwhile(Argon2, OnceLock<Registry>);
 
@@ -220,6 +233,15 @@ impl PasswordHasher for ShutsMeanwhile {
 
     fn hash<'a>(&'a self, source: Source, password: &'a str, floor: u32) -> Hashing<'a, Result<String, HashError>> {
         self.0.hash(source, password, floor)
+    }
+
+    fn stretch<'a>(
+        &'a self,
+        source: Source,
+        password: &'a str,
+        salt: [u8; SALT_BYTES],
+    ) -> Hashing<'a, Result<String, HashError>> {
+        self.0.stretch(source, password, salt)
     }
 
     fn verify<'a>(

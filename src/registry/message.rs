@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::format::Format;
 use super::token::TokenDigest;
 use crate::access::{Permission, RoleName, Username};
-use crate::pki::{CsrError, PeerCertificate, VerifiedCsr, base64};
+use crate::pki::{CsrError, PairingCode, PeerCertificate, VerifiedCsr, base64};
 
 /// Largest payload of a registry operation, in bytes.
 pub const MAX_PAYLOAD: usize = 16 * 1024;
@@ -33,6 +33,8 @@ pub const MAX_ID: usize = 128;
 pub(super) struct RegisterMessage {
     pub(super) username: Username,
     pub(super) password: Option<SecretString>,
+    /// The pairing code that belongs to the password, at door 2.
+    pub(super) code: Option<PairingCode>,
     /// The text and what it proves.
     pub(super) csr: Option<(String, VerifiedCsr)>,
     pub(super) context: Option<Value>,
@@ -230,10 +232,11 @@ impl From<String> for SecretText {
 
 impl RegisterMessage {
     /// What a CONNECT with a name and a password says.
-    pub(super) fn of_password(username: Username, password: SecretString) -> Self {
+    pub(super) fn of_password(username: Username, password: SecretString, code: PairingCode) -> Self {
         Self {
             username,
             password: Some(password),
+            code: Some(code),
             csr: None,
             context: None,
             roles: Vec::new(),
@@ -306,7 +309,7 @@ impl RegisterDraft {
                 Some((text, verified))
             }
         };
-        Ok(RegisterMessage { username, password, csr, context, roles, permissions, token, id })
+        Ok(RegisterMessage { username, password, code: None, csr, context, roles, permissions, token, id })
     }
 }
 

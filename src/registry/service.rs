@@ -378,9 +378,7 @@ impl Registry {
         let inner = &*self.0;
         let csr = message.csr.as_ref().map(|(_, csr)| csr);
         let key = csr.map(|csr| csr.key().fingerprint());
-        let implicit = message.password.as_ref().filter(|_| origin.door.is_implicit());
-        let code = implicit.map(|password| inner.implicit_code(&message.username, password));
-        let drawn = match draw(csr, code) {
+        let drawn = match draw(csr, message.code) {
             Ok(drawn) => drawn,
             Err(error) => {
                 tracing::error!("no random numbers: {error}");

@@ -15,7 +15,7 @@ use super::nonce::Binding;
 use super::rates::RateLimit;
 use super::request::Door;
 use crate::access::{UserId, Username};
-use crate::authn::{Attempt, Busy, Guesses, HashError, Hasher, Lane, PasswordPolicy, Source};
+use crate::authn::{Attempt, Busy, Guesses, HashError, Hasher, Lane, PasswordPolicy, SALT_BYTES, Source};
 use crate::clock::Duration;
 use crate::config::RegistryRule;
 use crate::mqtt::TopicName;
@@ -83,6 +83,14 @@ pub trait PasswordHasher: Send + Sync + 'static {
     /// Hashes a password: a PHC string. `floor`: the iterations of PBKDF2 that this costs as well.
     fn hash<'a>(&'a self, source: Source, password: &'a str, floor: u32) -> Hashing<'a, Result<String, HashError>>;
 
+    /// The PHC string of a password with this salt: the same for the same password, and as dear to guess.
+    fn stretch<'a>(
+        &'a self,
+        source: Source,
+        password: &'a str,
+        salt: [u8; SALT_BYTES],
+    ) -> Hashing<'a, Result<String, HashError>>;
+
     /// Does it match the PHC string? `None` matches nothing, and costs the same. Beside it, the iterations of PBKDF2 that this costs at
     /// least; `begun` is set when the work begins.
     fn verify<'a>(
@@ -107,6 +115,18 @@ impl PasswordHasher for (Arc<Hasher>, Arc<Guesses>, PasswordPolicy) {
     fn hash<'a>(&'a self, source: Source, password: &'a str, floor: u32) -> Hashing<'a, Result<String, HashError>> {
         Box::pin(async move {
             let hash = self.0.hash_as_login(Lane::Registration, source, password.as_bytes(), floor).await?;
+            Ok(hash.as_str().to_owned())
+        })
+    }
+
+    fn stretch<'a>(
+        &'a self,
+        source: Source,
+        password: &'a str,
+        salt: [u8; SALT_BYTES],
+    ) -> Hashing<'a, Result<String, HashError>> {
+        Box::pin(async move {
+            let hash = self.0.stretch(Lane::Registration, source, password.as_bytes(), salt).await?;
             Ok(hash.as_str().to_owned())
         })
     }
