@@ -123,6 +123,11 @@ impl Core {
         is_waited_for: &dyn Fn(RequestId) -> bool,
         now: Now,
     ) -> Step {
+        let admits = || self.lock.admits(ask.source, ask.listener, ask.username, ask.door, now);
+        // Door 2 is open, or there is none: for a poll too. It may have been shut since the CONNECT came.
+        if ask.door.is_implicit() && !admits() {
+            return Step::Answer(Vec::new(), Verdict::Refused(Refused::Locked));
+        }
         let mut changes = Vec::new();
         let mut conflict = None;
         if let Some(holder) = self.holders.get(ask.username).and_then(|id| self.requests.get(id)) {
@@ -182,7 +187,7 @@ impl Core {
         };
         // A rule needs the door open, but for those that say so; what it grants is a new identity, never that of somebody.
         let mut by_lock = replaces.is_none() && token.is_none();
-        let unlocked = by_lock && self.lock.admits(ask.source, ask.listener, ask.username, ask.door, now);
+        let unlocked = by_lock && admits();
         let rule = if by_lock && ask.rules { self.granted_by(ask, unlocked, &changes) } else { None };
         if by_lock && !unlocked && rule.is_none() {
             return refuse(changes, Refused::Locked);
