@@ -221,15 +221,15 @@ impl Entrance {
     }
 
     fn refuse(&self, peer: &Peer, username: Option<&str>, cause: &'static str, problem: Problem) -> Problem {
+        let policy = self.state.directory.policy();
+        let login = audit::FailedLogin::new(&policy, username, peer.address, &peer.listener, cause);
         tracing::info!(
             peer = %peer.address,
             listener = &*peer.listener,
-            username = username.unwrap_or_default(),
+            username = login.user.as_ref().map_or("", |user| user.username.as_str()),
             cause,
             "login refused"
         );
-        let policy = self.state.directory.policy();
-        let login = audit::FailedLogin::new(&policy, username, peer.address, &peer.listener, cause);
         self.gate.recorder.login_failed(login, self.state.clock.timestamp());
         problem
     }

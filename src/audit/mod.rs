@@ -34,5 +34,5 @@ pub use event::{
 pub use keeper::{Append, Keeper, KeeperError, Settings, read};
 pub use key::{AuditKey, KeyError, PublicKey, Purpose, Statement};
 pub use record::{Entry, Hash, HashError, Record};
-pub use recorder::{FailedClaim, FailedLogin, FailedRegistration, Recorder, Refused};
+pub use recorder::{FailedClaim, FailedLogin, FailedRegistration, Recorder, Refused, named};
 pub use verify::{Fault, Report, verify};

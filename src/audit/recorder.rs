@@ -36,12 +36,18 @@ pub struct FailedLogin {
     pub cause: Word,
 }
 
+/// Whom a client names, if that is anybody. Nobody else's name is written down, here or in the log: it may be a password in the wrong
+/// field.
+pub fn named(policy: &Policy, username: Option<&str>) -> Option<UserRef> {
+    let user = policy.user_named(&username?.parse().ok()?)?;
+    Some(UserRef { id: user.id, username: user.username.clone() })
+}
+
 impl FailedLogin {
-    /// A user name is told only when it is somebody's: others may be passwords in the wrong field.
+    /// Of whoever gave this name, or none.
     pub fn new(policy: &Policy, username: Option<&str>, address: IpAddr, listener: &str, cause: &'static str) -> Self {
-        let named = username.and_then(|name| policy.user_named(&name.parse().ok()?));
         Self {
-            user: named.map(|user| UserRef { id: user.id, username: user.username.clone() }),
+            user: named(policy, username),
             address: address.to_canonical(),
             listener: Word::name(listener),
             cause: cause.into(),

@@ -28,6 +28,7 @@ use super::{
     transport::Transport,
 };
 use crate::{
+    audit,
     metrics::{AuthenticationOutcome, ConnectionRefusal, OpenConnection},
     mqtt::{
         ConnAck, Connect, Packet, ProtocolVersion, ReasonCode,
@@ -227,10 +228,11 @@ async fn reject(
     rejection: &Rejection,
 ) {
     server.metrics.connect_refused(rejection.reason_code);
+    let user = audit::named(&server.directory.policy(), connect.username.as_deref());
     tracing::info!(
         %peer,
         client_id = connect.client_id.as_str(),
-        username = connect.username.as_deref().unwrap_or_default(),
+        username = user.as_ref().map_or("", |user| user.username.as_str()),
         reason = ?rejection.reason_code,
         "connection refused: {}", rejection.explanation
     );
