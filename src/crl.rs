@@ -168,7 +168,11 @@ impl CrlPublisher {
                 }
                 tokio::select! {
                     () = tokio::time::sleep(LOOK) => {}
-                    _ = revocations.changed() => {}
+                    // To wait for a change is to have seen it.
+                    changed = revocations.changed() => match changed {
+                        Ok(()) => break false,
+                        Err(_) => return,
+                    },
                     _ = shutdown.wait_for(|stop| *stop) => return,
                 }
             };

@@ -306,3 +306,20 @@ async fn many_revocations_share_a_list_and_the_clock_makes_one() {
     stop.send_replace(true);
     running.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_revocation_after_a_quiet_time_makes_a_list() {
+    let house = House::new();
+    let user = house.user("one", &["01"], 90);
+    let mut lists = house.publisher.watch();
+    let (stop, stopped) = watch::channel(false);
+    let running = tokio::spawn(Arc::clone(&house.publisher).run(stopped));
+    assert_eq!(next(&mut lists).await.entries(), 0);
+    // Long enough that it waits for nothing but this. On a slow machine it may not: then it sees the revocation sooner.
+    tokio::time::sleep(GAP + LOOK / 2).await;
+    house.revoke(user, "01", RevocationReason::KeyCompromise);
+    let told = tokio::time::timeout(Duration::from_secs(60), next(&mut lists)).await;
+    assert_eq!(told.expect("there is a list").entries(), 1);
+    stop.send_replace(true);
+    running.await.unwrap();
+}
