@@ -5,8 +5,9 @@
 //! What would make the certificate speak for more than the username (other names, a CA) is refused, so that nobody takes the
 //! certificate for one that has it; other extensions and attributes are passed over.
 
+use x509_parser::asn1_rs::{self, Header};
 use x509_parser::certification_request::{X509CertificationRequest, X509CertificationRequestInfo};
-use x509_parser::cri_attributes::{ChallengePassword, ParsedCriAttribute};
+use x509_parser::cri_attributes::{ChallengePassword, ParsedCriAttribute, X509CriAttribute};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::{
     OID_PKCS1_RSASSAPSS, OID_PKCS1_SHA256WITHRSA, OID_PKCS1_SHA384WITHRSA, OID_PKCS1_SHA512WITHRSA,
@@ -118,6 +119,9 @@ impl VerifiedCsr {
         if inner.version != X509Version(0) {
             return Err(CsrError::Structure);
         }
+        if !inner.iter_attributes().all(is_read_whole) {
+            return Err(CsrError::Structure);
+        }
         let key = PublicKey::admit(&inner.subject_pki)?;
         let username = subject::username(&inner.subject)?;
         check_extensions(inner, &username)?;
@@ -162,6 +166,16 @@ impl VerifiedCsr {
     pub fn challenge_password(&self) -> Option<&str> {
         self.challenge_password.as_deref()
     }
+}
+
+/// Does the attribute hold no more than the one value that was read of it? RFC 2985 5.4.1 and 5.4.2: both kinds that are read are single-valued.
+fn is_read_whole(attribute: &X509CriAttribute<'_>) -> bool {
+    // The set, up to where reading has stopped.
+    let whole = || {
+        let set: Result<(&[u8], Header<'_>), asn1_rs::Err<asn1_rs::Error>> = Header::from_der(attribute.value);
+        set.is_ok_and(|(read, set)| set.length().definite().is_ok_and(|length| length == read.len()))
+    };
+    matches!(attribute.parsed_attribute(), ParsedCriAttribute::UnsupportedAttribute) || whole()
 }
 
 /// Refuses what would give the certificate more authority than the profile does.
@@ -333,6 +347,31 @@ mod tests {
             assert_eq!(challenge(&two), None, "{two:?}");
         }
         assert_eq!(challenge(&["one", "two", "three"]), None);
+    }
+
+    /// What stands behind the first value of a set would be read by others.
+    #[test]
+    fn an_attribute_with_a_second_value_is_refused() {
+        let key = KeyPair::generate().unwrap();
+        let text = |text: &str| der::element(0x0c, &[text.as_bytes()]);
+        let no_extensions = || der::element(0x30, &[]);
+        let mut extended =
+            [no_extensions(), der::element(0x30, &[&der::element(0x30, &[&[6, 3, 0x55, 0x1d, 0x0f, 4, 0]])])];
+        extended.sort();
+        let request = |oid: &'static [u64], values: &[Vec<u8>]| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name = DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, "press-7");
+            let values: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
+            let attribute = rcgen::Attribute { oid, values: der::element(0x31, &values) };
+            let request = params.serialize_request_with_attributes(&key, vec![attribute]).unwrap();
+            VerifiedCsr::from_der(request.der()).map(|csr| csr.challenge_password().map(str::to_owned))
+        };
+        let (challenge, extensions) = (&[1, 2, 840, 113_549, 1, 9, 7], &[1, 2, 840, 113_549, 1, 9, 14]);
+        assert_eq!(request(challenge, &[text("one")]), Ok(Some("one".to_owned())));
+        assert_eq!(request(challenge, &[text("one"), text("two")]), Err(CsrError::Structure));
+        assert_eq!(request(extensions, &[no_extensions()]), Ok(None));
+        assert_eq!(request(extensions, &extended), Err(CsrError::Structure));
     }
 
     #[test]
