@@ -12,7 +12,7 @@ use tokio::time::{Duration, sleep};
 
 use crate::{
     client::{BOTH, Client, Q0, Q1, Q2, V5, V311, connect, options, publish},
-    harness::{Harness, TESTER, allow, allow_read, allow_write, as_user, deny, deny_read, deny_write, hash},
+    harness::{GUESTS, Harness, TESTER, allow, allow_read, allow_write, as_user, deny, deny_read, deny_write, hash},
 };
 
 fn with_password(version: ProtocolVersion, user: &str, password: &'static str) -> Connect {
@@ -355,20 +355,8 @@ async fn a_retained_message_whose_publisher_lost_the_right() {
 /// A listener with `anonymous`: clients without credentials are that user; wrong credentials are still wrong.
 #[tokio::test]
 async fn an_anonymous_listener() {
-    let config = r#"
-[[listener]]
-name = "plain"
-bind = "127.0.0.1:0"
-[[listener]]
-name = "open"
-bind = "127.0.0.1:0"
-anonymous = "guest"
-[[user]]
-username = "guest"
-auth = "none"
-permissions = [{ context = "mqtt", operation = "read_write", resource = "public/#" }]
-"#;
-    let harness = Harness::start_with_listeners(config).await;
+    let rules = r#"permissions = [{ context = "mqtt", operation = "read_write", resource = "public/#" }]"#;
+    let harness = Harness::start(&format!("{GUESTS}{rules}")).await;
     for version in BOTH {
         let mut guest = Client::open(harness.address("open"), version).await;
         assert_eq!(guest.connect(&connect(version, "g")).await.reason_code, ReasonCode::Success);

@@ -13,7 +13,7 @@ use crate::{
     certificates::request,
     client::{BOTH, Client, Q1, Tls, V5, connect, text_of},
     enrol::{over_mqtt, plain_connect, start, unlock},
-    harness::{Harness, PASSWORD, as_user},
+    harness::{GUESTS, Harness, PASSWORD, as_user},
     https::config,
 };
 
@@ -22,17 +22,6 @@ async fn ask(client: &mut Client, operation: &str, message: &Value) -> Value {
     client.publish(&format!("$registry/{operation}"), &message.to_string(), Q1).await;
     serde_json::from_str(text_of(&client.expect_publish().await)).unwrap()
 }
-
-/// A listener for guests.
-pub(crate) const GUESTS: &str = r#"
-[[listener]]
-name = "open"
-bind = "127.0.0.1:0"
-anonymous = "guest"
-[[user]]
-username = "guest"
-auth = "none"
-"#;
 
 /// A guest has proven nothing, and its listener need not be one that devices may enrol at: it may be plaintext on any address.
 #[tokio::test]

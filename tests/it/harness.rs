@@ -62,6 +62,17 @@ tls = true
 client_certificate = "required"
 "#;
 
+/// On loopback, without TLS, for guests; and the guest, who may do nothing but for what is added behind.
+pub(crate) const GUESTS: &str = r#"
+[[listener]]
+name = "open"
+bind = "127.0.0.1:0"
+anonymous = "guest"
+[[user]]
+username = "guest"
+auth = "none"
+"#;
+
 pub(crate) struct Harness {
     pub(crate) broker: Broker,
     pub(crate) directory: TempDir,

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     certificates::{identity, request},
     client::{BOTH, Client, Q0, Q1, Q2, Tls, V5, V311, connect, id, publish, text_of, topic_of, will},
-    harness::{Harness, PLAIN_LISTENER, TLS_LISTENER, allow, allow_read, as_user, deny_write},
+    harness::{GUESTS, Harness, TLS_LISTENER, allow, allow_read, as_user, deny_write},
     https::{Https, config},
 };
 
@@ -251,20 +251,13 @@ async fn one_connection_has_few_questions_open() {
 /// A Will would decide when nobody is there any more; a user without a proof could be anybody.
 #[tokio::test]
 async fn neither_a_will_nor_an_anonymous_client_decides() {
-    let config = r#"
-[[listener]]
-name = "open"
-bind = "127.0.0.1:0"
-anonymous = "guest"
-[[user]]
-username = "guest"
-auth = "none"
+    let rules = r#"
 permissions = [
     { context = "mqtt", operation = "write", resource = "$registry/admin/unlock" },
     { context = "mqtt", operation = "read_write", resource = "$registry/#" },
 ]
 "#;
-    let harness = Harness::start_with_listeners(&format!("{PLAIN_LISTENER}{config}")).await;
+    let harness = Harness::start(&format!("{GUESTS}{rules}")).await;
     harness.user("ada", vec![allow("$registry/#"), allow("#")]);
     for version in BOTH {
         let with_will =

@@ -22,8 +22,7 @@ use serde_json::{Value, json};
 use crate::{
     certificates::{ANY_TLS, Identity, identity, request, roots, tls_client},
     client::{Client, PATIENCE, Q1, Received, Tls, V5, connect, text_of, topic_of},
-    doors::GUESTS,
-    harness::{Harness, TLS_LISTENER},
+    harness::{GUESTS, Harness, TLS_LISTENER},
     https::Https,
 };
 
