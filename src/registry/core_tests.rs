@@ -566,9 +566,17 @@ fn a_flood_of_one_source_leaves_the_table_bounded_and_another_source_served() {
     }
     assert!(simulation.core.pending() <= LIMITS.pending.of_source);
     let username = username(1);
-    let ask = Ask {
-        username: &username,
-        key: Some(("honest", "P-256".into())),
+    let ask = Ask { key: Some(("honest", "P-256".into())), ..nothing_shown(&username) };
+    let drawn = Drawn { id: RequestId(Uuid::from_u128(7)), pairing_code: PairingCode::from_bytes([0; 10]) };
+    let step = simulation.core.examine(&ask, &Facts::default(), drawn, &simulation.world, &|_| false, simulation.now());
+    assert!(matches!(step, Step::Answer(_, Verdict::Pending(_))), "{step:?}");
+}
+
+/// A message from elsewhere, with no proof yet.
+fn nothing_shown(username: &Username) -> Ask<'_> {
+    Ask {
+        username,
+        key: None,
         tag: None,
         source: address(1),
         listener: "mqtts",
@@ -578,10 +586,7 @@ fn a_flood_of_one_source_leaves_the_table_bounded_and_another_source_served() {
         binding: Binding::Connection(1),
         token: None,
         rules: true,
-    };
-    let drawn = Drawn { id: RequestId(Uuid::from_u128(7)), pairing_code: PairingCode::from_bytes([0; 10]) };
-    let step = simulation.core.examine(&ask, &Facts::default(), drawn, &simulation.world, &|_| false, simulation.now());
-    assert!(matches!(step, Step::Answer(_, Verdict::Pending(_))), "{step:?}");
+    }
 }
 
 /// The attack: a guess that costs nothing, because the right password is remembered.
@@ -594,19 +599,7 @@ fn a_wrong_password_costs_one_argon2_whether_the_right_one_is_remembered_or_not(
     let names = [username(0), username(1)];
     let drawn = Drawn { id: RequestId(Uuid::from_u128(7)), pairing_code: PairingCode::from_bytes([0; 10]) };
     let examine = |simulation: &Simulation, name: usize, facts: &Facts| {
-        let ask = Ask {
-            username: &names[name],
-            key: None,
-            tag: Some([9; 32]),
-            source: address(1),
-            listener: "mqtts",
-            door: Door::Mqtt,
-            hears: true,
-            nonce: None,
-            binding: Binding::Connection(1),
-            token: None,
-            rules: true,
-        };
+        let ask = Ask { tag: Some([9; 32]), ..nothing_shown(&names[name]) };
         simulation.core.examine(&ask, facts, drawn, &simulation.world, &|_| false, simulation.now())
     };
     let refused = Step::Answer(vec![], Verdict::Refused(Refused::Locked));
